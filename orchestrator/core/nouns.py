@@ -1,0 +1,160 @@
+"""The nouns of a search. All values are frozen: extending or forking makes a new one that shares the prefix.
+
+Token ids are the truth about a trajectory. Text is for people, voters and graders; a `Carry` is a cache.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from orchestrator.core.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One chat message, as in the OpenAI API."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is to be solved. It has no reference answer: graders hold those, strategies can't see them."""
+
+    id: str
+    messages: tuple[Message, ...]
+    difficulty: float | None = None  # the data set's own grade, for analysis only
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_prompt(cls, id: str, prompt: str, **fields: Any) -> "Problem":
+        return cls(id=id, messages=(Message(role="user", content=prompt),), **fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A verifier's belief that every step so far is correct: mean and standard deviation, both in [0, 1]."""
+
+    mean: float
+    std: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A run of tokens up to and including the token that completes a step boundary (or the end)."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    forced: bool = False  # injected by a strategy, not sampled
+    score: Score | None = None  # None: not scored (never a silent 0.0)
+
+
+class Status(StrEnum):
+    RUNNING = "running"  # can be continued
+    FINISHED = "finished"  # the policy ended it
+    TRUNCATED = "truncated"  # a cap ended it
+    PRUNED = "pruned"  # the search gave it up
+    FAILED = "failed"
+
+    @property
+    def done(self) -> bool:
+        return self is not Status.RUNNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carry:
+    """A handle to a verifier state after `num_tokens` tokens (prompt included). Immutable: advancing gives a new one.
+
+    The state lives in the replica's store under `key`; whether it is still there is the pool's business, because
+    it can always be rebuilt from the tokens.
+    """
+
+    replica: int
+    epoch: int  # how often that replica was restarted: a handle of an earlier epoch is lost
+    key: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """A prefix of a solution, or a whole one."""
+
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    steps: tuple[Step, ...] = ()
+    path: tuple[int, ...] = ()  # which child at each fork: seeds derive from it
+    carry: Carry | None = None
+    status: Status = Status.RUNNING
+    answer: str | None = None  # extracted from the text once it is done; equal answers are equal strings
+
+    @property
+    def completion_ids(self) -> tuple[int, ...]:
+        return tuple(token for step in self.steps for token in step.token_ids)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Prompt and completion."""
+        return self.prompt_ids + self.completion_ids
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens after the prompt, injected ones included: what `max_tokens` caps."""
+        return sum(len(step.token_ids) for step in self.steps)
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens that the policy sampled."""
+        return sum(len(step.token_ids) for step in self.steps if not step.forced)
+
+    @property
+    def text(self) -> str:
+        return "".join(step.text for step in self.steps)
+
+    @property
+    def step_scores(self) -> tuple[float, ...]:
+        """Means of the scored steps, in order."""
+        return tuple(step.score.mean for step in self.steps if step.score is not None)
+
+    @property
+    def scored(self) -> bool:
+        """Whether every sampled step has a score."""
+        return bool(self.steps) and all(step.score is not None or step.forced for step in self.steps)
+
+    def extended(self, step: Step) -> "Trajectory":
+        return replace(self, steps=(*self.steps, step))
+
+
+class EndReason(StrEnum):
+    """Why a search ended."""
+
+    COMPLETED = "completed"
+    BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A finished trajectory and the score the strategy ranked it by (None: it was not ranked by a score)."""
+
+    trajectory: Trajectory
+    aggregate_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """What a strategy found. `chosen` is an index into `candidates`; None when there is no candidate."""
+
+    candidates: tuple[Candidate, ...]
+    chosen: int | None
+    end_reason: EndReason = EndReason.COMPLETED
+    detail: Mapping[str, Any] = field(default_factory=dict)  # what the strategy decided, for analysis
+    ledger: Ledger = field(default_factory=Ledger)  # filled in by the session's owner
+
+    @property
+    def answer(self) -> str | None:
+        return None if self.chosen is None else self.candidates[self.chosen].trajectory.answer
+
+    @property
+    def score(self) -> float | None:
+        return None if self.chosen is None else self.candidates[self.chosen].aggregate_score

@@ -1,0 +1,176 @@
+"""The roles. An implementation just has the methods; nothing is registered or inherited.
+
+`Policy` and `Verifier` are what a session needs of the two pools. `Session` is what a strategy needs of the runtime.
+Batch is the only shape: a sequence in, the same order out.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from orchestrator.core.flops import ModelShape
+from orchestrator.core.ledger import Budget, Ledger
+from orchestrator.core.nouns import Carry, Problem, Score, SearchResult, Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn. `max_tokens` caps each trajectory, injected tokens included."""
+
+    temperature: float = 0.8
+    top_p: float = 1.0
+    max_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"sampling: temperature must be >= 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"sampling: top_p must be in (0, 1], got {self.top_p}")
+        if self.max_tokens < 1:
+            raise ValueError(f"sampling: max_tokens must be >= 1, got {self.max_tokens}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One sequence to continue. `prefix_ids` is prompt and completion so far; tokens are drawn with `seed`."""
+
+    prefix_ids: tuple[int, ...]
+    max_tokens: int
+    seed: int
+    temperature: float
+    top_p: float
+    until_step: bool = False  # stop at the next step boundary
+    stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
+
+
+class Finish(StrEnum):
+    """Why a sequence stopped."""
+
+    EOS = "eos"
+    LENGTH = "length"
+    BOUNDARY = "boundary"  # at a step boundary, as asked
+    STOP = "stop"  # at a stop string, as asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A finished step of a sequence (or its unfinished tail), as soon as its last token is known.
+
+    The counts are set on the last segment of a sequence, the one with a `finish`.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish: Finish | None = None
+    discarded_tokens: int = 0  # sampled after the end of the last segment and thrown away
+    cached_tokens: int = 0  # of the prefix, served from the prefix cache
+
+
+class Policy(Protocol):
+    """Writes. Sequences of one call and of many calls share the engine's continuous batch."""
+
+    shape: ModelShape
+    context_length: int
+
+    async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
+        """Prompt ids, through the model's chat template."""
+        ...
+
+    async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Ids of raw text, without special tokens: for injection."""
+        ...
+
+    def generate(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Segment], None]:
+        """Yields (index of the request, segment) in order of completion. Closing the generator aborts the rest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A trajectory to score. The carry, if any, covers a prefix of `token_ids`, which is the truth."""
+
+    token_ids: tuple[int, ...]
+    boundaries: tuple[int, ...]  # token counts (prompt included) after which to read a score, increasing
+    carry: Carry | None = None
+    keep_parent: bool = True  # False: nobody will fork from `carry` any more, so its state may go
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Scores at the asked boundaries, the state after the last token, and what it cost."""
+
+    scores: tuple[Score, ...]
+    carry: Carry | None  # None: this verifier carries no state
+    verifier_tokens: int
+    reingested_tokens: int = 0
+    flops: float = 0.0
+
+
+class Verifier(Protocol):
+    """Judges. Raises rather than guess: there is no default score."""
+
+    async def score(self, readings: Sequence[Reading]) -> list[Verdict]: ...
+
+    def release(self, carries: Sequence[Carry]) -> None:
+        """Frees states. A hint: releasing twice, or using a released carry, costs time and changes no score."""
+        ...
+
+
+class Session(Protocol):
+    """One problem's search: batched verbs over both pools, under a budget, on a ledger."""
+
+    sampling: Sampling
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def remaining(self) -> Budget:
+        """What is left of each cap; a cap that is spent shows as `exhausted`."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether some cap is spent: nothing more can be generated."""
+        ...
+
+    async def start(self, problem: Problem) -> Trajectory:
+        """The empty trajectory. Raises PromptTooLong."""
+        ...
+
+    async def rollout(
+        self,
+        prefixes: Sequence[Trajectory],
+        n: int = 1,
+        *,
+        scored: bool = True,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> list[Trajectory]:
+        """Continues each prefix to its end, n times: children in prefix-major order. With `stop`, a child that
+        reaches one of the strings comes back RUNNING, ending with the token that completes the string."""
+        ...
+
+    async def expand(self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True) -> list[Trajectory]:
+        """As `rollout`, but to the next step boundary."""
+        ...
+
+    async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Scores the steps that have no score yet."""
+        ...
+
+    async def inject(self, trajectories: Sequence[Trajectory], text: str) -> list[Trajectory]:
+        """Appends forced tokens as a step of their own, cut at `max_tokens`."""
+        ...
+
+    def release(self, trajectories: Sequence[Trajectory]) -> None:
+        """Gives up trajectories: their verifier states are freed. Scores and tokens stay."""
+        ...
+
+
+class Strategy(Protocol):
+    """A frozen dataclass: its fields are its configuration, `search` is its algorithm."""
+
+    async def search(self, problem: Problem, session: Session) -> SearchResult: ...
