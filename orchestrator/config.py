@@ -1,0 +1,73 @@
+"""Typed configuration of the runtime's parts. YAML is merged into these; unknown keys and wrong types are errors."""
+
+from dataclasses import dataclass, field
+
+
+def _at_least(owner: str, name: str, value: float | None, least: float) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{owner}: {name} must be >= {least:g}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """Where a step ends: at the token that completes a delimiter, or every so many tokens."""
+
+    delimiters: list[str] = field(default_factory=lambda: ["\n\n"])
+    every_tokens: int | None = None  # when set, delimiters are not looked at
+
+    def __post_init__(self) -> None:
+        _at_least("steps", "every_tokens", self.every_tokens, 1)
+        if self.every_tokens is None and (not self.delimiters or "" in self.delimiters):
+            raise ValueError(f"steps: delimiters must be non-empty strings, got {self.delimiters}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """A pool of vLLM engines that serve one model."""
+
+    model: str  # a folder with a Hugging Face checkpoint (or, with a network, a hub id)
+    replicas: int = 1
+    dtype: str = "auto"  # auto: bfloat16 where the device computes it natively, else float32
+    max_model_len: int | None = None  # None: the model's own
+    max_num_seqs: int = 256  # sequences that one engine decodes together
+    kv_cache_gib: float = 1.0  # CPU builds: size of the KV cache
+    gpu_memory_utilization: float = 0.9  # CUDA builds
+    tensor_parallel_size: int = 1
+    block_size: int | None = None  # None: 32 on CPU (short prefixes are cached too), vLLM's own on CUDA
+    max_restarts: int = 3  # per replica
+    start_timeout_s: float = 600.0
+    stall_timeout_s: float = 120.0  # a busy replica that shows no progress for so long counts as dead
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "max_num_seqs", "tensor_parallel_size", "max_model_len"):
+            _at_least("policy", name, getattr(self, name), 1)
+        _at_least("policy", "max_restarts", self.max_restarts, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifierConfig:
+    """A pool of replicas of one verifier."""
+
+    name: str = "streaming_prm"  # a key of `verifiers.VERIFIERS`
+    model: str = ""
+    replicas: int = 1
+    slots: int = 1024  # states resident on a replica's device
+    host_slots: int = 4096  # states spilled to host memory before the oldest is dropped (and rebuilt from tokens)
+    batch_tokens: int = 4096  # most tokens (padding included) in one micro-batch
+    max_restarts: int = 3
+    start_timeout_s: float = 300.0
+    stall_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "slots", "batch_tokens"):
+            _at_least("verifier", name, getattr(self, name), 1)
+        for name in ("host_slots", "max_restarts"):
+            _at_least("verifier", name, getattr(self, name), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """Where Ray runs."""
+
+    address: str | None = None  # None: a local Ray of this process; else `auto`, or `ray://host:port`, or `host:port`
+    num_cpus: int | None = None  # local Ray only; None: what is needed by the replicas
