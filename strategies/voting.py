@@ -1,0 +1,22 @@
+"""Votes over final answers. Equal answers are equal strings: canonical forms are the grader's business."""
+
+import math
+from collections.abc import Sequence
+
+
+def majority_vote(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
+    """The answer with the most votes, or with the largest sum of `weights`.
+
+    None (no answer found) has no vote, so it wins only when there is nothing else. The answer seen first wins
+    a tie.
+    """
+    if weights is None:
+        weights = (1.0,) * len(answers)
+    if len(weights) != len(answers):
+        raise ValueError(f"majority_vote: wanted one weight per answer ({len(answers)}), got {len(weights)}")
+    shares: dict[str, list[float]] = {}
+    for answer, weight in zip(answers, weights, strict=True):
+        if answer is not None:
+            shares.setdefault(answer, []).append(weight)
+    # exact sums: a tie must not depend on the order in which the votes were added
+    return max(shares, key=lambda answer: math.fsum(shares[answer]), default=None)
