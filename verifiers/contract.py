@@ -1,0 +1,100 @@
+"""What passes between a verifier pool and the class that its replicas host. No torch, no Ray.
+
+A host reads runs of tokens, each starting from a state that it holds under a key (or from the start), and keeps the
+state after the last token under a new key. A key names one sequence of tokens, so a state is never overwritten by
+another one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.core.nouns import Score
+
+LAYOUT_VERSION = 1  # of a state that travels; bumped when the meaning of its numbers changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Tokens to read. Without `boundaries`, a run whose `key` is held already is not read again."""
+
+    key: str  # under which the state after the last token is kept
+    token_ids: tuple[int, ...]  # those after `parent` only
+    boundaries: tuple[int, ...] = ()  # counts of these tokens (>= 1) after which to read a score, increasing
+    parent: str | None = None  # key of the state to start from, perhaps of a run of the same call; None: the start
+    parent_tokens: int = 0  # how many tokens that state covers
+    keep_parent: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A run was read; its state is held under its key."""
+
+    scores: tuple[Score, ...]
+    tokens_read: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """The parent's state is not held: the run must be sent again with all its tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """No score can be given for this run; it would be the same on any replica."""
+
+    reason: str
+
+
+Answer = Read | Missing | Unreadable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateBlob:
+    """A state on its way between stores, with what is needed to refuse it."""
+
+    layout_version: int
+    model_hash: str
+    num_tokens: int
+    data: npt.NDArray[np.float32]  # (state_numel,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierInfo:
+    """What a verifier says about itself."""
+
+    name: str
+    model_hash: str
+    tokenizer_fingerprint: str
+    state_bytes: int  # per trajectory, whatever its length
+    flops_per_token: float
+
+
+class VerifierHost(Protocol):
+    """What a replica serves. Not thread-safe: one thread calls it."""
+
+    info: VerifierInfo
+
+    @classmethod
+    def load(
+        cls, name: str, model: str, *, slots: int, host_slots: int, batch_tokens: int, device: str
+    ) -> "VerifierHost":
+        """Raises ValueError when `model` can't be loaded."""
+        ...
+
+    def read(self, runs: Sequence[Run]) -> list[Answer]: ...
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Forgets states; unknown keys are ignored."""
+        ...
+
+    def export(self, keys: Sequence[str]) -> list[StateBlob | None]:
+        """Copies of states; None for one that is not held."""
+        ...
+
+    def import_(self, keys: Sequence[str], blobs: Sequence[StateBlob | None]) -> None:
+        """Holds copies under `keys`, skipping None. Raises ValueError for a state of another model."""
+        ...
