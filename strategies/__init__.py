@@ -1,0 +1,32 @@
+"""Search strategies: pure coroutines over a session. Importable without ray, torch or vllm.
+
+To add one: write a frozen dataclass with `async def search(self, problem, session) -> SearchResult` in a module of
+its own and add a line to `STRATEGIES`. Its fields become its YAML keys. CONTRIBUTING.md has a complete example.
+"""
+
+import difflib
+
+from strategies.adaptive_best_of_n import AdaptiveBestOfN
+from strategies.beam_search import BeamSearch
+from strategies.best_of_n import BestOfN
+from strategies.budget_forcing import BudgetForcing
+from strategies.greedy import Greedy
+from strategies.self_consistency import SelfConsistency
+
+STRATEGIES: dict[str, type] = {
+    "greedy": Greedy,
+    "best_of_n": BestOfN,
+    "self_consistency": SelfConsistency,
+    "beam_search": BeamSearch,
+    "adaptive_best_of_n": AdaptiveBestOfN,
+    "budget_forcing": BudgetForcing,
+}
+
+
+def strategy_class(name: str) -> type:
+    """The strategy of that name. Raises ValueError with the valid names and the nearest one."""
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    near = difflib.get_close_matches(name, STRATEGIES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"strategy: got {name!r}, wanted one of {', '.join(STRATEGIES)}{hint}")

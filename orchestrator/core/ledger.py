@@ -23,14 +23,10 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Hard caps for one problem; None is no cap. Never exceeded by one token or one candidate."""
+    """Hard caps for one problem; None is no cap. Never exceeded by one token."""
 
     policy_tokens: int | None = None
-    verifier_tokens: int | None = None
-    candidates: int | None = None
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value is not None and value < 1:
-                raise ValueError(f"budget: {f.name} must be >= 1 (or null for no cap), got {value}")
+        if self.policy_tokens is not None and self.policy_tokens < 1:
+            raise ValueError(f"budget: policy_tokens must be >= 1 (or null for no cap), got {self.policy_tokens}")

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.ledger import Budget, Ledger
+from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Carry, Problem, Score, SearchResult, Trajectory
 
 
@@ -57,6 +57,7 @@ class Finish(StrEnum):
 class Segment:
     """A finished step of a sequence (or its unfinished tail), as soon as its last token is known.
 
+    A stop string is a segment of its own: whole tokens, from the one in which it begins to the one that completes it.
     The counts are set on the last segment of a sequence, the one with a `finish`.
     """
 
@@ -126,13 +127,8 @@ class Session(Protocol):
     def ledger(self) -> Ledger: ...
 
     @property
-    def remaining(self) -> Budget:
-        """What is left of each cap; a cap that is spent shows as `exhausted`."""
-        ...
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether some cap is spent: nothing more can be generated."""
+    def remaining_tokens(self) -> int | None:
+        """Policy tokens left under the budget; None without a cap. At 0 every new child comes back truncated."""
         ...
 
     async def start(self, problem: Problem) -> Trajectory:
@@ -149,8 +145,9 @@ class Session(Protocol):
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
     ) -> list[Trajectory]:
-        """Continues each prefix to its end, n times: children in prefix-major order. With `stop`, a child that
-        reaches one of the strings comes back RUNNING, ending with the token that completes the string."""
+        """Continues each prefix to its end, n times: children in prefix-major order. A child that reaches one of
+        the `stop` strings, or `max_tokens` below its hard cap, comes back RUNNING; the stop string is then a step
+        of its own, the last."""
         ...
 
     async def expand(self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True) -> list[Trajectory]:
@@ -163,6 +160,10 @@ class Session(Protocol):
 
     async def inject(self, trajectories: Sequence[Trajectory], text: str) -> list[Trajectory]:
         """Appends forced tokens as a step of their own, cut at `max_tokens`."""
+        ...
+
+    def retract(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Takes back the last step of each: its sampled tokens count as discarded. Finished ones run again."""
         ...
 
     def release(self, trajectories: Sequence[Trajectory]) -> None:

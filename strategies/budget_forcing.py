@@ -1,0 +1,61 @@
+"""Budget forcing: hold one chain of thought between a least and a most number of thinking tokens.
+
+Muennighoff et al., "s1: Simple test-time scaling", arXiv 2501.19393. When the policy ends its thinking too early the
+end marker is taken back and "Wait" appended, up to `max_waits` times; at the cap the marker is forced. Tokens are
+appended as ids: nothing is tokenised again.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from orchestrator.core.nouns import Candidate, Problem, SearchResult, Trajectory
+from orchestrator.core.protocols import Session
+from strategies.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetForcing:
+    """Thinking is everything before `end_marker`."""
+
+    min_thinking_tokens: int = 0
+    max_thinking_tokens: int = 512
+    max_waits: int = 2
+    wait: str = "Wait"
+    end_marker: str = "Answer:"
+
+    needs_verifier: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.min_thinking_tokens <= self.max_thinking_tokens,
+            "budget_forcing: wanted 0 <= min_thinking_tokens <= max_thinking_tokens, "
+            f"got {self.min_thinking_tokens} and {self.max_thinking_tokens}",
+        )
+        require(self.max_thinking_tokens >= 1, "budget_forcing: max_thinking_tokens must be >= 1, got 0")
+        require(self.max_waits >= 0, f"budget_forcing: max_waits must be >= 0, got {self.max_waits}")
+        require(bool(self.wait), "budget_forcing: wait must not be empty")
+        require(bool(self.end_marker), "budget_forcing: end_marker must not be empty")
+
+    async def search(self, problem: Problem, session: Session) -> SearchResult:
+        thought = await session.start(problem)
+        waits = 0
+        while (room := self.max_thinking_tokens - thought.num_tokens) > 0 and not thought.status.done:
+            [thought] = await session.rollout([thought], max_tokens=room, stop=(self.end_marker,), scored=False)
+            thinking_tokens = thought.num_tokens - len(self._end(thought))
+            if not self._end(thought):
+                break  # a cap, or an end without the marker
+            if thinking_tokens >= self.min_thinking_tokens or waits == self.max_waits:
+                break
+            [thought] = session.retract([thought])
+            [thought] = await session.inject([thought], self.wait)
+            waits += 1
+        if not thought.status.done and not self._end(thought):
+            [thought] = await session.inject([thought], self.end_marker)
+        if not thought.status.done:
+            [thought] = await session.rollout([thought], scored=False)
+        return SearchResult(candidates=(Candidate(trajectory=thought),), chosen=0, detail={"waits": waits})
+
+    def _end(self, thought: Trajectory) -> tuple[int, ...]:
+        """The tokens of the end marker, if that is what the trajectory ends with."""
+        last = thought.steps[-1] if thought.steps else None
+        return last.token_ids if last is not None and self.end_marker in last.text else ()

@@ -1,0 +1,19 @@
+"""Greedy decoding: one completion at temperature 0. The baseline that every other strategy must beat."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from orchestrator.core.nouns import Candidate, Problem, SearchResult
+from orchestrator.core.protocols import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy:
+    """The most likely token at each position."""
+
+    needs_verifier: ClassVar[bool] = False
+
+    async def search(self, problem: Problem, session: Session) -> SearchResult:
+        root = await session.start(problem)
+        [completion] = await session.rollout([root], temperature=0.0, scored=False)
+        return SearchResult(candidates=(Candidate(trajectory=completion),), chosen=0)

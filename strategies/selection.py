@@ -1,0 +1,37 @@
+"""From trajectories to candidates, and from candidates to the chosen one. Pure."""
+
+from collections.abc import Sequence
+
+from orchestrator.core.nouns import Candidate, Trajectory
+from strategies.aggregation import Aggregation, aggregate
+from strategies.voting import majority_vote
+
+
+def as_candidates(trajectories: Sequence[Trajectory], how: Aggregation | None) -> tuple[Candidate, ...]:
+    """Candidates in the same order; with an aggregation, each with its score."""
+    return tuple(
+        Candidate(trajectory=t, aggregate_score=None if how is None else aggregate(t.step_scores, how))
+        for t in trajectories
+    )
+
+
+def best_scored(candidates: Sequence[Candidate]) -> int | None:
+    """Index of the highest score, the earlier one in a tie. One with an answer goes before any without."""
+
+    def rank(index: int) -> tuple[bool, float]:
+        score = candidates[index].aggregate_score
+        return candidates[index].trajectory.answer is not None, float("-inf") if score is None else score
+
+    return max(range(len(candidates)), key=rank, default=None)
+
+
+def most_voted(candidates: Sequence[Candidate], *, weighted: bool) -> int | None:
+    """Index of the candidate that speaks for the winning answer: its best scored, or its first, one."""
+    answers = [candidate.trajectory.answer for candidate in candidates]
+    weights = [candidate.aggregate_score or 0.0 for candidate in candidates] if weighted else None
+    winner = majority_vote(answers, weights)
+    voters = [index for index, answer in enumerate(answers) if answer == winner]
+    if not weighted:
+        return voters[0] if voters else None
+    best = best_scored([candidates[index] for index in voters])
+    return None if best is None else voters[best]

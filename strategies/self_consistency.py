@@ -1,0 +1,35 @@
+"""Self-consistency: sample n completions, take the most frequent answer, or the one with the most verifier weight.
+
+Wang et al., arXiv 2203.11171; weighted as in Li et al., "Making Language Models Better Reasoners with Step-Aware
+Verifier", arXiv 2206.02336.
+"""
+
+from dataclasses import dataclass
+
+from orchestrator.core.nouns import Problem, SearchResult
+from orchestrator.core.protocols import Session
+from strategies.aggregation import Aggregation
+from strategies.checks import require
+from strategies.selection import as_candidates, most_voted
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfConsistency:
+    """n independent samples, one vote each, or as much of a vote as the verifier believes in them."""
+
+    n: int = 16
+    weighted: bool = False
+    aggregation: Aggregation = Aggregation.last  # of the weights; read only when weighted
+
+    def __post_init__(self) -> None:
+        require(self.n >= 1, f"self_consistency: n must be >= 1, got {self.n}")
+
+    @property
+    def needs_verifier(self) -> bool:
+        return self.weighted
+
+    async def search(self, problem: Problem, session: Session) -> SearchResult:
+        root = await session.start(problem)
+        completions = await session.rollout([root], self.n, scored=self.weighted)
+        candidates = as_candidates(completions, self.aggregation if self.weighted else None)
+        return SearchResult(candidates=candidates, chosen=most_voted(candidates, weighted=self.weighted))

@@ -1,0 +1,154 @@
+"""A scripted policy and a table verifier, for the pure logic of strategies and sessions. A token is a character."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+from orchestrator.core.flops import ModelShape
+from orchestrator.core.ledger import Budget
+from orchestrator.core.nouns import Carry, Problem, Score
+from orchestrator.core.protocols import Finish, Generation, Reading, Sampling, Segment, Verdict
+from orchestrator.session import SearchSession
+
+EOS = 0
+SHAPE = ModelShape(weights_per_token=1, head_weights=0, num_layers=0, attention_width=0)
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(map(ord, text))
+
+
+def text_of(token_ids: Sequence[int]) -> str:
+    return "".join(chr(token) for token in token_ids if token != EOS)
+
+
+class ScriptedPolicy:
+    """Continues a text with what its script lists for it, in turn, and the end of sequence.
+
+    The key is the longest one that the text so far ends with.
+    """
+
+    shape = SHAPE
+
+    def __init__(self, script: Mapping[str, Sequence[str]], context_length: int = 10_000) -> None:
+        self.script = script
+        self.context_length = context_length
+        self.requests: list[Generation] = []
+        self.aborted = 0
+        self.gate: asyncio.Event | None = None  # when set by a test, each segment waits for it
+        self.ended = asyncio.Event()
+        self._turns: dict[str, int] = defaultdict(int)
+
+    async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
+        return [ids(problem.messages[-1].content) for problem in problems]
+
+    async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        return [ids(text) for text in texts]
+
+    async def generate(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Segment], None]:
+        plans = [self._plan(request) for request in requests]
+        self.requests += requests
+        open_plans = {index for index, plan in enumerate(plans) if plan}
+        try:
+            while open_plans:
+                for index in sorted(open_plans):
+                    if self.gate is not None:
+                        await self.gate.wait()
+                    await asyncio.sleep(0)
+                    yield index, plans[index].pop(0)
+                    if not plans[index]:
+                        open_plans.discard(index)
+        finally:
+            self.aborted += len(open_plans)
+            self.ended.set()
+
+    def _plan(self, request: Generation) -> list[Segment]:
+        text = text_of(request.prefix_ids)
+        key = max((key for key in self.script if text.endswith(key)), key=len)
+        continuation = self.script[key][self._turns[key] % len(self.script[key])]
+        self._turns[key] += 1
+        cut = min((continuation.find(s) for s in request.stop if s in continuation), default=None)
+        marker = next((s for s in request.stop if cut is not None and continuation.startswith(s, cut)), "")
+        tokens = ids(continuation if cut is None else continuation[:cut])
+        finish = Finish.EOS if cut is None else Finish.STOP
+        if cut is None:
+            tokens += (EOS,)
+        if len(tokens) > request.max_tokens:
+            tokens, finish, marker = tokens[: request.max_tokens], Finish.LENGTH, ""
+        pieces = _steps(tokens)
+        if marker:
+            pieces.append(ids(marker))
+        if request.until_step and len(pieces) > 1:
+            pieces, finish = pieces[:1], Finish.BOUNDARY
+        segments = [Segment(token_ids=piece, text=text_of(piece)) for piece in pieces[:-1]]
+        return [*segments, Segment(token_ids=pieces[-1], text=text_of(pieces[-1]), finish=finish)]
+
+
+def _steps(tokens: tuple[int, ...]) -> list[tuple[int, ...]]:
+    steps: list[tuple[int, ...]] = []
+    start = 0
+    for end in range(1, len(tokens) + 1):
+        if tokens[end - 2 : end] == ids("\n\n") or end == len(tokens):
+            steps.append(tokens[start:end])
+            start = end
+    return steps
+
+
+class TableVerifier:
+    """Scores a prefix by a function of its text. Its state is the text; it reads only what its carry does not cover."""
+
+    def __init__(self, judge: Callable[[str], float]) -> None:
+        self.judge = judge
+        self.states: dict[str, str] = {}
+        self.batches: list[list[Reading]] = []
+        self.started = asyncio.Event()  # set at the first reading with a boundary
+        self.gate: asyncio.Event | None = None
+
+    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+        self.batches.append(list(readings))
+        if any(reading.boundaries for reading in readings):
+            self.started.set()
+            if self.gate is not None:
+                await self.gate.wait()
+        await asyncio.sleep(0)
+        return [self._verdict(reading) for reading in readings]
+
+    def _verdict(self, reading: Reading) -> Verdict:
+        covered = 0
+        if reading.carry is not None:
+            covered = reading.carry.num_tokens
+            assert self.states[reading.carry.key] == text_of(reading.token_ids[:covered]), "a carry of another text"
+            if not reading.keep_parent:
+                del self.states[reading.carry.key]
+        key = f"state-{len(self.batches)}-{len(self.states)}-{hash(reading.token_ids)}"
+        self.states[key] = text_of(reading.token_ids)
+        return Verdict(
+            scores=tuple(Score(mean=self.judge(text_of(reading.token_ids[:end]))) for end in reading.boundaries),
+            carry=Carry(replica=0, epoch=0, key=key, num_tokens=len(reading.token_ids)),
+            verifier_tokens=len(reading.token_ids) - covered,
+        )
+
+    def release(self, carries: Sequence[Carry]) -> None:
+        for carry in carries:
+            self.states.pop(carry.key, None)
+
+
+def answer_after_colon(text: str) -> str | None:
+    return text.rsplit("Answer: ", 1)[1].strip() if "Answer: " in text else None
+
+
+def open_session(
+    policy: ScriptedPolicy, verifier: TableVerifier | None = None, *, max_tokens: int = 1000, budget: int | None = None
+) -> SearchSession:
+    return SearchSession(
+        policy=policy,
+        verifier=verifier,
+        sampling=Sampling(max_tokens=max_tokens),
+        budget=Budget(policy_tokens=budget),
+        run_seed=0,
+        extract_answer=answer_after_colon,
+    )
+
+
+def problem(prompt: str = "Q:") -> Problem:
+    return Problem.from_prompt("p1", prompt)

@@ -1,0 +1,155 @@
+"""What each strategy decides, on a scripted policy and a table verifier."""
+
+import pytest
+
+from orchestrator.core.nouns import Status
+from strategies import STRATEGIES, strategy_class
+from strategies.adaptive_best_of_n import AdaptiveBestOfN
+from strategies.beam_search import BeamSearch
+from strategies.best_of_n import BestOfN
+from strategies.budget_forcing import BudgetForcing
+from strategies.greedy import Greedy
+from strategies.self_consistency import SelfConsistency
+from tests.fakes import ScriptedPolicy, TableVerifier, open_session, problem
+
+SAMPLES = {"Q:": ["Answer: 1", "Answer: 2", "Answer: 2", "Answer: 3"]}
+
+
+def belief(table: dict[str, float]):
+    """Scores a text by the table's key that it ends with."""
+    return lambda text: next(value for key, value in table.items() if text.endswith(key))
+
+
+async def run(strategy, script, judge=None, **session_options):
+    policy = ScriptedPolicy(script)
+    async with open_session(policy, TableVerifier(judge) if judge else None, **session_options) as session:
+        result = await strategy.search(problem(), session)
+    return result, policy
+
+
+async def test_greedy_takes_one_completion_at_temperature_zero():
+    result, policy = await run(Greedy(), SAMPLES)
+    assert result.answer == "1"
+    assert [request.temperature for request in policy.requests] == [0.0]
+
+
+async def test_best_of_n_chooses_the_highest_score():
+    result, _ = await run(BestOfN(n=4), SAMPLES, belief({"1": 0.2, "2": 0.5, "3": 0.9}))
+    assert (result.answer, result.score, len(result.candidates)) == ("3", 0.9, 4)
+
+
+async def test_best_of_n_prefers_a_candidate_with_an_answer():
+    result, _ = await run(BestOfN(n=2), {"Q:": ["no idea", "Answer: 2"]}, belief({"idea": 0.9, "2": 0.1}))
+    assert result.answer == "2"
+
+
+@pytest.mark.parametrize(("how", "answer"), [("last", "1"), ("min", "2"), ("prod", "2"), ("mean", "1")])
+async def test_best_of_n_ranks_by_the_aggregation(how, answer):
+    script = {"Q:": ["a\n\nAnswer: 1", "b\n\nAnswer: 2"]}
+    judge = belief({"a\n\n": 0.3, "Answer: 1": 0.9, "b\n\n": 0.5, "Answer: 2": 0.6})
+    result, _ = await run(BestOfN(n=2, aggregation=how), script, judge)
+    assert result.answer == answer
+
+
+async def test_self_consistency_takes_the_most_frequent_answer_without_a_verifier():
+    result, _ = await run(SelfConsistency(n=4), SAMPLES)
+    assert (result.answer, result.score) == ("2", None)
+
+
+async def test_weighted_self_consistency_lets_belief_outweigh_numbers():
+    result, _ = await run(SelfConsistency(n=4, weighted=True), SAMPLES, belief({"1": 0.1, "2": 0.2, "3": 0.9}))
+    assert result.answer == "3"
+    result, _ = await run(SelfConsistency(n=4, weighted=True), SAMPLES, belief({"1": 0.1, "2": 0.5, "3": 0.9}))
+    assert result.answer == "2"
+
+
+TREE = {
+    "Q:": ["a\n\n-", "b\n\n-"],
+    "a\n\n": ["Answer: 1", "Answer: 2"],
+    "b\n\n": ["c\n\n-"],
+    "c\n\n": ["Answer: 3", "Answer: 4"],
+}
+
+
+async def test_beam_search_follows_the_highest_scored_steps():
+    judge = belief({"a\n\n": 0.1, "b\n\n": 0.9, "c\n\n": 0.8, "3": 0.7, "4": 0.95, "1": 0.2, "2": 0.2})
+    result, policy = await run(BeamSearch(n=4, beam_width=1), TREE, judge)
+    assert result.answer == "4"
+    assert len(policy.requests) == 12  # three rounds of n
+
+
+async def test_beam_search_keeps_beam_width_and_expands_each():
+    judge = belief({"a\n\n": 0.8, "b\n\n": 0.9, "c\n\n": 0.8, "3": 0.7, "4": 0.95, "1": 0.99, "2": 0.2})
+    result, policy = await run(BeamSearch(n=2, beam_width=2), TREE, judge)
+    # round 1 keeps a and b; in round 2 a finishes with 0.99 and holds its place; b goes on with one child
+    assert result.answer == "1"
+    assert [candidate.trajectory.answer for candidate in result.candidates] == ["1", "3"]
+    assert len(policy.requests) == 2 + 2 + 1
+
+
+async def test_beam_search_writes_to_the_end_after_max_steps():
+    judge = belief({"a\n\n": 0.1, "b\n\n": 0.9, "c\n\n": 0.8, "-": 0.5})
+    result, _ = await run(BeamSearch(n=2, beam_width=1, max_steps=1), TREE, judge)
+    assert [c.trajectory.status for c in result.candidates] == [Status.FINISHED] * 2
+
+
+async def test_beam_search_under_a_spent_budget_returns_what_it_has():
+    judge = belief({"a\n\n": 0.9, "": 0.1})
+    result, _ = await run(BeamSearch(n=4, beam_width=2), TREE, judge, budget=14)
+    assert result.candidates
+    assert all(candidate.trajectory.status is Status.TRUNCATED for candidate in result.candidates)
+
+
+@pytest.mark.parametrize(("score", "samples"), [(0.95, 4), (0.8, 8), (0.5, 32), (0.05, 8)])
+async def test_adaptive_best_of_n_spends_by_the_probe(score, samples):
+    result, _ = await run(AdaptiveBestOfN(n=32), {"Q:": ["Answer: 1"]}, lambda text: score)
+    assert len(result.candidates) == samples
+    assert result.detail["samples"] == samples
+
+
+FORCED = {"Q:": ["abcd\n\nAnswer: 1"], "Wait": ["ef\n\nAnswer: 2"], "Answer:": [" 9"]}
+
+
+async def test_budget_forcing_appends_wait_until_the_thinking_is_long_enough():
+    result, _ = await run(BudgetForcing(min_thinking_tokens=10), FORCED)
+    assert result.candidates[0].trajectory.text == "abcd\n\nWaitef\n\nAnswer: 9"
+    assert result.detail["waits"] == 1
+
+
+async def test_budget_forcing_waits_at_most_max_waits_times():
+    result, _ = await run(BudgetForcing(min_thinking_tokens=500, max_waits=3), FORCED)
+    assert result.detail["waits"] == 3
+    assert result.answer == "9"
+
+
+async def test_budget_forcing_forces_the_answer_at_the_cap():
+    result, _ = await run(BudgetForcing(max_thinking_tokens=3), FORCED)
+    assert result.candidates[0].trajectory.text == "abcAnswer: 9"
+    assert result.answer == "9"
+
+
+async def test_budget_forcing_leaves_thinking_of_the_right_length_alone():
+    result, _ = await run(BudgetForcing(min_thinking_tokens=2), FORCED)
+    assert (result.candidates[0].trajectory.text, result.detail["waits"]) == ("abcd\n\nAnswer: 9", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("best_of_n", {"n": -1}, "best_of_n: n must be >= 1, got -1"),
+        ("self_consistency", {"n": 0}, "self_consistency: n must be >= 1, got 0"),
+        ("beam_search", {"n": 4, "beam_width": 8}, "beam_width must be between 1 and n=4, got 8"),
+        ("beam_search", {"n": 6, "beam_width": 4}, "multiple of beam_width=4, got 6"),
+        ("adaptive_best_of_n", {"n": 2, "probe": 4}, "probe must be between 1 and n=2, got 4"),
+        ("adaptive_best_of_n", {"easy": 0.5}, "hopeless <= medium <= easy"),
+        ("budget_forcing", {"min_thinking_tokens": 9, "max_thinking_tokens": 3}, "got 9 and 3"),
+    ],
+)
+def test_bad_fields_are_errors_that_name_the_field_and_the_value(name, fields, message):
+    with pytest.raises(ValueError, match=message):
+        STRATEGIES[name](**fields)
+
+
+def test_an_unknown_strategy_lists_the_valid_names_and_the_nearest():
+    with pytest.raises(ValueError, match=r"got 'best_of_m'.*greedy.*beam_search.*did you mean best_of_n"):
+        strategy_class("best_of_m")
