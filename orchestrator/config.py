@@ -54,14 +54,16 @@ class VerifierConfig:
     slots: int = 1024  # states resident on a replica's device
     host_slots: int = 4096  # states spilled to host memory before the oldest is dropped (and rebuilt from tokens)
     batch_tokens: int = 4096  # most tokens (padding included) in one micro-batch
+    num_cpus: int = 1  # cores (and torch threads) of a replica
+    num_gpus: float = 0.0  # share of a GPU that a replica takes; 0: it runs on its cores
     max_restarts: int = 3
     start_timeout_s: float = 300.0
     stall_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        for name in ("replicas", "slots", "batch_tokens"):
+        for name in ("replicas", "slots", "batch_tokens", "num_cpus"):
             _at_least("verifier", name, getattr(self, name), 1)
-        for name in ("host_slots", "max_restarts"):
+        for name in ("host_slots", "num_gpus", "max_restarts"):
             _at_least("verifier", name, getattr(self, name), 0)
 
 
