@@ -65,7 +65,7 @@ class StateStore:
         if back := [key for key in pinned if key not in self._slots]:
             states = torch.stack([self._spilled.pop(key) for key in back])
             self._write(back, states)  # evicts nothing pinned: those are the most recently used
-        slots = torch.tensor([self._slots[key] for key in keys], device=self._states.device)
+        slots = self._index([self._slots[key] for key in keys])
         return self._states.index_select(0, slots)
 
     def put(self, keys: Sequence[str], states: Tensor, num_tokens: Sequence[int]) -> None:
@@ -114,7 +114,7 @@ class StateStore:
         self._spill(len(keys) - len(self._free_slots))
         for key in keys:
             self._slots[key] = self._free_slots.pop()
-        slots = torch.tensor([self._slots[key] for key in keys], device=self._states.device)
+        slots = self._index([self._slots[key] for key in keys])
         self._states.index_copy_(0, slots, states.to(self._states.device))
 
     def _spill(self, count: int) -> None:
@@ -130,6 +130,9 @@ class StateStore:
             key, _ = self._spilled.popitem(last=False)
             del self._num_tokens[key]
         if kept:
-            rows = self._states.index_select(0, torch.tensor([slot for _, slot in kept], device=self._states.device))
+            rows = self._states.index_select(0, self._index([slot for _, slot in kept]))
             for (key, _), row in zip(kept, rows.cpu(), strict=True):
                 self._spilled[key] = row.clone()  # on its own, so that dropping one frees its memory
+
+    def _index(self, slots: list[int]) -> Tensor:
+        return torch.tensor(slots, dtype=torch.int64, device=self._states.device)

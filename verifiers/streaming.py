@@ -80,12 +80,11 @@ class StreamingHost:
         waiting = dict(enumerate(runs))
         while waiting:
             to_come = {run.key for run in waiting.values()}
-            ready = {i: run for i, run in waiting.items() if run.parent not in to_come}
+            ready = {run.key: i for i, run in reversed(waiting.items()) if run.parent not in to_come}
             assert ready, "runs that start from each other's states"
             readable = []
-            for i, run in ready.items():
-                del waiting[i]
-                if (answer := self._without_reading(run)) is not None:
+            for i in ready.values():
+                if (answer := self._without_reading(waiting.pop(i))) is not None:
                     answers[i] = answer
                 else:
                     readable.append(i)
@@ -138,7 +137,7 @@ class StreamingHost:
         if run.token_ids and not 0 <= min(run.token_ids) <= max(run.token_ids) < vocab_size:
             wrong = next(token for token in run.token_ids if not 0 <= token < vocab_size)
             return Unreadable(reason=f"token id {wrong} is outside the verifier's vocabulary of {vocab_size}")
-        return None if self._held(run) else Missing()
+        return None
 
     def _parents(self, runs: Sequence[Run]) -> Tensor:
         """(len(runs), state_numel): the states that the runs start from."""
