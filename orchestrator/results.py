@@ -2,7 +2,7 @@
 
 A shard is two files of one name: `candidates/NAME` is written first, `problems/NAME` last, and the latter
 commits it. Each file appears whole or not at all. So a driver killed at any point loses what it had not flushed
-yet, and never leaves a row twice or half a row. A lock allows one writer per folder; anyone may read meanwhile.
+and never leaves a row twice or half of one. A lock allows one writer per folder; anyone may read meanwhile.
 """
 
 import errno
@@ -213,7 +213,7 @@ class ResultsWriter:
 
         `run_yaml` is the resolved configuration. `resume` wants it equal to the folder's own, except for
         the dotted `free_keys` and what is below them, which change no row; it drops orphan files and the rows
-        that ended in an error, so that those problems are tried again. A folder that is empty or of a run that
+        that ended in an error, so that those problems are tried again. An empty folder or one of a run that
         saved no row counts as new. Foreign files are never touched. Raises UserError, leaving no new folder.
         """
         if resume and overwrite:
