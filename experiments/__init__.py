@@ -1,0 +1,1 @@
+"""The composition root: command line, YAML to runs, data sets, graders, analysis."""

@@ -1,0 +1,122 @@
+"""The `headrace` command. A user's mistake is one line and exit code 2; a failed run is exit code 1."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from orchestrator.core.errors import HeadraceError, UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Test-time compute on Ray: search with a policy pool and a streaming verifier pool.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+ConfigPath = Annotated[Path, typer.Argument(help="A YAML file, see configs/.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides such as policy.replicas=2.", show_default=False)
+]
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish a run that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of this run.")] = False,
+) -> None:
+    """Run every strategy of a YAML file on every problem, into Parquet, and report."""
+    from experiments.report import report as write_report
+    from experiments.run import Plan, execute, open_results, plan_run
+    from orchestrator.results import ProblemRow
+    from orchestrator.runner import strategy_label
+
+    plan: Plan = plan_run(config, overrides or [])
+    with open_results(plan, resume=resume, overwrite=overwrite) as results:
+        jobs = plan.jobs
+        done = len(results.done_keys())
+        console.print(
+            f"[bold]{plan.config.name}[/]: {len(plan.dataset.examples)} problems, {len(plan.config.seeds)} seed(s), "
+            f"{len(plan.strategies)} strategies, {len(jobs)} searches" + (f", {done} done before" if done else "")
+        )
+        for named in plan.strategies:
+            console.print(f"  {strategy_label(named.name, named.strategy)}", highlight=False)
+        num_errors = 0
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[errors]}"),
+            TimeElapsedColumn(),
+            console=console,
+        ) as progress:
+            bar = progress.add_task("starting", total=len(jobs), completed=done, errors="")
+
+            def on_row(row: ProblemRow) -> None:
+                nonlocal num_errors
+                num_errors += row.status == "error"
+                progress.update(bar, advance=1, errors=f"[red]{num_errors} errors[/]" if num_errors else "")
+
+            try:
+                asyncio.run(
+                    execute(
+                        plan, results, on_stage=lambda stage: progress.update(bar, description=stage), on_row=on_row
+                    )
+                )
+            except KeyboardInterrupt:
+                results.flush()
+                progress.stop()
+                errors.print(
+                    f"interrupted: {len(results.done_keys())} of {len(jobs)} searches are saved in {plan.folder}; "
+                    f"to finish: headrace run {config} --resume"
+                )
+                raise typer.Exit(130) from None
+    write_report(plan.folder, console)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show_default=False)]) -> None:
+    """Tables and the compute-accuracy figure of a results folder."""
+    from experiments.report import report as write_report
+
+    write_report(folder, console)
+
+
+@app.command()
+def serve(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Serve an OpenAI-compatible endpoint on Ray Serve."""
+    from experiments.serving import serve as serve_forever
+
+    serve_forever(config, overrides or [], console)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run and what is missing."""
+    from experiments.doctor import doctor as examine
+
+    raise typer.Exit(examine(console))
+
+
+def main() -> None:
+    """Entry point: turns errors into messages and exit codes."""
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except HeadraceError as error:
+        errors.print(f"[red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,148 @@
+"""YAML to typed configuration. An unknown key, a wrong type or a bad value is a UserError that names the key."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from experiments.datasets import DataConfig
+from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
+from orchestrator.core.errors import UserError
+from orchestrator.core.ledger import Budget
+from orchestrator.core.protocols import Sampling, Strategy
+from strategies import strategy_class
+
+C = TypeVar("C")
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+# Keys that change how fast a run goes and no row of it: a run may be resumed with others.
+FREE_KEYS = (
+    "ray",
+    "results_dir",
+    "problems_in_flight",
+    "policy.replicas",
+    "policy.max_num_seqs",
+    "policy.kv_cache_gib",
+    "policy.gpu_memory_utilization",
+    "policy.max_restarts",
+    "policy.start_timeout_s",
+    "policy.stall_timeout_s",
+    "verifier.replicas",
+    "verifier.slots",
+    "verifier.host_slots",
+    "verifier.batch_tokens",
+    "verifier.max_restarts",
+    "verifier.start_timeout_s",
+    "verifier.stall_timeout_s",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One experiment run: every strategy on every problem under every seed."""
+
+    name: str = MISSING
+    data: DataConfig = MISSING
+    policy: PolicyConfig = MISSING
+    verifier: VerifierConfig | None = None
+    strategies: list[dict[str, Any]] = MISSING
+    sampling: Sampling = field(default_factory=Sampling)
+    steps: StepConfig = field(default_factory=StepConfig)
+    budget: Budget = field(default_factory=Budget)
+    ray: RayConfig = field(default_factory=RayConfig)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    problems_in_flight: int = 32
+    problem_timeout_s: float = 600.0
+    results_dir: str = "results"
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"name: wanted a plain folder name, got {self.name!r}")
+        if not self.seeds:
+            raise ValueError("seeds: wanted at least one, got none")
+        if not self.strategies:
+            raise ValueError("strategies: wanted at least one, got none")
+        if self.problems_in_flight < 1:
+            raise ValueError(f"problems_in_flight: must be >= 1, got {self.problems_in_flight}")
+        if self.problem_timeout_s <= 0:
+            raise ValueError(f"problem_timeout_s: must be > 0, got {self.problem_timeout_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedStrategy:
+    name: str
+    strategy: Strategy
+
+
+def load_yaml(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tuple[C, str]:
+    """The typed configuration in a YAML file, `key=value` overrides on top, and its resolved YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"config: {path} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"config: {path} is not UTF-8: {error}") from None
+    except OSError as error:
+        raise UserError(f"config: can't read {path}: {error.strerror}") from None
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"config: an override must be key=value, got {override!r}")
+    try:
+        given = OmegaConf.create(text)
+        if not isinstance(given, DictConfig):
+            raise UserError(f"config: {path} must be a YAML mapping, got {type(given).__name__}")
+        merged = OmegaConf.merge(given, OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), merged)
+        return cast(C, OmegaConf.to_object(merged)), OmegaConf.to_yaml(merged, resolve=True)
+    except yaml.YAMLError as error:
+        raise UserError(f"config: {path} is not YAML: {' '.join(str(error).split())}") from None
+    except MissingMandatoryValue as error:
+        raise UserError(f"config: {path}: {error.full_key} is missing") from None
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(f"config: {path}: {key}{str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"config: {path}: {error}") from None
+
+
+def make_strategies(entries: Sequence[Mapping[str, Any]]) -> list[NamedStrategy]:
+    """Strategies from their YAML entries. A list of values for a field stands for one strategy each."""
+    made = []
+    for index, entry in enumerate(entries):
+        if "name" not in entry:
+            raise UserError(f"strategies[{index}]: name is missing, got keys {', '.join(map(str, entry)) or 'none'}")
+        name, swept = entry["name"], {k: v if isinstance(v, list) else [v] for k, v in entry.items() if k != "name"}
+        made += [
+            NamedStrategy(name=name, strategy=make_strategy(name, dict(zip(swept, values, strict=True))))
+            for values in itertools.product(*swept.values())
+        ]
+    return made
+
+
+def make_strategy(name: str, params: Mapping[str, Any]) -> Strategy:
+    """One strategy from its registered name and fields. Raises UserError."""
+    try:
+        cls = strategy_class(name)
+        valid = ", ".join(f.name for f in dataclasses.fields(cls)) or "none"
+        return cast(Strategy, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), dict(params))))
+    except OmegaConfBaseException as error:
+        message = str(error).splitlines()[0].replace(f"'{cls.__name__}'", name)
+        raise UserError(f"{name}: {error.full_key}: {message}; parameters: {valid}") from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def resolve_path(path: str) -> str:
+    """A relative path as seen from here or else from the project's root; what is at neither stays as it is."""
+    here = Path(path)
+    rooted = PROJECT_ROOT / path
+    return str(rooted) if not here.exists() and rooted.exists() else path
