@@ -1,0 +1,71 @@
+"""The Mamba-2 mixer (arXiv 2405.21060) in plain PyTorch, functional: states come in, new states go out.
+
+Parameter names are those of transformers' `Mamba2Mixer`. Unlike it, a right-padded batch may be continued: every row's
+states are those after its own last token, whatever stands in the padding.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from verifiers.ssd import ssd
+
+
+class Mamba2Mixer(nn.Module):
+    """(batch, time, width) to the same shape; one group of B and C, shared by all heads."""
+
+    def __init__(self, width: int, inner: int, head_dim: int, state_dim: int, conv_len: int, chunk_len: int):
+        super().__init__()
+        self.inner, self.head_dim, self.state_dim = inner, head_dim, state_dim
+        self.num_heads, self.conv_len, self.chunk_len = inner // head_dim, conv_len, chunk_len
+        self.conv_channels = inner + 2 * state_dim
+        self.in_proj = nn.Linear(width, inner + self.conv_channels + self.num_heads, bias=False)
+        self.conv1d = nn.Conv1d(self.conv_channels, self.conv_channels, conv_len, groups=self.conv_channels)
+        dt = torch.exp(torch.rand(self.num_heads) * math.log(100.0) + math.log(1e-3))  # 0.001 to 0.1, log-uniform
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+        self.A_log = nn.Parameter(torch.log(torch.linspace(1, 16, self.num_heads)))
+        self.D = nn.Parameter(torch.ones(self.num_heads))
+        self.norm = nn.RMSNorm(inner, eps=1e-5)
+        self.out_proj = nn.Linear(inner, width, bias=False)
+
+    @property
+    def conv_state_shape(self) -> tuple[int, int]:
+        """Without the batch: the last inputs of the convolution, oldest first."""
+        return self.conv_len - 1, self.conv_channels
+
+    @property
+    def ssm_state_shape(self) -> tuple[int, int, int]:
+        """Without the batch: (heads, head_dim, state_dim)."""
+        return self.num_heads, self.head_dim, self.state_dim
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, conv_state: Tensor, ssm_state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Output, conv state and SSM state after `lengths` (batch,) tokens of right-padded x; writes none of its inputs."""
+        batch, length, _ = x.shape
+        real = torch.arange(length, device=x.device) < lengths[:, None]
+        z, conv_in, dt = self.in_proj(x).split([self.inner, self.conv_channels, self.num_heads], -1)
+        conv_out, conv_state = self._convolve(conv_in, lengths, conv_state)
+        values, B, C = conv_out.split([self.inner, self.state_dim, self.state_dim], -1)
+        values = values.view(batch, length, self.num_heads, self.head_dim)
+        dt = F.softplus(dt + self.dt_bias) * real[..., None]
+        y, ssm_state = ssd(
+            values * dt[..., None], -dt * self.A_log.exp(), B[:, :, None], C[:, :, None], ssm_state, self.chunk_len
+        )
+        y = (y + values * self.D[:, None]).reshape(batch, length, self.inner)
+        out: Tensor = self.out_proj(self.norm(y * F.silu(z)))
+        return out, conv_state, ssm_state
+
+    def _convolve(self, x: Tensor, lengths: Tensor, conv_state: Tensor) -> tuple[Tensor, Tensor]:
+        """Causal depthwise convolution as a sum of shifted products (cheaper on a CPU than conv1d, and exact)."""
+        length, past = x.shape[1], self.conv_len - 1
+        padded = torch.cat([conv_state, x], 1)
+        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
+        assert bias is not None
+        out = torch.addcmul(bias, padded[:, past:], weight[:, past])
+        for k in range(past):
+            out = torch.addcmul(out, padded[:, k : k + length], weight[:, k])
+        last = lengths[:, None] + torch.arange(past, device=x.device)  # token t stands at t + past in `padded`
+        return F.silu(out), padded.gather(1, last[..., None].expand(-1, -1, x.shape[2]))

@@ -1,0 +1,268 @@
+"""A process reward model with a carried state: scoring new tokens costs those tokens only, whatever came before.
+
+A Mamba-2 trunk (arXiv 2405.21060) is a language model of correct solutions. A verifier block compares what the trunk
+predicted with the token that came, and after every token gives a Beta distribution over "every step so far is
+correct": its mean is the score, its spread the uncertainty (evidential, arXiv 1806.01768). Read it at a step's last
+token. A trajectory's whole state is one contiguous fp32 vector of fixed size; the model never writes its inputs.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from verifiers.mamba2 import Mamba2Mixer
+
+ARCHITECTURE, MODEL_TYPE = "HeadraceStreamingPRM", "headrace_streaming_prm"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PRMConfig:
+    """Sizes of the model, and what it expects of the tokens it reads."""
+
+    vocab_size: int
+    width: int = 128
+    num_layers: int = 4  # of the trunk; the verifier block comes on top
+    mlp_width: int = 352
+    inner: int = 256
+    head_dim: int = 64
+    state_dim: int = 64
+    conv_len: int = 4
+    chunk_len: int = 32
+    step_delimiter: str = "\n\n"
+    tokenizer_fingerprint: str = ""  # `tokenizer_fingerprint` of the vocabulary it was trained with
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "num_layers", "mlp_width", "inner", "head_dim", "state_dim", "chunk_len"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"PRM config: {name}, got {value!r}, wanted an integer >= 1")
+        if not isinstance(self.conv_len, int) or self.conv_len < 2:
+            raise ValueError(f"PRM config: conv_len, got {self.conv_len!r}, wanted an integer >= 2")
+        if self.inner % self.head_dim:
+            raise ValueError(f"PRM config: inner, got {self.inner}, wanted a multiple of head_dim ({self.head_dim})")
+
+    @property
+    def flops_per_token(self) -> int:
+        """Two per multiply-add: the matrices, the convolution, and the recurrence (update and read of the state).
+
+        Of the chunked form's products within a chunk nothing is counted: they replace the recurrence's.
+        """
+        conv_channels = self.inner + 2 * self.state_dim
+        in_proj = self.width * (self.inner + conv_channels + self.inner // self.head_dim)
+        mixer = in_proj + self.inner * self.width + conv_channels * self.conv_len + 2 * self.inner * self.state_dim
+        block = mixer + 3 * self.width * self.mlp_width
+        verifier = (2 * self.width + NUM_SURPRISES) * self.width + 2 * self.width
+        return 2 * ((self.num_layers + 1) * block + self.width * self.vocab_size + verifier)
+
+
+class PRMOutput(NamedTuple):
+    """After each token; what stands at padding has no meaning."""
+
+    mean_logit: Tensor  # (batch, time): logit of P(every step so far is correct)
+    concentration: Tensor  # (batch, time): alpha + beta of that probability's Beta distribution, > 1
+    state: Tensor  # (batch, state_numel): after each row's own last token
+    lm_logits: Tensor  # (batch, time, vocabulary): of the next token in a correct solution
+
+
+def tokenizer_fingerprint(vocab: dict[str, int]) -> str:
+    """Identifies a vocabulary: sha256 (hex) of its sorted items as JSON."""
+    return hashlib.sha256(json.dumps(sorted(vocab.items())).encode()).hexdigest()
+
+
+def beta_std(mean: Tensor, concentration: Tensor) -> Tensor:
+    """Standard deviation of a Beta distribution, from its mean and concentration (alpha + beta)."""
+    return (mean * (1 - mean) / (concentration + 1)).sqrt()
+
+
+NUM_SURPRISES = 2  # log-probability of the token read, and its distance from the likeliest token's
+_MOST_SURPRISE = 12.0
+
+
+class _Block(nn.Module):
+    """x + mixer(norm(x)), then x + SwiGLU(norm(x))."""
+
+    def __init__(self, config: PRMConfig):
+        super().__init__()
+        width = config.width
+        self.norm = nn.RMSNorm(width, eps=1e-5)
+        self.mixer = Mamba2Mixer(
+            width, config.inner, config.head_dim, config.state_dim, config.conv_len, config.chunk_len
+        )
+        self.mlp_norm = nn.RMSNorm(width, eps=1e-5)
+        self.gate_proj = nn.Linear(width, config.mlp_width, bias=False)
+        self.up_proj = nn.Linear(width, config.mlp_width, bias=False)
+        self.down_proj = nn.Linear(config.mlp_width, width, bias=False)
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, conv_state: Tensor, ssm_state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mixed, conv_state, ssm_state = self.mixer(self.norm(x), lengths, conv_state, ssm_state)
+        x = x + mixed
+        normed = self.mlp_norm(x)
+        return x + self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed)), conv_state, ssm_state
+
+
+class StreamingPRM(nn.Module):
+    """See the module. The state vector holds, per block, conv and SSM state, then the trunk's last hidden vector."""
+
+    def __init__(self, config: PRMConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.trunk = nn.ModuleList(_Block(config) for _ in range(config.num_layers))
+        self.trunk_norm = nn.RMSNorm(config.width, eps=1e-5)
+        self.token_read = nn.Embedding(config.vocab_size, config.width)
+        self.compare = nn.Linear(2 * config.width + NUM_SURPRISES, config.width, bias=False)
+        self.verifier = _Block(config)
+        self.verifier_norm = nn.RMSNorm(config.width, eps=1e-5)
+        self.head = nn.Linear(config.width, 2)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.token_read.weight, std=0.02)
+
+    @property
+    def state_numel(self) -> int:
+        """fp32 numbers per trajectory."""
+        mixer = self._mixers()[0]
+        steps, channels = mixer.conv_state_shape
+        heads, head_dim, state_dim = mixer.ssm_state_shape
+        return len(self._mixers()) * (steps * channels + heads * head_dim * state_dim) + self.config.width
+
+    def initial_state(self, batch: int) -> Tensor:
+        """The state before any token: (batch, state_numel)."""
+        return torch.zeros(batch, self.state_numel, device=self.embedding.weight.device)
+
+    def forward(self, token_ids: Tensor, lengths: Tensor, state: Tensor) -> PRMOutput:
+        """Reads `lengths` (batch,) new tokens of right-padded `token_ids` (batch, time) on top of `state`.
+
+        A row of length zero keeps its state; ids in the padding never matter.
+        """
+        real = torch.arange(token_ids.shape[1], device=token_ids.device) < lengths[:, None]
+        token_ids = token_ids.masked_fill(~real, 0)
+        states, last_hidden = self._unpack(state)
+
+        hidden, trunk_states = self.language(token_ids, lengths, states[: self.config.num_layers])
+        seen = torch.cat([last_hidden[:, None], hidden], 1)  # entry t: the trunk before token t
+        logits = F.linear(seen, self.embedding.weight)
+        surprises = _surprises(logits[:, :-1], token_ids)
+        compared = self.compare(torch.cat([hidden, seen[:, :-1], surprises], -1)) + self.token_read(token_ids)
+        judged, *verifier_state = self.verifier(compared, lengths, *states[-1])
+        mean_logit, evidence = self.head(self.verifier_norm(judged)).unbind(-1)
+
+        new_hidden = seen.gather(1, lengths[:, None, None].expand(-1, 1, self.config.width))
+        parts = [part.flatten(1) for pair in (*trunk_states, verifier_state) for part in pair]
+        return PRMOutput(
+            mean_logit=mean_logit,
+            concentration=1 + F.softplus(evidence),
+            state=torch.cat([*parts, new_hidden.flatten(1)], 1),
+            lm_logits=logits[:, 1:],
+        )
+
+    def language(
+        self, token_ids: Tensor, lengths: Tensor, states: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The trunk alone: its hidden vectors (batch, time, width), and each block's new (conv, SSM) state."""
+        x = self.embedding(token_ids)
+        new_states = []
+        for block, (conv_state, ssm_state) in zip(self.trunk, states, strict=True):
+            x, conv_state, ssm_state = block(x, lengths, conv_state, ssm_state)
+            new_states.append((conv_state, ssm_state))
+        return self.trunk_norm(x), new_states
+
+    @property
+    def model_hash(self) -> str:
+        """sha256 (hex) of configuration and weights: states of one hash belong together."""
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Writes config.json and model.safetensors into the folder `path`."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, **asdict(self.config)}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "StreamingPRM":
+        """Loads what `save_pretrained` wrote, in evaluation mode; a ValueError says what is missing or wrong."""
+        folder = Path(path)
+        if not folder.is_dir():
+            raise ValueError(f"PRM checkpoint: got {folder}, which is no folder, wanted a folder with {CONFIG_FILE}")
+        model = cls(_read_config(folder / CONFIG_FILE))
+        tensors = _read_weights(folder / WEIGHTS_FILE)
+        wanted = model.state_dict()
+        if tensors.keys() != wanted.keys():
+            missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+            raise ValueError(
+                f"PRM checkpoint {folder / WEIGHTS_FILE}: tensors, got unexpected {unexpected or 'none'} and missing "
+                f"{missing or 'none'}, wanted exactly those of {ARCHITECTURE}"
+            )
+        for name, tensor in tensors.items():
+            if tensor.shape != wanted[name].shape:
+                raise ValueError(
+                    f"PRM checkpoint {folder / WEIGHTS_FILE}: shape of {name}, got {tuple(tensor.shape)}, "
+                    f"wanted {tuple(wanted[name].shape)}"
+                )
+        model.load_state_dict(tensors)
+        return model.eval()
+
+    def _mixers(self) -> list[Mamba2Mixer]:
+        return [block.mixer for block in (*self.trunk, self.verifier)]  # type: ignore[misc]
+
+    def _unpack(self, state: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Views of the state vector: (conv, SSM) per block, the verifier's last; and the trunk's last hidden vector."""
+        if state.shape[1] != self.state_numel:
+            raise ValueError(f"PRM state: numbers per row, got {state.shape[1]}, wanted {self.state_numel}")
+        mixers = self._mixers()
+        shapes = [shape for mixer in mixers for shape in (mixer.conv_state_shape, mixer.ssm_state_shape)]
+        sizes = [torch.Size(shape).numel() for shape in shapes]
+        *parts, last_hidden = state.split([*sizes, self.config.width], 1)
+        views = [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+        return list(zip(views[::2], views[1::2], strict=True)), last_hidden
+
+
+def _surprises(logits: Tensor, token_ids: Tensor) -> Tensor:
+    """How unexpected each token was, (batch, time, NUM_SURPRISES), from the logits before it; each in -1..0."""
+    log_probs = logits.log_softmax(-1)
+    read = log_probs.gather(-1, token_ids[..., None])
+    features = torch.cat([read, read - log_probs.amax(-1, keepdim=True)], -1)
+    return features.clamp(min=-_MOST_SURPRISE) / _MOST_SURPRISE
+
+
+def _read_config(path: Path) -> PRMConfig:
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"PRM checkpoint: got no {path}, wanted a {MODEL_TYPE} configuration") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"PRM config {path}: got something that is not JSON ({error}), wanted JSON") from None
+    architectures = raw.get("architectures") if isinstance(raw, dict) else None
+    if architectures != [ARCHITECTURE]:
+        raise ValueError(f"PRM config {path}: architectures, got {architectures!r}, wanted {[ARCHITECTURE]!r}")
+    values = {key: value for key, value in raw.items() if key not in ("architectures", "model_type")}
+    known = {field.name for field in fields(PRMConfig)}
+    if values.keys() != known:
+        raise ValueError(f"PRM config {path}: keys, got {sorted(values)}, wanted {sorted(known)}")
+    return PRMConfig(**values)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"PRM checkpoint: got no {path}, wanted the model's weights") from None
+    except SafetensorError as error:
+        raise ValueError(f"PRM checkpoint {path}: got a corrupt file ({error}), wanted safetensors") from None
