@@ -22,9 +22,7 @@ console = Console()
 errors = Console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(help="A YAML file, see configs/.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Overrides such as policy.replicas=2.", show_default=False)
-]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as policy.replicas=2.", show_default=False)]
 
 
 @app.command()

@@ -133,9 +133,7 @@ def _field(config: DataConfig, number: int, record: dict[str, Any], name: str) -
     return str(record[name])
 
 
-def _example(
-    config: DataConfig, number: int, record: dict[str, Any], problem_field: str, reference: str
-) -> Example:
+def _example(config: DataConfig, number: int, record: dict[str, Any], problem_field: str, reference: str) -> Example:
     prompt = config.prompt_template.replace("{problem}", _field(config, number, record, problem_field))
     difficulty = None
     if config.difficulty_field is not None:

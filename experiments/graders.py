@@ -85,4 +85,3 @@ def make_grader(name: str, references: Mapping[str, str]) -> ExactGrader | MathG
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"data.grader: got {name!r}, wanted one of {', '.join(GRADERS)}{hint}")
     return GRADERS[name](references)
-

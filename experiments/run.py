@@ -1,6 +1,5 @@
 """One YAML file to one results folder: checks everything cheap first, then starts the pools and runs the jobs."""
 
-import asyncio
 import importlib.metadata
 import platform
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from orchestrator.policy.pool import PolicyPool
 from orchestrator.results import ProblemRow, ResultsWriter
 from orchestrator.runner import Job, RunInfo, run_jobs
 from orchestrator.session import SearchSession
-from orchestrator.verifier.pool import VerifierPool, check_verifier
+from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.pool import VerifierPool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ async def open_pools(stack: AsyncExitStack, config: RunConfig) -> tuple[PolicyPo
     if config.verifier is None:
         return policy, None
     verifier = await stack.enter_async_context(VerifierPool.open(config.verifier))
-    if policy.info.tokenizer_fingerprint != verifier.info.tokenizer_fingerprint:
+    if policy.fingerprint != verifier.info.tokenizer_fingerprint:
         raise UserError(
             f"verifier.model: {config.verifier.model} was trained with another tokenizer than {config.policy.model}; "
             "wanted the same vocabulary"

@@ -24,7 +24,7 @@ def extract_answer(text: str) -> str | None:
 
 def normalise(answer: str) -> str | None:
     """Without surrounding space, dollar signs, thousands separators, a final full stop or a `.0`."""
-    answer = answer.strip().strip("$").strip().removesuffix(".").strip()
+    answer = answer.strip(" \t$").rstrip(".").strip(" \t$")
     answer = _THOUSANDS.sub("", answer.removeprefix("\\$"))
     whole = _WHOLE.fullmatch(answer)
     return (whole.group(1) if whole else answer) or None

@@ -98,16 +98,12 @@ class SearchSession:
         tracks = self._tracks(prefixes, n, max_tokens, temperature, tuple(stop), until_step=False)
         return await self._write(tracks, scored)
 
-    async def expand(
-        self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True
-    ) -> list[Trajectory]:
+    async def expand(self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True) -> list[Trajectory]:
         tracks = self._tracks(prefixes, n, None, None, (), until_step=True)
         return await self._write(tracks, scored)
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        tracks = [
-            _Track(trajectory=t, hard_cap=t.num_tokens, shared_carry=t.carry, written=True) for t in trajectories
-        ]
+        tracks = [_Track(trajectory=t, hard_cap=t.num_tokens, shared_carry=t.carry, written=True) for t in trajectories]
         await self._read(tracks)
         return [track.trajectory for track in tracks]
 
@@ -130,9 +126,7 @@ class SearchSession:
                 self._spend(discarded_tokens=len(last.token_ids))
             if trajectory.status.done:
                 self._spend(candidates=-1)
-            kept.append(
-                replace(trajectory, steps=tuple(steps), status=Status.RUNNING, answer=None, carry=None)
-            )
+            kept.append(replace(trajectory, steps=tuple(steps), status=Status.RUNNING, answer=None, carry=None))
         self.release(trajectories)
         return kept
 

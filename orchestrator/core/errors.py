@@ -1,11 +1,11 @@
 """What can go wrong, as a tree.
 
-    HeadraceError
-     ├─ UserError            the user's mistake (bad config, path, data): one message, exit code 2
-     ├─ ProblemError         one problem can't be searched: becomes a row with its error, the run goes on
-     │   └─ PromptTooLong
-     └─ ReplicaError         a replica died or stalled and its work could not be placed elsewhere
-         └─ PoolExhausted    no replica is left and none could be restarted
+HeadraceError
+ ├─ UserError            the user's mistake (bad config, path, data): one message, exit code 2
+ ├─ ProblemError         one problem can't be searched: becomes a row with its error, the run goes on
+ │   └─ PromptTooLong
+ └─ ReplicaError         a replica died or stalled and its work could not be placed elsewhere
+     └─ PoolExhausted    no replica is left and none could be restarted
 """
 
 

@@ -1,0 +1,54 @@
+# Every command that a developer needs. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check train-tiny clean
+
+EXTRA ?= cpu
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed-$(EXTRA)
+
+# uv does not read pip's own settings: hand it the folder of local wheels, if there is one.
+FIND_LINKS = $$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")
+
+# PRM training allocates and frees large buffers; without these the C allocator returns them to the system each step.
+MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=536870912 MALLOC_ARENA_MAX=1
+
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED)  ## make .venv and install (EXTRA=cpu, or EXTRA=cuda on a GPU machine)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Headrace needs Python 3.11 to 3.13, got " + sys.version.split()[0] + "; try PYTHON=python3.11") if not (3, 11) <= sys.version_info[:2] <= (3, 13) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+ifeq ($(EXTRA),cpu)
+	@links="$(FIND_LINKS)"; export UV_FIND_LINKS="$$links"; set -x; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+		$$([ -n "$$links" ] || echo --torch-backend=cpu) -e '.[$(EXTRA),dev]'
+else
+	# the state-space kernels are built against the installed torch
+	$(BIN)/uv pip install --quiet --python $(BIN)/python torch setuptools wheel packaging ninja
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRA),dev]'
+endif
+	@rm -f .venv/.installed-* && touch $@
+
+demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accuracy figure in results/demo
+	$(BIN)/headrace run configs/demo.yaml --overwrite
+
+test: install  ## run the whole test suite
+	$(BIN)/python -m pytest
+
+check: install  ## lint, types, import boundaries
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+train-tiny: install  ## train the shipped tiny policy and tiny PRM again, from scratch, on the CPU
+	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_policy
+	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_prm
+	$(BIN)/python -m experiments.tinymath.evaluate
+
+clean:  ## remove the environment and everything generated
+	rm -rf .venv results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,101 @@
+import pytest
+
+from experiments.config import RunConfig, load_yaml, make_strategies
+from orchestrator.core.errors import UserError
+from strategies.aggregation import Aggregation
+from strategies.best_of_n import BestOfN
+
+GOOD = """
+name: x
+data: {name: tinymath}
+policy: {model: some/folder}
+strategies: [{name: greedy}]
+"""
+
+
+def load(tmp_path, text, *overrides):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return load_yaml(path, RunConfig, overrides)
+
+
+def test_a_minimal_file_gets_the_defaults(tmp_path):
+    config, resolved = load(tmp_path, GOOD)
+    assert (config.policy.replicas, config.verifier, config.sampling.temperature) == (1, None, 0.8)
+    assert "temperature: 0.8" in resolved
+
+
+def test_overrides_win_over_the_file(tmp_path):
+    config, resolved = load(tmp_path, GOOD, "policy.replicas=3", "name=y")
+    assert (config.policy.replicas, config.name) == (3, "y")
+    assert "replicas: 3" in resolved
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("model: some/folder", "model: m, replicaz: 2"), r"replicaz.*Did you mean: 'replicas'"),
+        (GOOD.replace("strategies:", "strategy:"), r"strategy.*Did you mean: 'strategies'"),
+        (GOOD.replace("policy: {model: some/folder}\n", ""), "policy is missing"),
+        (GOOD.replace("{model: some/folder}", "{}"), r"policy\.model is missing"),
+        (GOOD.replace("model: some/folder", "model: m, replicas: two"), r"policy\.replicas: Value 'two'"),
+        (GOOD.replace("model: some/folder", "model: m, replicas: -1"), "policy: replicas must be >= 1, got -1"),
+        (GOOD + "sampling: {temperature: -1}", "temperature must be >= 0, got -1"),
+        (GOOD + "sampling: {max_tokens: 0}", "max_tokens must be >= 1, got 0"),
+        (GOOD + "budget: {policy_tokens: 0}", "policy_tokens must be >= 1"),
+        (GOOD + "steps: {delimiters: []}", "delimiters must be non-empty"),
+        (GOOD.replace("name: x", "name: a/b"), "name: wanted a plain folder name"),
+        (GOOD + "seeds: []", "seeds: wanted at least one"),
+        (GOOD.replace("[{name: greedy}]", "[]"), "strategies: wanted at least one"),
+        ("- 1\n- 2", "must be a YAML mapping"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_bad_file_is_one_message_that_names_the_key(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, text)
+
+
+def test_a_missing_or_unreadable_file_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_yaml(tmp_path / "none.yaml", RunConfig)
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_yaml(tmp_path / "latin.yaml", RunConfig)
+    with pytest.raises(UserError, match="can't read"):
+        load_yaml(tmp_path, RunConfig)
+    with pytest.raises(UserError, match="key=value"):
+        load(tmp_path, GOOD, "resume")
+
+
+def test_a_strategy_entry_becomes_the_typed_strategy():
+    [named] = make_strategies([{"name": "best_of_n", "n": 4, "aggregation": "min"}])
+    assert named.strategy == BestOfN(n=4, aggregation=Aggregation.min)
+
+
+def test_a_list_of_values_sweeps():
+    swept = make_strategies([{"name": "best_of_n", "n": [1, 2], "aggregation": ["last", "min"]}, {"name": "greedy"}])
+    assert [(s.strategy.n, str(s.strategy.aggregation)) for s in swept[:-1]] == [
+        (1, "last"),
+        (1, "min"),
+        (2, "last"),
+        (2, "min"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"n": 4}, r"strategies\[0\]: name is missing"),
+        ({"name": "best_off_n"}, "did you mean best_of_n"),
+        ({"name": "best_of_n", "num": 4}, r"best_of_n: num: .*parameters: n, aggregation"),
+        ({"name": "best_of_n", "n": "four"}, "best_of_n: n: Value 'four'"),
+        ({"name": "best_of_n", "n": -2}, "best_of_n: n must be >= 1, got -2"),
+        ({"name": "best_of_n", "aggregation": "median"}, r"expected one of \[last, min, prod, mean\]"),
+        ({"name": "beam_search", "n": 4, "beam_width": 8}, "beam_width must be between 1 and n=4, got 8"),
+        ({"name": "beam_search", "beam_with": 8}, "Did you mean: 'beam_width'"),
+    ],
+)
+def test_a_bad_strategy_entry_names_the_parameter(entry, message):
+    with pytest.raises(UserError, match=message):
+        make_strategies([entry])

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from experiments.datasets import DataConfig, load_dataset
+from orchestrator.core.errors import UserError
+
+
+def write(tmp_path, *records):
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def test_tinymath_problems_carry_their_difficulty_and_not_their_answer():
+    dataset = load_dataset(DataConfig(name="tinymath", num_problems=5))
+    assert len(dataset.examples) == 5
+    for example in dataset.examples:
+        assert example.problem.difficulty is not None
+        assert example.reference.lstrip("-").isdigit()
+        assert not hasattr(example.problem, "reference")
+
+
+def test_gsm8k_takes_the_answer_after_the_marks(tmp_path):
+    path = write(tmp_path, {"question": "How many?", "answer": "It is <<1+1=2>>2.\n#### 1,002"})
+    [example] = load_dataset(DataConfig(name="gsm8k", path=path)).examples
+    assert example.problem.messages[0].content == "How many?"
+    assert example.reference == "1002"
+
+
+def test_jsonl_reads_math500_with_its_level_and_a_prompt_template(tmp_path):
+    record = {"problem": "1+1?", "answer": r"\frac{4}{2}", "level": "Level 4", "unique_id": "a/1.json"}
+    config = DataConfig(
+        name="jsonl",
+        path=write(tmp_path, record),
+        id_field="unique_id",
+        difficulty_field="level",
+        prompt_template="Solve: {problem}",
+    )
+    [example] = load_dataset(config).examples
+    assert (example.problem.id, example.problem.difficulty) == ("a/1.json", 4.0)
+    assert example.problem.messages[0].content == "Solve: 1+1?"
+    assert example.reference == r"\frac{4}{2}"
+
+
+def test_num_problems_takes_the_first_ones(tmp_path):
+    path = write(tmp_path, *[{"problem": f"{i}?", "answer": str(i)} for i in range(5)])
+    dataset = load_dataset(DataConfig(name="jsonl", path=path, num_problems=2))
+    assert [example.reference for example in dataset.examples] == ["0", "1"]
+
+
+def test_an_empty_file_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="holds no problem"):
+        load_dataset(DataConfig(name="jsonl", path=write(tmp_path)))
+
+
+def test_a_file_that_is_not_utf8_names_the_line(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b'{"problem": "a", "answer": "1"}\n{"problem": "caf\xe9", "answer": "2"}\n')
+    with pytest.raises(UserError, match=r"line 2 is not UTF-8 \(byte 16"):
+        load_dataset(DataConfig(name="jsonl", path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"name": "tinymth"}, "did you mean tinymath"),
+        ({"name": "tinymath", "split": "validation"}, "got 'validation', wanted train, dev or test"),
+        ({"name": "jsonl"}, "data.path is missing"),
+        ({"name": "jsonl", "path": "/no/such/file"}, "can't read"),
+    ],
+)
+def test_a_bad_data_config_says_what_was_wanted(config, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset(DataConfig(**config))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("{not json", "line 1 is not JSON"),
+        ("[1]", "line 1 must be a JSON object, got list"),
+        ('{"question": "q", "answer": "1"}', "line 1 has no field 'problem', it has question, answer"),
+        ('{"problem": "q"}', "line 1 has no field 'answer'"),
+    ],
+)
+def test_a_bad_record_names_its_line(tmp_path, lines, message):
+    path = tmp_path / "data.jsonl"
+    path.write_text(lines)
+    with pytest.raises(UserError, match=message):
+        load_dataset(DataConfig(name="jsonl", path=str(path)))
+
+
+def test_two_problems_with_one_id_are_refused(tmp_path):
+    path = write(tmp_path, {"problem": "a", "answer": "1", "id": 7}, {"problem": "b", "answer": "2", "id": 7})
+    with pytest.raises(UserError, match="got '7' more than once"):
+        load_dataset(DataConfig(name="jsonl", path=path, id_field="id"))
