@@ -1,0 +1,53 @@
+"""A replica of the policy: a Ray actor, thin over `PolicyHost` and `VllmEngine`. Only its process imports vLLM."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.core.nouns import Message
+from orchestrator.policy.host import Batch, PolicyHost, PolicyInfo, Work
+
+
+class PolicyActor:
+    """Owner of one engine and its host. `start` comes first."""
+
+    def __init__(self, config: PolicyConfig, steps: StepConfig, num_threads: int | None) -> None:
+        """`num_threads` None: an even share of the machine's cores, one of them left to everything else."""
+        self._config = config
+        self._steps = steps
+        self._num_threads = num_threads
+
+    async def start(self) -> PolicyInfo:
+        from orchestrator.policy.vllm_engine import VllmEngine, end_children_with_this_process, prepare_process
+
+        cores = len(os.sched_getaffinity(0))
+        prepare_process(self._config, self._num_threads or max(1, (cores - 1) // self._config.replicas))
+        end_children_with_this_process()
+        self._engine = VllmEngine(self._config)
+        self._host = PolicyHost(self._engine, self._steps)
+        self._watch = asyncio.create_task(self._host.watch())
+        return self._engine.info()
+
+    async def connect(self, client: str) -> None:
+        self._host.connect(client)
+
+    async def update(self, client: str, submits: Sequence[tuple[int, Work]], aborts: Sequence[int]) -> None:
+        self._host.update(client, submits, aborts)
+
+    async def poll(self, client: str, wait_s: float) -> Batch:
+        return await self._host.poll(client, wait_s)
+
+    async def encode(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        return self._host.encode(conversations)
+
+    async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        return self._host.encode_text(texts)
+
+    async def stats(self) -> dict[str, int]:
+        return {**self._host.stats(), "pid": os.getpid()}
+
+    async def stop(self) -> None:
+        self._watch.cancel()
+        await self._host.stop()
+        self._engine.stop()

@@ -1,0 +1,251 @@
+"""What runs beside an engine: takes requests of many clients, cuts their tokens into steps, keeps the results in one
+mailbox per client. One poll carries what accumulated for many sequences. Plain asyncio: no Ray, no vLLM, no torch.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from tokenizers import Tokenizer
+
+from orchestrator.config import StepConfig
+from orchestrator.core.errors import ProblemError, ReplicaError
+from orchestrator.core.flops import ModelShape
+from orchestrator.core.nouns import Message
+from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
+
+
+class ClientForgotten(ReplicaError):
+    """The client did not poll for so long that its requests were aborted; it may connect again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInfo:
+    """What a replica serves. `fingerprint` is that of the vocabulary."""
+
+    context_length: int
+    shape: ModelShape
+    fingerprint: str
+    kv_capacity_tokens: int
+    max_num_seqs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A generation to run. `seen` is text sampled before its prefix ended, where a stop string may have begun."""
+
+    generation: Generation
+    seen: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What happened since the last poll; `items` is empty when nothing did (a heartbeat)."""
+
+    items: list[tuple[int, Segment | ProblemError]]
+    sampled_tokens: int  # by the engine since its start: does it make progress?
+    pending_tokens: int  # of this client's unfinished steps: lost should the replica die now
+
+
+class Delta(NamedTuple):
+    """Tokens that an engine sampled."""
+
+    token_ids: Sequence[int]
+    cached_tokens: int
+    finish: Finish | None  # BOUNDARY: at one of the `stop_token_ids`
+
+
+class TokenEngine(Protocol):
+    """Samples tokens, end and stop tokens included. Raises ProblemError for a request that it refuses."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def num_running(self) -> int: ...
+
+    def stream(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+        """Closing it aborts the request."""
+        ...
+
+    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Prompt ids through the chat template."""
+        ...
+
+
+@dataclass(slots=True)
+class _Client:
+    """Its mailbox and its requests. Owner of their tasks."""
+
+    last_seen: float
+    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    items: list[tuple[int, Segment | ProblemError]] = field(default_factory=list)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    pending_tokens: int = 0  # sampled, in no item yet
+
+    def put(self, request_id: int, item: Segment | ProblemError) -> None:
+        if isinstance(item, Segment):
+            self.pending_tokens -= len(item.token_ids) + item.discarded_tokens
+        self.items.append((request_id, item))
+        self.ready.set()
+
+
+class PolicyHost:
+    """Owner of the clients. A client that has not polled for `client_timeout_s` is gone: its requests are aborted."""
+
+    def __init__(
+        self,
+        engine: TokenEngine,
+        steps: StepConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        client_timeout_s: float = 30.0,
+    ) -> None:
+        self._engine = engine
+        self._steps = steps
+        self._clock = clock
+        self._client_timeout_s = client_timeout_s
+        self._vocabulary = Vocabulary(engine.tokenizer)
+        self._clients: dict[str, _Client] = {}
+        self._sampled_tokens = 0
+        self._failure: BaseException | None = None  # what stopped the engine
+
+    def connect(self, client: str) -> None:
+        """Must come before the client's first call, and after it was forgotten."""
+        self._clients.setdefault(client, _Client(last_seen=self._clock()))
+
+    def update(self, client: str, submits: Sequence[tuple[int, Work]], aborts: Sequence[int]) -> None:
+        """Aborts, then starts requests, under ids that the client chose."""
+        state = self._client(client)
+        self._abort(state, aborts)
+        for request_id, work in submits:
+            task = asyncio.create_task(self._run(state, request_id, work))
+            state.tasks[request_id] = task
+            task.add_done_callback(partial(self._ended, state, request_id))
+
+    async def poll(self, client: str, wait_s: float) -> Batch:
+        """What happened since the last poll, at once or within `wait_s`. Raises ReplicaError when the engine died."""
+        state = self._client(client)
+        if not state.items and self._failure is None:
+            state.ready.clear()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await state.ready.wait()
+            except TimeoutError:
+                pass  # a heartbeat
+        if self._failure is not None:
+            raise ReplicaError(f"policy engine died: {self._failure!r}")
+        state = self._client(client)
+        items, state.items = state.items, []
+        return Batch(items=items, sampled_tokens=self._sampled_tokens, pending_tokens=state.pending_tokens)
+
+    def forget_stalled(self) -> list[str]:
+        """Aborts what clients that went away left behind; their names."""
+        now = self._clock()
+        stalled = [name for name, state in self._clients.items() if now - state.last_seen > self._client_timeout_s]
+        for name in stalled:
+            state = self._clients.pop(name)
+            self._abort(state, list(state.tasks))
+        return stalled
+
+    async def watch(self) -> None:
+        """Forgets stalled clients until cancelled."""
+        while True:
+            await asyncio.sleep(self._client_timeout_s / 4)
+            self.forget_stalled()
+
+    def encode(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        return [self._engine.render(messages) for messages in conversations]
+
+    def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        encodings = self._engine.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [tuple(encoding.ids) for encoding in encodings]
+
+    def stats(self) -> dict[str, int]:
+        return {
+            "running": self._engine.num_running,
+            "clients": len(self._clients),
+            "sampled_tokens": self._sampled_tokens,
+        }
+
+    async def stop(self) -> None:
+        """Aborts every request and waits until all are gone."""
+        tasks = [task for state in self._clients.values() for task in state.tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._clients.clear()
+
+    def _client(self, client: str) -> _Client:
+        if client not in self._clients:
+            raise ClientForgotten(f"policy replica: client {client} is not connected (it did not poll for too long)")
+        state = self._clients[client]
+        state.last_seen = self._clock()
+        return state
+
+    def _abort(self, state: _Client, request_ids: Sequence[int]) -> None:
+        for request_id in request_ids:
+            if request_id in state.tasks:
+                state.tasks[request_id].cancel()
+
+    def _ended(self, state: _Client, request_id: int, task: asyncio.Task[None]) -> None:
+        del state.tasks[request_id]
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, ProblemError):
+            state.put(request_id, error)
+        else:
+            self._failure = error
+            for client in self._clients.values():
+                client.ready.set()
+
+    async def _run(self, state: _Client, request_id: int, work: Work) -> None:
+        """Streams one request into its client's mailbox."""
+        generation = work.generation
+        text = TextStream(self._engine.tokenizer, generation.prefix_ids)
+        splitter = StepSplitter(self._steps, text, stop=generation.stop, seen=work.seen)
+        stops = list(generation.stop)
+        if generation.until_step and self._steps.every_tokens is None:
+            stops += self._steps.delimiters
+        stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
+
+        try:
+            async with aclosing(self._engine.stream(generation, stop_token_ids)) as deltas:
+                async for delta in deltas:
+                    self._sampled_tokens += len(delta.token_ids)
+                    state.pending_tokens += len(delta.token_ids)
+                    finish = None
+                    for left, token_id in zip(reversed(range(len(delta.token_ids))), delta.token_ids, strict=True):
+                        pieces = splitter.push(token_id)
+                        finish = _finish(generation, pieces, None if left else delta.finish)
+                        if finish is not None and not pieces:
+                            pieces = [splitter.rest()]
+                        for piece in pieces:
+                            segment = Segment(token_ids=piece.token_ids, text=piece.text)
+                            if finish is not None and piece is pieces[-1]:
+                                segment = replace(
+                                    segment, finish=finish, discarded_tokens=left, cached_tokens=delta.cached_tokens
+                                )
+                            state.put(request_id, segment)
+                        if finish is not None:
+                            break
+                    if finish is not None and delta.finish is None:
+                        return  # closing the stream aborts the rest
+        finally:
+            state.pending_tokens -= splitter.num_pending
+
+
+def _finish(generation: Generation, pieces: Sequence[Piece], engine: Finish | None) -> Finish | None:
+    """Why the sequence ends at a token that ended `pieces` and where the engine, too, may have ended it."""
+    if pieces and pieces[-1].stopped:
+        return Finish.STOP
+    if engine is Finish.EOS:
+        return Finish.EOS
+    if generation.until_step and (pieces or engine is Finish.BOUNDARY):
+        return Finish.BOUNDARY
+    return Finish.STOP if engine is Finish.BOUNDARY else engine

@@ -1,0 +1,158 @@
+"""Where steps end in a stream of sampled tokens. Needs the `tokenizers` library, no torch and no engine.
+
+A step ends with the token that completes a delimiter in the text of that step itself, or after `every_tokens` tokens.
+Text before the step is not looked at: of "\\n\\n\\n" the first two end a step and the third begins the next one, and a
+newline that ends the prefix does not make a delimiter with the first sampled one. Special tokens have no text.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from orchestrator.config import StepConfig
+
+_UNFINISHED = "\ufffd"  # what a decoder writes for bytes that are no character yet
+_INVALID_PREFIX = "Invalid prefix encountered"  # the only error of DecodeStream that a restart cures
+_MAX_STOP_TOKENS = 64  # the engine looks through its stop tokens after each token it samples
+
+
+class TextStream:
+    """Decodes tokens one by one, as they would read after `prefix_ids`.
+
+    Bytes of an unfinished character are held back until the token that completes it; if none comes, they are left out.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prefix_ids: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        seed, unfinished = _seed(tokenizer, prefix_ids)
+        self._stream = DecodeStream(ids=seed, skip_special_tokens=True)
+        for token_id in unfinished:
+            self.push(token_id)
+
+    def push(self, token_id: int) -> str:
+        try:
+            return self._stream.step(self._tokenizer, token_id) or ""
+        except Exception as error:  # tokenizers raises no narrower type
+            if not str(error).startswith(_INVALID_PREFIX):
+                raise
+            self._stream = DecodeStream(skip_special_tokens=True)
+            return self._stream.step(self._tokenizer, token_id) or ""
+
+
+def _seed(tokenizer: Tokenizer, prefix_ids: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The end of the prefix, long enough to have text, split before the tokens of an unfinished character."""
+    width = 8
+    while True:
+        seed, unfinished = list(prefix_ids[-width:]), list[int]()
+        text = tokenizer.decode(seed, skip_special_tokens=True)
+        while text.endswith(_UNFINISHED) and len(unfinished) < 3:  # a character has at most 4 bytes
+            unfinished.insert(0, seed.pop())
+            text = tokenizer.decode(seed, skip_special_tokens=True)
+        if text.endswith(_UNFINISHED):
+            return [], []
+        if text or width >= len(prefix_ids):
+            return seed, unfinished
+        width *= 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A step that ended, or what there is of one."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    stopped: bool = False  # it is a stop string
+
+
+class StepSplitter:
+    """Cuts a stream of tokens into steps and finds stop strings. Owner of the unfinished step.
+
+    A stop string is a piece of its own: whole tokens, from the one in which it begins to the one that completes it. It
+    may span steps, and `seen` (text that was sampled before this stream); of tokens already given out it takes none.
+    """
+
+    def __init__(self, steps: StepConfig, text: TextStream, *, stop: Sequence[str] = (), seen: str = "") -> None:
+        self._text = text
+        self._every = steps.every_tokens
+        self._delimiters = () if self._every else tuple(steps.delimiters)
+        self._delimiter_reach = stop_reach(self._delimiters)
+        self._stop = tuple(stop)
+        self._stop_reach = stop_reach(stop)
+        self._seen = seen
+        self._token_ids: list[int] = []
+        self._chunks: list[str] = []  # text that each token brought
+        self._tail = ""  # end of the step's text, where a delimiter may have begun
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens of the unfinished step."""
+        return len(self._token_ids)
+
+    def push(self, token_id: int) -> list[Piece]:
+        """What this token ends: nothing, a step, or what came before a stop string (if anything) and that string."""
+        chunk = self._text.push(token_id)
+        self._token_ids.append(token_id)
+        self._chunks.append(chunk)
+        if chunk and self._stop:
+            window = self._seen + chunk
+            found = [at for string in self._stop if (at := window.find(string)) >= 0]
+            if found:
+                return self._split(len(window) - min(found))
+            self._seen = _end(window, self._stop_reach)
+        ends = len(self._token_ids) == self._every
+        if chunk and self._delimiters:
+            window = self._tail + chunk
+            ends = any(delimiter in window for delimiter in self._delimiters)
+            self._tail = _end(window, self._delimiter_reach)
+        return [self.rest()] if ends else []
+
+    def rest(self) -> Piece:
+        """What there is of the step (perhaps nothing); the next token begins a new one."""
+        return self._take(len(self._token_ids))
+
+    def _split(self, num_chars: int) -> list[Piece]:
+        """The step before its last `num_chars` characters, and the stop string that they begin with."""
+        first = len(self._token_ids)
+        while first and num_chars > 0:
+            first -= 1
+            num_chars -= len(self._chunks[first])
+        while first and not self._chunks[first - 1]:  # bytes of the same character
+            first -= 1
+        before = [self._take(first)] if first else []
+        return [*before, replace(self.rest(), stopped=True)]
+
+    def _take(self, num_tokens: int) -> Piece:
+        piece = Piece(token_ids=tuple(self._token_ids[:num_tokens]), text="".join(self._chunks[:num_tokens]))
+        self._token_ids, self._chunks, self._tail = self._token_ids[num_tokens:], self._chunks[num_tokens:], ""
+        return piece
+
+
+def stop_reach(stop: Iterable[str]) -> int:
+    """How many characters before a new one can belong to a stop string that it completes."""
+    return max((len(string) for string in stop), default=1) - 1
+
+
+def _end(text: str, length: int) -> str:
+    return text[-length:] if length else ""
+
+
+class Vocabulary:
+    """The text of every token on its own, to tell an engine which tokens complete a delimiter."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        ids = range(tokenizer.get_vocab_size(with_added_tokens=True))
+        self._texts = tokenizer.decode_batch([[token_id] for token_id in ids], skip_special_tokens=True)
+        self._found: dict[tuple[str, ...], list[int]] = {}
+
+    def tokens_with(self, strings: Sequence[str]) -> list[int]:
+        """Tokens whose own text holds one of the strings: the shortest 64, the rest being rare.
+
+        Only a hint that saves aborts: the splitter finds every delimiter, in these tokens or not.
+        """
+        key = tuple(strings)
+        if key not in self._found:
+            holders = [i for i, text in enumerate(self._texts) if any(string in text for string in key)]
+            self._found[key] = sorted(holders, key=lambda i: (len(self._texts[i]), i))[:_MAX_STOP_TOKENS]
+        return self._found[key]

@@ -1,0 +1,178 @@
+"""vLLM's AsyncLLM as a `TokenEngine`. Import it only in the process that serves: torch and vLLM come along.
+
+Prefix caching is on, tokens come as deltas and are never detokenized by the engine.
+
+dtype `auto`: float32 for a checkpoint whose config says float32 (so that small models are exact); else on CUDA the
+checkpoint's own; else, on a CPU, bfloat16 where the CPU computes it natively (AVX512_BF16 or AMX; elsewhere it is 5x
+slower than float32) and float32 where not.
+"""
+
+import os
+import subprocess
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from itertools import count
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from orchestrator.config import PolicyConfig
+from orchestrator.core.errors import ProblemError, ReplicaError, UserError
+from orchestrator.core.fingerprint import tokenizer_fingerprint
+from orchestrator.core.flops import llama_shape
+from orchestrator.core.nouns import Message
+from orchestrator.core.protocols import Finish, Generation
+from orchestrator.policy.host import Delta, PolicyInfo
+
+_CPU_BLOCK_SIZE = 32  # the least that the CPU attention backend takes; a prefix is cached in whole blocks
+
+
+def prepare_process(config: PolicyConfig, num_threads: int) -> None:
+    """Sets the environment that vLLM reads on import. What the user set wins, thread counts aside."""
+    verbose = os.environ.get("HEADRACE_VERBOSE", "") not in ("", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # `auto` pins every replica to the same cores
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # Ray set its own
+    if os.path.isdir(config.model):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+
+def end_children_with_this_process() -> None:
+    """However this process ends, its children end too: vLLM's outlive a parent that was killed.
+
+    This process becomes the leader of a process group, which its children inherit. A shell outside the group waits
+    for the end of a pipe that this process alone holds open, then ends the group.
+    """
+    if os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)
+    script = 'read -r _; kill -TERM -- "-$1"; sleep 5; kill -KILL -- "-$1"'
+    subprocess.Popen(
+        ["sh", "-c", script, "sh", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+class VllmEngine:
+    """Implements `TokenEngine`. Owner of the engine and its processes."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        """Loads the model: takes tens of seconds. Must run in an event loop. Call `prepare_process` first."""
+        from transformers import AutoConfig
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        on_cpu = current_platform.is_cpu()
+        options: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+        if on_cpu:
+            options = {"kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30), "enforce_eager": True}
+        block_size = config.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
+        if block_size is not None:
+            options["block_size"] = block_size
+        args = AsyncEngineArgs(
+            model=config.model,
+            dtype=_dtype(config.dtype, AutoConfig.from_pretrained(config.model).dtype, on_cpu),
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            tensor_parallel_size=config.tensor_parallel_size,
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            **options,
+        )
+        self._llm = AsyncLLM.from_engine_args(args)
+        self._tokenizer = self._llm.get_tokenizer()
+        self._config = config
+        self._ids = count()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        tokenizer: Tokenizer = self._tokenizer.backend_tokenizer
+        return tokenizer
+
+    @property
+    def num_running(self) -> int:
+        return int(self._llm.get_num_unfinished_requests())
+
+    def info(self) -> PolicyInfo:
+        model, cache = self._llm.model_config, self._llm.vllm_config.cache_config
+        shape = llama_shape(model.hf_text_config.to_dict())
+        return PolicyInfo(
+            context_length=model.max_model_len,
+            shape=shape,
+            fingerprint=tokenizer_fingerprint(self._tokenizer.get_vocab()),
+            kv_capacity_tokens=cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size,
+            max_num_seqs=self._config.max_num_seqs,
+        )
+
+    async def stream(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+        """Tokens as they are sampled. Closing it aborts the request."""
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            params = SamplingParams(
+                temperature=generation.temperature,
+                top_p=generation.top_p,
+                seed=generation.seed,
+                max_tokens=generation.max_tokens,
+                stop_token_ids=list(stop_token_ids),
+                detokenize=False,
+                output_kind=RequestOutputKind.DELTA,
+                skip_clone=True,
+            )
+            prompt = tokens_input(list(generation.prefix_ids))
+            async with aclosing(self._llm.generate(prompt, params, str(next(self._ids)))) as outputs:
+                async for output in outputs:
+                    [sampled] = output.outputs
+                    finish = _finish(sampled.finish_reason, sampled.stop_reason, stop_token_ids)
+                    yield Delta(sampled.token_ids, output.num_cached_tokens or 0, finish)
+        except VLLMClientError as error:
+            raise ProblemError(f"policy: the engine refused a request: {error}") from error
+        except EngineDeadError as error:
+            raise ReplicaError("policy: the engine's process died") from error
+
+    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        if not self._tokenizer.chat_template:
+            raise UserError(
+                f"policy: {self._config.model} has no chat template, so messages can't become a prompt; "
+                "wanted chat_template.jinja, or chat_template in tokenizer_config.json"
+            )
+        conversation = [{"role": message.role, "content": message.content} for message in messages]
+        ids = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+        return tuple(ids)
+
+    def stop(self) -> None:
+        self._llm.shutdown(timeout=5.0)
+
+
+def _dtype(asked: str, checkpoint: object, on_cpu: bool) -> str:
+    """The rule of this module's docstring."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    if checkpoint == torch.float32:
+        return "float32"
+    if not on_cpu:
+        return "auto"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native else "float32"
+
+
+def _finish(reason: str | None, stopped_at: int | str | None, stop_token_ids: Sequence[int]) -> Finish | None:
+    if reason is None:
+        return None
+    if reason == "length":
+        return Finish.LENGTH
+    if reason == "stop":
+        return Finish.BOUNDARY if stopped_at in stop_token_ids else Finish.EOS
+    raise ReplicaError(f"policy: the engine ended a request: got {reason!r}, wanted 'stop' or 'length'")
