@@ -1,0 +1,329 @@
+"""What a finished run says: accuracy against what it cost, as tables, a tidy frame and a figure.
+
+Analysis reads only Parquet. Problems that ended in an error are counted and named, and never scored.
+"""
+
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from experiments.figure import draw, si
+from experiments.metrics import (
+    Interval,
+    Pool,
+    bootstrap_mean,
+    paired_difference,
+    pass_at_k,
+    powers_of_two,
+    prm_at_k,
+    vote_at_k,
+    wilson_interval,
+)
+from orchestrator.core.errors import UserError
+from orchestrator.results import read_results
+
+SAMPLED_STRATEGIES = ("best_of_n", "self_consistency")  # their candidates are independent samples
+JUDGED_METRICS = ("prm@k", "weighted@k")  # those that pay the verifier
+
+_GROUP = ["strategy", "params", "label"]
+_NUM_ERRORS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledPool:
+    """The largest set of samples in a run, and what it says at each k: metric -> k -> problem -> chance."""
+
+    label: str
+    num_samples: int
+    values: Mapping[str, Mapping[int, Mapping[str, float]]]
+    costs: Mapping[int, Mapping[str, float]]  # k -> generated_tokens, policy_flops, verifier_flops per problem
+
+
+def report(folder: Path, console: Console) -> None:
+    """Prints the tables of a run and writes them and the figure into its folder. Raises UserError."""
+    problems, candidates = read_results(folder)
+    pool = sampled_pool(problems, candidates)
+    tidy = curves(problems, candidates)
+    tables = [_summary_table(problems)]
+    notes = _error_notes(problems)
+    if pool is not None:
+        tables.append(_pool_table(pool))
+        notes = [*_comparisons(problems, pool), *notes]
+    for table in tables:
+        console.print(table.rich())
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+    files = {"report.md": _markdown(folder.resolve().name, tables, notes, has_figure=not tidy.empty).encode()}
+    if not tidy.empty:
+        figure = draw(tidy, title="Accuracy bought with test-time compute", subtitle=_subtitle(problems, pool))
+        for kind in ("png", "svg"):
+            image = io.BytesIO()
+            figure.savefig(image, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+            files[f"compute_accuracy.{kind}"] = image.getvalue()
+    try:
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise UserError(f"report: can't write to {folder}: {error.strerror or error}") from error
+    console.print(f"Wrote {', '.join(files)} to {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def curves(problems: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
+    """Every point of the compute-accuracy picture, one per row.
+
+    `kind` is "curve" for metrics of the largest pool of samples at k = 1, 2, 4, ... and "point" for the other
+    strategies as they ran. Costs are means per problem; k of N samples cost k/N of the pool, without the verifier
+    where the metric does not ask it.
+    """
+    rows: list[dict[str, object]] = []
+    pool = sampled_pool(problems, candidates)
+    for metric, by_k in (pool.values if pool is not None else {}).items():
+        for k, by_problem in by_k.items():
+            assert pool is not None
+            cost = dict(pool.costs[k])
+            if metric not in JUDGED_METRICS:
+                cost["verifier_flops"] = 0.0
+            interval = bootstrap_mean(list(by_problem.values()))
+            rows.append(_point("curve", metric, pool.label, k, len(by_problem), interval, cost))
+    for (strategy, _, label), group in _graded(problems).groupby(_GROUP, sort=False):
+        if strategy not in SAMPLED_STRATEGIES or pool is None:
+            cost = {name: group[name].mean() for name in ("generated_tokens", "policy_flops", "verifier_flops")}
+            n = group["n"].iloc[0]
+            rows.append(_point("point", strategy, label, None if pd.isna(n) else int(n), *_accuracy(group), cost))
+    return pd.DataFrame(rows)
+
+
+def sampled_pool(problems: pd.DataFrame, candidates: pd.DataFrame) -> SampledPool | None:
+    """The strategy row with the most independent samples per problem (judged ones first), or None.
+
+    A problem with fewer samples than k, because a budget ended it, counts with those that it has. Several seeds
+    of a problem are averaged.
+    """
+    graded = _graded(problems)
+    sampled = graded[graded["strategy"].isin(SAMPLED_STRATEGIES) & (graded["num_candidates"] > 0)]
+    if sampled.empty:
+        return None
+    sizes = sampled.groupby(_GROUP, sort=False).agg(n=("num_candidates", "max"), judged=("verifier_tokens", "sum"))
+    sizes["judged"] = sizes["judged"] > 0
+    strategy, params, label = sizes.sort_values(["n", "judged"], ascending=False, kind="stable").index[0]
+    rows = sampled[(sampled["strategy"] == strategy) & (sampled["params"] == params)]
+    samples = candidates[(candidates["strategy"] == strategy) & (candidates["params"] == params)]
+    pools = {key: _pool(group) for key, group in samples.groupby(["problem_id", "seed"])}
+    num_samples = max(len(pool) for pool in pools.values())
+    ks = powers_of_two(num_samples)
+
+    values: dict[str, dict[int, dict[str, list[float]]]] = {}
+    costs: dict[int, dict[str, list[float]]] = {k: {} for k in ks}
+    for row in rows.itertuples():
+        pool = pools[row.problem_id, row.seed]
+        for metric, by_k in _metrics(pool, ks, seed=zlib.crc32(row.problem_id.encode())).items():
+            for k, value in by_k.items():
+                values.setdefault(metric, {}).setdefault(k, {}).setdefault(row.problem_id, []).append(value)
+        for k in ks:
+            for name in ("generated_tokens", "policy_flops", "verifier_flops"):
+                share = min(k, len(pool)) / len(pool)
+                costs[k].setdefault(name, []).append(getattr(row, name) * share)
+    return SampledPool(
+        label=label,
+        num_samples=num_samples,
+        values={
+            metric: {
+                k: {problem: fmean(chances) for problem, chances in by_problem.items()} for k, by_problem in m.items()
+            }
+            for metric, m in values.items()
+        },
+        costs={k: {name: fmean(cost) for name, cost in by_name.items()} for k, by_name in costs.items()},
+    )
+
+
+def _metrics(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, dict[int, float]]:
+    """The metrics of one problem, at the pool's size where it is smaller than k."""
+    fits = {k: min(k, len(pool)) for k in ks}
+    at: dict[str, dict[int, float]] = {
+        "pass@k": {size: pass_at_k(len(pool), sum(pool.correct), size) for size in fits.values()},
+        "maj@k": vote_at_k(pool, list(fits.values()), weighted=False, seed=seed),
+    }
+    if pool.scored:
+        at["prm@k"] = {size: prm_at_k(pool, size) for size in fits.values()}
+        at["weighted@k"] = vote_at_k(pool, list(fits.values()), weighted=True, seed=seed)
+    return {metric: {k: by_size[size] for k, size in fits.items()} for metric, by_size in at.items()}
+
+
+def _pool(group: pd.DataFrame) -> Pool:
+    return Pool(
+        answers=[None if pd.isna(answer) else answer for answer in group["answer"]],
+        correct=[bool(correct) for correct in group["correct"].astype("boolean").fillna(False)],  # no answer: wrong
+        scores=[None if pd.isna(score) else score for score in group["aggregate_score"]],
+    )
+
+
+def _graded(problems: pd.DataFrame) -> pd.DataFrame:
+    return problems[(problems["status"] == "ok") & problems["correct"].notna()]
+
+
+def _by_problem(group: pd.DataFrame) -> dict[str, float]:
+    """Accuracy of each problem over its seeds."""
+    rates = group["correct"].astype(float).groupby(group["problem_id"]).mean()
+    return {str(problem): float(rate) for problem, rate in rates.items()}
+
+
+def _accuracy(group: pd.DataFrame) -> tuple[int, Interval]:
+    """Problems, and accuracy with Wilson's interval. Seeds are averaged first: problems are what is independent."""
+    by_problem = _by_problem(group)
+    total = len(by_problem)
+    return total, wilson_interval(min(total, sum(by_problem.values())), total)
+
+
+def _point(
+    kind: str,
+    metric: str,
+    label: str,
+    k: int | None,
+    num_problems: int,
+    interval: Interval,
+    cost: Mapping[str, float],
+) -> dict[str, object]:
+    return {
+        "kind": kind,
+        "series": metric,
+        "label": label,
+        "k": k,
+        "num_problems": num_problems,
+        "accuracy": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "generated_tokens": cost["generated_tokens"],
+        "policy_flops": cost["policy_flops"],
+        "verifier_flops": cost["verifier_flops"],
+        "total_flops": cost["policy_flops"] + cost["verifier_flops"],
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cells:
+    """A table, whoever shows it. The first column is text, the others are numbers."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def rich(self) -> Table:
+        table = Table(title=self.title, title_justify="left")
+        for index, header in enumerate(self.headers):
+            table.add_column(header, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        lines = [self.headers, ["---"] + ["---:"] * (len(self.headers) - 1), *self.rows]
+        return f"## {self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _summary_table(problems: pd.DataFrame) -> _Cells:
+    several_seeds = problems["seed"].nunique() > 1
+    groups = [(label, group) for (_, _, label), group in problems.groupby(_GROUP, sort=False)]
+    cheapest = problems.groupby("strategy")["generated_tokens"].mean()
+    groups.sort(key=lambda item: (cheapest[item[1]["strategy"].iloc[0]], item[1]["generated_tokens"].mean()))
+    rows = []
+    for label, group in groups:
+        finished, graded = group[group["status"] == "ok"], _graded(group)
+        accuracy = _percent(_accuracy(graded)[1]) if len(graded) else "-"
+        flops = finished["policy_flops"] + finished["verifier_flops"]
+        rows.append(
+            [
+                label,
+                f"{finished['problem_id'].nunique():,}",
+                *([f"{finished['seed'].nunique()}"] if several_seeds else []),
+                accuracy,
+                *(_count(finished[name]) for name in ("generated_tokens", "discarded_tokens", "verifier_tokens")),
+                si(flops.mean()) if len(flops) else "-",
+                f"{finished['wall_s'].mean():.2f}" if len(finished) else "-",
+                f"{len(group) - len(finished)}",
+            ]
+        )
+    costs = ("tokens", "discarded", "verifier tokens", "FLOPs", "seconds")
+    seeds = ("seeds",) if several_seeds else ()
+    return _Cells(
+        title="Accuracy and mean cost per problem (Wilson 95% interval)",
+        headers=("strategy", "problems", *seeds, "accuracy %", *costs, "errors"),
+        rows=rows,
+    )
+
+
+def _pool_table(pool: SampledPool) -> _Cells:
+    num_problems = len(next(iter(pool.values["pass@k"].values())))
+    return _Cells(
+        title=f"k of the samples of {pool.label}, {num_problems} problems (%, bootstrap 95% interval over problems)",
+        headers=("k", "tokens", *pool.values),
+        rows=[
+            [
+                str(k),
+                f"{costs['generated_tokens']:,.0f}",
+                *(_percent(bootstrap_mean(list(by_k[k].values()))) for by_k in pool.values.values()),
+            ]
+            for k, costs in pool.costs.items()
+        ],
+    )
+
+
+def _comparisons(problems: pd.DataFrame, pool: SampledPool) -> list[str]:
+    """Paired differences on the same problems: what a reader wants to know of the verifier."""
+    if "prm@k" not in pool.values:
+        return []
+    k = max(pool.costs)
+    ours = pool.values["prm@k"][k]
+    others = {f"maj@{k}": pool.values["maj@k"][k]}
+    greedy = _graded(problems)
+    greedy = greedy[greedy["strategy"] == "greedy"]
+    if set(greedy["problem_id"]) & set(ours):
+        others["greedy"] = _by_problem(greedy)
+    lines = []
+    for name, theirs in others.items():
+        gap = paired_difference(ours, theirs)
+        lines.append(
+            f"prm@{k} - {name}: {100 * gap.value:+.1f} points "
+            f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] (paired, {len(ours.keys() & theirs.keys())} problems)"
+        )
+    return lines
+
+
+def _error_notes(problems: pd.DataFrame) -> list[str]:
+    failed = problems[problems["status"] == "error"]
+    if failed.empty:
+        return []
+    shown = failed.head(_NUM_ERRORS_SHOWN)
+    lines = [f"{len(failed)} of {len(problems)} rows ended in an error and count in no accuracy:"]
+    lines += [f"  {row.problem_id} ({row.label}): {row.error}" for row in shown.itertuples()]
+    if len(failed) > len(shown):
+        lines.append(f"  and {len(failed) - len(shown)} more; `headrace run ... --resume` tries them again")
+    return lines
+
+
+def _subtitle(problems: pd.DataFrame, pool: SampledPool | None) -> str:
+    judges = problems["verifier_model"].dropna()
+    names = [Path(name).name for name in (problems["policy_model"].iloc[0], *judges.head(1))]
+    ks = f", k = 1 ... {max(pool.costs)} samples" if pool is not None else ""
+    return f"{' + '.join(names)}, {_graded(problems)['problem_id'].nunique()} problems{ks}, 95% intervals"
+
+
+def _markdown(name: str, tables: Sequence[_Cells], notes: Sequence[str], has_figure: bool) -> str:
+    picture = ["![Accuracy against compute](compute_accuracy.png)"] if has_figure else []
+    remarks = ["```\n" + "\n".join(notes) + "\n```"] if notes else []
+    return "\n\n".join([f"# {name}", *picture, *(table.markdown() for table in tables), *remarks]) + "\n"
+
+
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def _count(column: pd.Series) -> str:
+    return f"{column.mean():,.0f}" if len(column) else "-"
