@@ -16,5 +16,5 @@ class VerifierEntry:
 
 
 VERIFIERS: dict[str, VerifierEntry] = {
-    "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architecture="StreamingPRM"),
+    "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architecture="HeadraceStreamingPRM"),
 }

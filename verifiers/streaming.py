@@ -1,6 +1,6 @@
 """Serves a StreamingPRM from carried states: reading a step costs that step's tokens only.
 
-A plain class without Ray; a replica's actor hosts one. The tokens of a call are read in micro-batches of similar length.
+A plain class without Ray; a replica's actor hosts one. A call is read in micro-batches of similar length.
 """
 
 from collections import Counter
@@ -103,9 +103,9 @@ class StreamingHost:
                 if not held:
                     continue
                 states = self._parents([runs[i] for i in held])
-                parents = Counter(runs[i].parent for i in held)
+                parents = Counter(parent for i in held if (parent := runs[i].parent) is not None)
                 children.subtract(parents)
-                self.store.free([p for p in parents if p is not None and p in freed and children[p] == 0])
+                self.store.free([parent for parent in parents if parent in freed and children[parent] == 0])
                 answers.update(zip(held, self._advance([runs[i] for i in held], states), strict=True))
         return [answers[i] for i in range(len(runs))]
 

@@ -1,0 +1,288 @@
+"""Facts about the verifier pool, on real Ray actors: whatever is lost or moved, scores are those of the whole text."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import pytest_asyncio
+import torch
+
+from orchestrator.config import VerifierConfig
+from orchestrator.core.errors import PoolExhausted, ProblemError, ReplicaError, UserError
+from orchestrator.core.nouns import Carry
+from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.verifier.pool import VerifierPool
+from tests.orchestrator.verifier.conftest import Whole
+from verifiers.streaming_prm import StreamingPRM
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def pool(checkpoint: Path, local_ray: None) -> AsyncIterator[VerifierPool]:
+    """Two healthy replicas, shared by the tests that break nothing."""
+    config = VerifierConfig(model=str(checkpoint), replicas=2, slots=256, host_slots=0, start_timeout_s=120)
+    async with VerifierPool.open(config) as opened:
+        yield opened
+
+
+def tokens(seed: int, count: int) -> tuple[int, ...]:
+    rng = Random(seed)
+    return tuple(rng.randrange(32) for _ in range(count))
+
+
+def assert_same(verdict: Verdict, whole: Whole, reading: Reading) -> Carry:
+    wanted = whole(reading.token_ids, reading.boundaries)
+    assert [s.mean for s in verdict.scores] == pytest.approx([s.mean for s in wanted], abs=1e-4)
+    assert [s.std for s in verdict.scores] == pytest.approx([s.std for s in wanted], abs=1e-4)
+    assert verdict.carry is not None and verdict.carry.num_tokens == len(reading.token_ids)
+    return verdict.carry
+
+
+def children(parent: Sequence[int], carry: Carry | None, count: int, keep_parent: bool = True) -> list[Reading]:
+    texts = [(*parent, *tokens(1000 + i, 5 + i)) for i in range(count)]
+    return [Reading(token_ids=text, boundaries=(len(text),), carry=carry, keep_parent=keep_parent) for text in texts]
+
+
+async def scored(pool: VerifierPool, readings: Sequence[Reading], whole: Whole) -> list[Verdict]:
+    """Scores the readings and checks them against the whole texts."""
+    verdicts = await pool.score(readings)
+    for verdict, reading in zip(verdicts, readings, strict=True):
+        assert_same(verdict, whole, reading)
+    return verdicts
+
+
+async def read(pool: VerifierPool, text: tuple[int, ...]) -> Carry:
+    """The state after `text`."""
+    [verdict] = await pool.score([Reading(token_ids=text, boundaries=())])
+    assert verdict.carry is not None
+    return verdict.carry
+
+
+async def test_a_text_streamed_in_any_pieces_gets_the_scores_of_the_whole(pool: VerifierPool, whole: Whole) -> None:
+    async def stream(seed: int) -> None:
+        rng, text = Random(seed), tokens(seed, 60)
+        cuts = sorted({rng.randint(1, 60) for _ in range(5)} | {60})
+        carry = None
+        for start, end in zip([0, *cuts], cuts, strict=False):
+            boundaries = tuple(sorted({rng.randint(start + 1, end), end}))
+            reading = Reading(token_ids=text[:end], boundaries=boundaries, carry=carry, keep_parent=False)
+            [verdict] = await pool.score([reading])
+            carry = assert_same(verdict, whole, reading)
+            assert (verdict.verifier_tokens, verdict.reingested_tokens) == (end - start, 0)
+            assert verdict.flops == (end - start) * pool.hello().flops_per_token
+
+    await asyncio.gather(*(stream(seed) for seed in range(12)))
+
+
+async def test_a_prompt_is_read_once_for_all_its_children(pool: VerifierPool, whole: Whole) -> None:
+    prompt = tokens(1, 30)
+    root = await read(pool, prompt)
+    readings = children(prompt, root, 16)
+    for _ in range(2):  # forks leave their parent and each other alone
+        verdicts = await scored(pool, readings, whole)
+        assert [v.verifier_tokens for v in verdicts] == [5 + i for i in range(16)]
+        assert {v.reingested_tokens for v in verdicts} == {0}
+
+
+async def test_released_states_cost_time_and_change_no_score(pool: VerifierPool, whole: Whole) -> None:
+    prompt = tokens(2, 30)
+    root = await read(pool, prompt)
+    pool.release([root])
+    pool.release([root, root])
+    await read(pool, prompt)  # a later tick: the release has gone out
+    verdicts = await scored(pool, children(prompt, root, 4), whole)
+    assert sum(v.reingested_tokens for v in verdicts) == 30
+    again = await scored(pool, children(prompt, root, 4), whole)  # it was rebuilt under its old handle
+    assert sum(v.reingested_tokens for v in again) == 0
+
+
+async def test_a_boundary_that_the_carry_is_past_is_read_from_the_tokens(pool: VerifierPool, whole: Whole) -> None:
+    text = tokens(3, 20)
+    carry = await read(pool, text[:10])
+    [verdict] = await scored(pool, [Reading(token_ids=text, boundaries=(10, 20), carry=carry)], whole)
+    assert (verdict.verifier_tokens, verdict.reingested_tokens) == (20, 10)
+
+
+async def test_a_moved_state_serves_its_old_handles(pool: VerifierPool, whole: Whole) -> None:
+    prompt = tokens(4, 30)
+    root = await read(pool, prompt)
+    moved = await pool.migrate(root, 1 - root.replica)
+    assert moved.replica == 1 - root.replica
+    for carry in (moved, root, replace(moved)):
+        for verdict in await scored(pool, children(prompt, carry, 2), whole):
+            assert verdict.carry is not None and verdict.carry.replica == moved.replica
+            assert verdict.reingested_tokens == 0
+    back = await pool.migrate(moved, root.replica)
+    [verdict] = await scored(pool, children(prompt, back, 1), whole)
+    assert (verdict.carry and verdict.carry.replica, verdict.reingested_tokens) == (root.replica, 0)
+    pool.release([root])
+    await read(pool, prompt)
+    assert await pool.migrate(back, moved.replica) is back  # nothing there to move
+
+
+async def test_children_of_an_overloaded_replica_are_read_by_another(pool: VerifierPool, whole: Whole) -> None:
+    prompt = tokens(5, 30)
+    root = await read(pool, prompt)
+    readings = [
+        Reading(token_ids=prompt + tokens(i, 300), boundaries=(330,), carry=root, keep_parent=i % 2 == 0)
+        for i in range(40)
+    ]
+    verdicts = await scored(pool, readings, whole)
+    assert {v.carry.replica for v in verdicts if v.carry} == {0, 1}
+    assert sum(v.verifier_tokens for v in verdicts) == 40 * 300  # the prompt's state was copied, not rebuilt
+    assert all(replica.pending_tokens == 0 for replica in pool.replicas())
+
+
+async def test_one_tick_is_one_call(pool: VerifierPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    serve = VerifierPool._serve
+
+    async def counted(self: VerifierPool, target: object, source: object, jobs: Sequence[object]) -> None:
+        calls.append(len(jobs))
+        await serve(self, target, source, jobs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VerifierPool, "_serve", counted)
+    await asyncio.gather(*(pool.score([Reading(token_ids=tokens(i, 9), boundaries=(9,))] * 2) for i in range(8)))
+    assert sum(calls) == 16 and len(calls) <= 2  # replicas
+
+
+async def test_bad_readings_are_refused_and_fail_nobody_else(pool: VerifierPool, whole: Whole) -> None:
+    text = tokens(6, 9)
+    carry = await read(pool, text)
+    for bad, message in (
+        (Reading(token_ids=text, boundaries=(0,)), r"within 1\.\.9, got \(0,\)"),
+        (Reading(token_ids=text, boundaries=(4, 4)), r"must increase"),
+        (Reading(token_ids=text, boundaries=(10,)), r"within 1\.\.9"),
+        (Reading(token_ids=text[:5], boundaries=(5,), carry=carry), "carry covers 9 tokens, the reading has 5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            await pool.score([bad])
+    good = Reading(token_ids=text, boundaries=(9,))
+    strange = Reading(token_ids=(1, 99), boundaries=(2,))
+    failed, fine = await asyncio.gather(pool.score([good, strange]), pool.score([good]), return_exceptions=True)
+    assert isinstance(failed, ProblemError) and "token id 99 is outside the verifier's vocabulary" in str(failed)
+    assert isinstance(fine, list)
+    assert_same(fine[0], whole, good)
+
+
+async def test_a_caller_that_leaves_disturbs_nobody(pool: VerifierPool, whole: Whole) -> None:
+    reading = Reading(token_ids=tokens(7, 200), boundaries=(200,))
+    leaving = asyncio.create_task(pool.score([reading] * 3))
+    staying = asyncio.create_task(scored(pool, [reading], whole))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await staying
+    assert leaving.cancelled()
+
+
+async def test_hello_says_who_it_is(pool: VerifierPool, prm: StreamingPRM) -> None:
+    info = pool.hello()
+    assert (info.name, info.model_hash) == ("streaming_prm", prm.model_hash)
+    assert info.state_bytes == 4 * prm.state_numel
+    assert info.flops_per_token == prm.config.flops_per_token
+
+
+@pytest.mark.parametrize("host_slots", [0, 1])
+async def test_eviction_costs_time_and_never_changes_scores(
+    config: VerifierConfig, whole: Whole, host_slots: int
+) -> None:
+    async with VerifierPool.open(replace(config, slots=2, host_slots=host_slots)) as pool:
+        prompt = tokens(8, 20)
+        root = await read(pool, prompt)
+        first = await scored(pool, children(prompt, root, 6), whole)
+        readings = [
+            Reading(token_ids=(*r.token_ids, 1, 2), boundaries=(len(r.token_ids) + 2,), carry=v.carry, keep_parent=keep)
+            for r, v in zip(children(prompt, root, 6), first, strict=True)
+            for keep in (True, False)
+        ]
+        second = await scored(pool, readings, whole)
+        assert sum(v.reingested_tokens for v in second) > 0
+        for verdict in second:
+            assert verdict.verifier_tokens == 2 + verdict.reingested_tokens
+
+
+async def test_a_killed_replica_changes_no_score(config: VerifierConfig, whole: Whole) -> None:
+    async with VerifierPool.open(replace(config, replicas=2, max_restarts=0)) as pool:
+        prompt = tokens(9, 40)
+        root = await read(pool, prompt)
+        pid = pool.replicas()[root.replica].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        verdicts = await scored(pool, children(prompt, root, 4), whole)  # in flight when it is noticed
+        assert sum(v.reingested_tokens for v in verdicts) == 40  # once for all of them
+        assert {v.carry.replica for v in verdicts if v.carry} == {1 - root.replica}
+        assert pool.replicas()[root.replica].epoch == 1
+        later = await scored(pool, children(prompt, root, 4), whole)
+        assert sum(v.reingested_tokens for v in later) == 0
+
+
+async def test_the_only_replica_is_restarted_and_then_given_up(config: VerifierConfig, whole: Whole) -> None:
+    async with VerifierPool.open(replace(config, max_restarts=1)) as pool:
+        prompt = tokens(10, 40)
+        root = await read(pool, prompt)
+        pid = pool.replicas()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        verdicts = await scored(pool, children(prompt, root, 2), whole)
+        assert sum(v.reingested_tokens for v in verdicts) == 40
+        assert all(v.carry is not None and v.carry.epoch == 1 for v in verdicts)
+        pid = pool.replicas()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(PoolExhausted, match="none of 1 replicas is left after 1 restarts each"):
+            await pool.score(children(prompt, root, 2))
+        with pytest.raises(PoolExhausted):
+            await pool.score([Reading(token_ids=prompt, boundaries=(1,))])
+
+
+async def test_a_stalled_replica_counts_as_dead(config: VerifierConfig) -> None:
+    async with VerifierPool.open(replace(config, max_restarts=0, stall_timeout_s=3.0)) as pool:
+        prompt = tokens(11, 40)
+        root = await read(pool, prompt)
+        pid = pool.replicas()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(PoolExhausted, match="no answer for 3 s"):
+            await pool.score(children(prompt, root, 2))
+        with pytest.raises(ProcessLookupError):
+            await gone(pid)
+
+
+async def gone(pid: int) -> None:
+    """Raises ProcessLookupError once the process is no more (a stopped one would stay for ever)."""
+    async with asyncio.timeout(10):
+        while True:
+            os.kill(pid, 0)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_score_that_is_not_finite_is_an_error(
+    config: VerifierConfig, prm: StreamingPRM, tmp_path: Path
+) -> None:
+    broken = StreamingPRM(prm.config)
+    broken.load_state_dict(prm.state_dict())
+    torch.nn.init.constant_(broken.head.bias.data, float("nan"))
+    broken.save_pretrained(tmp_path)
+    async with VerifierPool.open(replace(config, model=str(tmp_path))) as pool:
+        with pytest.raises(ProblemError, match="not a finite number"):
+            await pool.score([Reading(token_ids=(1, 2), boundaries=(2,))])
+    with pytest.raises(ReplicaError, match="closed"):
+        await pool.score([Reading(token_ids=(1, 2), boundaries=(2,))])
+
+
+async def test_a_checkpoint_that_cannot_be_loaded_is_the_users_error(config: VerifierConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder"):
+        async with VerifierPool.open(replace(config, model=str(tmp_path / "nowhere"))):
+            pass
+
+
+async def test_a_cluster_without_room_is_said_and_not_waited_for(config: VerifierConfig) -> None:
+    with pytest.raises(ReplicaError, match="did not start in 1 s; it needs 1000 CPU and 0 GPU, free in the cluster"):
+        async with VerifierPool.open(replace(config, num_cpus=1000, start_timeout_s=1.0)):
+            pass
