@@ -131,7 +131,7 @@ def _place(axes: Axes, labels: Sequence[_Label]) -> None:
     lines = [line for label in labels for line in (label.points, *label.bars)]
     drawn = np.concatenate([_dense(axes.transData.transform(line)) for line in lines])
     taken: list[Bbox] = []
-    for text, colour, points, _ in labels:
+    for text, colour, points, _ in sorted(labels, key=lambda label: len(label.points)):  # least choice first
         halo = [patheffects.withStroke(linewidth=3, foreground="white")]
         style: dict[str, Any] = {"color": colour, "fontsize": _FONT_SIZE, "weight": "bold", "path_effects": halo}
         artist = axes.text(0, 0, text, transform=axes.transAxes, ha="center", va="center", zorder=6, **style)
@@ -157,7 +157,7 @@ def _place(axes: Axes, labels: Sequence[_Label]) -> None:
             outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
             clashes = sum(box.padded(4).overlaps(other) for other in taken)
             covered = box.padded(3).count_contains(drawn)
-            return float(1000 * outside + 500 * clashes + 5 * covered + 8 * rank)
+            return float(1000 * outside + 500 * clashes + 5 * covered + 25 * rank)
 
         _, best = min(spots, key=badness)
         x, y = axes.transAxes.inverted().transform(((best.x0 + best.x1) / 2, (best.y0 + best.y1) / 2))
