@@ -1,0 +1,220 @@
+"""The host over a scripted engine, stepped by the test: no vLLM, no waiting."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models
+
+from orchestrator.config import StepConfig
+from orchestrator.core.errors import ProblemError, ReplicaError
+from orchestrator.core.nouns import Message
+from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.policy.host import ClientForgotten, Delta, PolicyHost, Work
+
+WORDS = ["<eos>", "\n", "\n\n", "a", "b"]
+EOS, NEWLINE, BLANK, A, B = range(5)
+
+
+class ScriptedEngine:
+    """Gives the deltas that the test feeds it, keyed by the request's seed."""
+
+    def __init__(self) -> None:
+        self.tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<eos>"))
+        self.tokenizer.decoder = decoders.Fuse()
+        self.tokenizer.add_special_tokens([AddedToken("<eos>", special=True)])
+        self.feeds: dict[int, asyncio.Queue[Delta | Exception]] = {}
+        self.stop_token_ids: dict[int, list[int]] = {}
+        self.aborted: list[int] = []
+
+    @property
+    def num_running(self) -> int:
+        return len(self.feeds)
+
+    async def stream(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+        feed = self.feeds[generation.seed] = asyncio.Queue()
+        self.stop_token_ids[generation.seed] = list(stop_token_ids)
+        finished = False
+        try:
+            while not finished:
+                delta = await feed.get()
+                if isinstance(delta, Exception):
+                    raise delta
+                finished = delta.finish is not None
+                yield delta
+        finally:
+            del self.feeds[generation.seed]
+            if not finished:
+                self.aborted.append(generation.seed)
+
+    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return tuple(range(len(messages)))
+
+    async def feed(self, seed: int, *token_ids: int, finish: Finish | None = None) -> None:
+        await until(lambda: seed in self.feeds)
+        self.feeds[seed].put_nowait(Delta(token_ids, 7, finish))
+
+
+async def until(condition) -> None:  # type: ignore[no-untyped-def]
+    """Lets other tasks run until the condition holds."""
+    for _ in range(100):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come about")
+
+
+def work(seed: int, **options: object) -> Work:
+    fields = {"prefix_ids": (A,), "max_tokens": 50, "seed": seed, "temperature": 1.0, "top_p": 1.0, **options}
+    return Work(generation=Generation(**fields))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+async def host(engine: ScriptedEngine):  # type: ignore[no-untyped-def]
+    host = PolicyHost(engine, StepConfig(), clock=lambda: engine_clock[0], client_timeout_s=30.0)
+    engine_clock[0] = 0.0
+    host.connect("me")
+    yield host
+    await host.stop()
+
+
+engine_clock = [0.0]
+
+
+async def segments(host: PolicyHost, number: int) -> list[tuple[int, Segment]]:
+    items: list[tuple[int, Segment]] = []
+    while len(items) < number:
+        batch = await host.poll("me", 5.0)
+        assert batch.items, "a heartbeat where segments were due"
+        items += batch.items  # type: ignore[arg-type]
+    return items
+
+
+async def test_steps_arrive_as_soon_as_they_end(host: PolicyHost, engine: ScriptedEngine) -> None:
+    host.update("me", [(1, work(1))], [])
+    await engine.feed(1, A)
+    await engine.feed(1, BLANK)
+    assert await segments(host, 1) == [(1, Segment(token_ids=(A, BLANK), text="a\n\n"))]
+    await engine.feed(1, B)
+    await engine.feed(1, EOS, finish=Finish.EOS)
+    last = Segment(token_ids=(B, EOS), text="b", finish=Finish.EOS, cached_tokens=7)
+    assert await segments(host, 1) == [(1, last)]
+    assert engine.aborted == []
+
+
+async def test_one_poll_carries_what_accumulated_of_many_sequences(host: PolicyHost, engine: ScriptedEngine) -> None:
+    host.update("me", [(seed, work(seed)) for seed in range(8)], [])
+    for seed in range(8):
+        await engine.feed(seed, A, finish=Finish.LENGTH)
+    await until(lambda: not engine.feeds)
+    batch = await host.poll("me", 5.0)
+    assert sorted(request_id for request_id, _ in batch.items) == list(range(8))
+    assert (batch.sampled_tokens, batch.pending_tokens) == (8, 0)
+
+
+async def test_a_sequence_until_a_step_stops_at_the_token_that_the_engine_knows(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    host.update("me", [(1, work(1, until_step=True))], [])
+    await engine.feed(1, A)
+    await engine.feed(1, BLANK, finish=Finish.BOUNDARY)
+    [(_, segment)] = await segments(host, 1)
+    assert (segment.token_ids, segment.finish, segment.discarded_tokens) == ((A, BLANK), Finish.BOUNDARY, 0)
+    assert engine.stop_token_ids[1] == [BLANK]
+    assert engine.aborted == []
+
+
+async def test_a_delimiter_that_spans_tokens_aborts_and_counts_what_was_sampled_past_it(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    host.update("me", [(1, work(1, until_step=True))], [])
+    await engine.feed(1, A, NEWLINE)
+    await engine.feed(1, NEWLINE, B, B)
+    [(_, segment)] = await segments(host, 1)
+    assert (segment.token_ids, segment.finish) == ((A, NEWLINE, NEWLINE), Finish.BOUNDARY)
+    assert segment.discarded_tokens == 2
+    await until(lambda: engine.aborted == [1])
+    assert (await host.poll("me", 0.0)).pending_tokens == 0
+
+
+async def test_a_stop_string_ends_a_sequence_and_is_a_segment_of_its_own(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    host.update("me", [(1, work(1, stop=("ab",)))], [])
+    await engine.feed(1, B, A)
+    await engine.feed(1, B, A, A)
+    before, stop = [segment for _, segment in await segments(host, 2)]
+    assert (before.token_ids, before.finish) == ((B,), None)
+    assert (stop.token_ids, stop.finish, stop.discarded_tokens) == ((A, B), Finish.STOP, 2)
+
+
+async def test_a_boundary_wins_over_the_length_and_the_end_of_the_sequence_over_a_boundary(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    host.update("me", [(1, work(1, until_step=True)), (2, work(2, until_step=True)), (3, work(3))], [])
+    await engine.feed(1, BLANK, finish=Finish.LENGTH)
+    await engine.feed(2, A, EOS, finish=Finish.EOS)
+    await engine.feed(3, A, BLANK, finish=Finish.LENGTH)
+    finishes = {request_id: segment.finish for request_id, segment in await segments(host, 3)}
+    assert finishes == {1: Finish.BOUNDARY, 2: Finish.EOS, 3: Finish.LENGTH}
+
+
+async def test_aborting_frees_the_engine(host: PolicyHost, engine: ScriptedEngine) -> None:
+    host.update("me", [(1, work(1)), (2, work(2))], [])
+    await engine.feed(1, A)
+    await engine.feed(2, A)
+    await until(lambda: host.stats()["sampled_tokens"] == 2)
+    assert (await host.poll("me", 0.0)).pending_tokens == 2
+    host.update("me", [], [1, 99])  # an unknown one is no error: it may have ended meanwhile
+    await until(lambda: engine.aborted == [1])
+    assert (await host.poll("me", 0.0)).pending_tokens == 1
+    assert host.stats()["running"] == 1
+
+
+async def test_a_poll_of_an_idle_host_is_a_heartbeat(host: PolicyHost) -> None:
+    assert (await host.poll("me", 0.0)).items == []
+
+
+async def test_a_client_that_does_not_poll_is_forgotten_and_its_requests_are_aborted(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    host.connect("other")
+    host.update("me", [(1, work(1))], [])
+    host.update("other", [(1, work(2))], [])
+    await engine.feed(1, A)
+    await engine.feed(2, A)
+    engine_clock[0] = 20.0
+    await host.poll("other", 0.0)
+    assert host.forget_stalled() == []
+    engine_clock[0] = 31.0
+    assert host.forget_stalled() == ["me"]
+    await until(lambda: engine.aborted == [1])
+    with pytest.raises(ClientForgotten):
+        await host.poll("me", 0.0)
+    host.connect("me")
+    assert (await host.poll("me", 0.0)).items == []
+    assert host.stats()["running"] == 1
+
+
+async def test_a_refused_request_fails_alone(host: PolicyHost, engine: ScriptedEngine) -> None:
+    host.update("me", [(1, work(1)), (2, work(2))], [])
+    await until(lambda: len(engine.feeds) == 2)
+    engine.feeds[1].put_nowait(ProblemError("no"))
+    await engine.feed(2, A, finish=Finish.LENGTH)
+    items = dict(await segments(host, 2))
+    assert isinstance(items[1], ProblemError)
+    assert items[2].finish is Finish.LENGTH
+
+
+async def test_when_the_engine_dies_every_poll_raises(host: PolicyHost, engine: ScriptedEngine) -> None:
+    host.update("me", [(1, work(1))], [])
+    await until(lambda: 1 in engine.feeds)
+    polling = asyncio.create_task(host.poll("me", 5.0))
+    engine.feeds[1].put_nowait(ReplicaError("dead"))
+    with pytest.raises(ReplicaError, match=r"policy engine died: .*dead"):
+        await polling
