@@ -15,12 +15,11 @@ from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import VerifierConfig
 from orchestrator.core.errors import UserError
-from orchestrator.policy.pool import PolicyPool
+from orchestrator.pools import open_pools
 from orchestrator.results import ProblemRow, ResultsWriter
 from orchestrator.runner import Job, RunInfo, run_jobs
 from orchestrator.session import SearchSession
 from orchestrator.verifier.check import check_verifier
-from orchestrator.verifier.pool import VerifierPool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +98,9 @@ async def execute(
     with connected(config.ray, replicas):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy" + (" and the verifier" if config.verifier else ""))
-            policy, verifier = await open_pools(stack, config)
+            policy, verifier = await open_pools(
+                stack, policy=config.policy, steps=config.steps, verifier=config.verifier
+            )
             await stack.enter_async_context(plan.grader)
 
             def open_session(seed: int) -> SearchSession:
@@ -128,20 +129,6 @@ async def execute(
                 timeout_s=config.problem_timeout_s,
                 on_row=on_row,
             )
-
-
-async def open_pools(stack: AsyncExitStack, config: RunConfig) -> tuple[PolicyPool, VerifierPool | None]:
-    """Both pools; the stack closes them. Raises UserError when their tokenizers differ."""
-    policy = await stack.enter_async_context(PolicyPool.open(config.policy, config.steps))
-    if config.verifier is None:
-        return policy, None
-    verifier = await stack.enter_async_context(VerifierPool.open(config.verifier))
-    if policy.fingerprint != verifier.info.tokenizer_fingerprint:
-        raise UserError(
-            f"verifier.model: {config.verifier.model} was trained with another tokenizer than {config.policy.model}; "
-            "wanted the same vocabulary"
-        )
-    return policy, verifier
 
 
 def versions() -> dict[str, str]:

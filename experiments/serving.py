@@ -1,0 +1,100 @@
+"""Composition of `headrace serve`: one YAML file to a running endpoint, everything cheap checked first."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.markup import escape
+
+from experiments.config import load_yaml, resolve_path
+from orchestrator.checkpoints import check_policy_checkpoint
+from orchestrator.cluster import connected
+from orchestrator.serving.config import ServeConfig
+from orchestrator.serving.deployment import check_port, make_catalog, running_endpoint
+from orchestrator.verifier.check import check_verifier
+from strategies import STRATEGIES
+
+
+def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
+    """Reads and checks the configuration and the checkpoints' outsides. Raises UserError."""
+    config, _ = load_yaml(config_path, ServeConfig, overrides)
+    make_catalog(config, STRATEGIES)
+    policy = replace(config.policy, model=_absolute(config.policy.model))
+    check_policy_checkpoint(policy.model)
+    verifier = config.verifier
+    if verifier is not None:
+        verifier = replace(verifier, model=_absolute(verifier.model))
+        check_verifier(verifier)
+    if config.ray.address is None:
+        check_port(config.host, config.port)
+    return replace(config, policy=policy, verifier=verifier)
+
+
+@contextmanager
+def serving(config: ServeConfig) -> Iterator[str]:
+    """The endpoint's base URL, once it is ready; leaving stops it. Raises UserError, ReplicaError."""
+    replicas = config.policy.replicas + (config.verifier.replicas if config.verifier else 0)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    with connected(config.ray, replicas), _sigterm_interrupts(), running_endpoint(config, STRATEGIES):
+        yield f"http://{host}:{config.port}"
+
+
+def serve(config_path: Path, overrides: list[str], console: Console) -> None:
+    """Serves until Ctrl-C or SIGTERM."""
+    config = plan_serving(config_path, overrides)
+    what = "Ray, the policy and the verifier" if config.verifier else "Ray and the policy"
+    try:
+        with console.status(f"starting {what}") as status, serving(config) as url:
+            status.stop()
+            console.print(_welcome(config, url), highlight=False, soft_wrap=True)
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("stopped")
+
+
+def _welcome(config: ServeConfig, url: str) -> str:
+    """What to do with the endpoint."""
+    body = json.dumps({"model": config.alias, "messages": [{"role": "user", "content": "12+7*3="}]})
+    models = make_catalog(config, STRATEGIES).models
+    lines = [
+        f"[bold]{escape(config.alias)}[/] is served at [bold]{url}/v1[/] (Ctrl-C stops it)",
+        f"  models: {escape(', '.join(models))}; {escape(config.alias)} is {config.default_strategy}",
+        f"  try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d {escape(repr(body))}",
+    ]
+    if not _loopback(config.host):
+        lines.append(f"  [yellow]anyone who can reach {escape(config.host)} can use it: there is no authentication[/]")
+    return "\n".join(lines)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM stops what is inside as Ctrl-C does, in order. Ray's own handler is back afterwards."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same in every process; a hub id stays as it is."""
+    resolved = Path(resolve_path(path))
+    return str(resolved.absolute()) if resolved.exists() else path

@@ -1,0 +1,164 @@
+"""The routes, as a FastAPI app over a `Service`. It knows neither Ray nor vLLM, so it is tested without them."""
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from orchestrator.serving.errors import ApiError, internal, too_large
+from orchestrator.serving.openai_api import Order, answer_chunks, completion, first_chunk, model_object
+from orchestrator.serving.searches import Search
+from orchestrator.serving.service import Service
+
+log = logging.getLogger(__name__)
+
+
+def build_app(make_service: Callable[[], Service]) -> FastAPI:
+    """The app; its lifespan runs the service, which is `app.state.service`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.service = make_service()
+        async with app.state.service.running():
+            yield
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    started = int(time.time())
+
+    def service() -> Service:
+        made: Service = app.state.service
+        return made
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        health = await service().health()
+        return JSONResponse(health.detail, status_code=200 if health.ready else 503)
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        data = [model_object(name, created=started) for name in service().catalog.models]
+        return JSONResponse({"object": "list", "data": data})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        service().catalog.resolve(name, {})
+        return JSONResponse(model_object(name, created=started))
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        limits = service().config.limits
+        order = service().order(await _body(request, limits.max_body_bytes, limits.timeout_s))
+        search = service().search(order)
+        try:
+            if order.stream:
+                await search.accepted()
+                return _SearchStream(search, _events(order, search, service().config.keep_alive_s))
+            await _done_or_left(search, request)
+        except BaseException:
+            search.cancel()
+            raise
+        return JSONResponse(completion(order, search.outcome(), id=_new_id(), created=int(time.time())))
+
+    @app.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> Response:
+        return JSONResponse(error.body, status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        message = f"{error.detail}: {request.method} {request.url.path[:200]}"
+        return JSONResponse(ApiError(error.status_code, message).body, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return await api_error(request, internal())
+
+    return app
+
+
+class _SearchStream(StreamingResponse):
+    """Server-sent events. However the response ends, its search does."""
+
+    def __init__(self, search: Search, events: AsyncIterator[str]) -> None:
+        super().__init__(
+            events, media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"}
+        )
+        self._search = search
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._search.cancel()
+
+
+async def _events(order: Order, search: Search, keep_alive_s: float) -> AsyncIterator[str]:
+    """The author at once, comments while the search runs, then the answer: it is known only at the end."""
+    name: dict[str, Any] = {"id": _new_id(), "created": int(time.time())}
+    yield _event(first_chunk(order, **name))
+    while not search.task.done():
+        done, _ = await asyncio.wait([search.task], timeout=keep_alive_s)
+        if not done:
+            yield ": searching\n\n"
+    try:
+        for chunk in answer_chunks(order, search.outcome(), **name):
+            yield _event(chunk)
+    except ApiError as error:
+        yield _event(error.body)
+    yield "data: [DONE]\n\n"
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+async def _body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    """The request's body. Raises ApiError; a type that a web page can't send unasked is demanded."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, "content-type must be application/json")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise too_large(max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for part in request.stream():
+                body += part
+                if len(body) > max_bytes:
+                    raise too_large(max_bytes)
+    except ClientDisconnect:
+        raise ApiError(400, "the request body was cut off") from None
+    except TimeoutError:
+        raise ApiError(408, f"the request body did not arrive within {timeout_s:g} s", retry=False) from None
+    return bytes(body)
+
+
+async def _done_or_left(search: Search, request: Request) -> None:
+    """Waits for the search; cancels it when the client leaves first."""
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    leaving = asyncio.create_task(left())
+    try:
+        await asyncio.wait([search.task, leaving], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+    if not search.task.done():
+        search.cancel()
+        await asyncio.wait([search.task])

@@ -1,0 +1,59 @@
+"""Typed configuration of the endpoint. YAML is merged into it; unknown keys and wrong types are errors."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
+from orchestrator.core.ledger import Budget
+from orchestrator.core.protocols import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What no request may exceed, whatever it asks for."""
+
+    max_n: int = 64  # any strategy's `n`
+    max_tokens: int = 4096  # per candidate
+    max_body_bytes: int = 1_048_576
+    max_messages: int = 64
+    max_concurrent: int = 32  # searches in flight; one more is answered 429 at once
+    timeout_s: float = 300.0  # from the request to its answer
+
+    def __post_init__(self) -> None:
+        for name in ("max_n", "max_tokens", "max_body_bytes", "max_messages", "max_concurrent"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"limits: {name} must be >= 1, got {getattr(self, name)}")
+        if not self.timeout_s > 0:
+            raise ValueError(f"limits: timeout_s must be > 0, got {self.timeout_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """One endpoint: one policy, one verifier, every strategy."""
+
+    alias: str  # the model's name in requests; `alias@strategy` names a strategy too
+    policy: PolicyConfig
+    verifier: VerifierConfig | None = None
+    default_strategy: str = "best_of_n"  # of a request that names none
+    strategies: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters where a request gives none
+    sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
+    steps: StepConfig = field(default_factory=StepConfig)
+    budget: Budget = field(default_factory=Budget)  # of one request
+    limits: Limits = field(default_factory=Limits)
+    ray: RayConfig = field(default_factory=RayConfig)
+    host: str = "127.0.0.1"  # there is no authentication: think before you choose another
+    port: int = 8000
+    keep_alive_s: float = 10.0  # a stream says so often that its search still runs
+
+    def __post_init__(self) -> None:
+        if not self.alias or "@" in self.alias or any(character.isspace() for character in self.alias):
+            raise ValueError(f"alias: wanted a name without @ and spaces, got {self.alias!r}")
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"port: wanted 1 to 65535, got {self.port}")
+        if not self.keep_alive_s > 0:
+            raise ValueError(f"keep_alive_s: must be > 0, got {self.keep_alive_s}")
+        if self.sampling.max_tokens > self.limits.max_tokens:
+            raise ValueError(
+                f"sampling: max_tokens must be <= limits.max_tokens={self.limits.max_tokens}, "
+                f"got {self.sampling.max_tokens}"
+            )

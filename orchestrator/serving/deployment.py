@@ -1,0 +1,129 @@
+"""The endpoint on Ray Serve: one replica whose event loop holds the app, the pools and the searches."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from orchestrator.core.errors import HeadraceError, ReplicaError, UserError
+from orchestrator.core.nouns import Problem
+from orchestrator.pools import open_pools
+from orchestrator.serving.app import build_app
+from orchestrator.serving.catalog import Catalog
+from orchestrator.serving.config import ServeConfig
+from orchestrator.serving.service import Health, Pools, Service
+
+_SPARE_REQUESTS = 64  # beyond the cap on searches: requests that are refused, health checks
+_HEALTH_TIMEOUT_S = 5.0
+_DRAIN_S = 5.0  # for requests in progress when the server stops
+
+
+class Endpoint:
+    """What Serve and the driver ask of the replica, beside HTTP."""
+
+    app: FastAPI
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self.app.state.service
+        return service
+
+    async def opened(self) -> HeadraceError | None:
+        return await self._service.opened()
+
+    async def check_health(self) -> None:
+        """Serve replaces a replica that fails this, and so opens new pools."""
+        if self._service.failure is not None:
+            raise self._service.failure
+
+
+@contextmanager
+def running_endpoint(config: ServeConfig, strategies: Mapping[str, type]) -> Iterator[None]:
+    """The endpoint, ready, on the Ray that this process is connected to; leaving takes Serve down.
+
+    Paths in `config` must be absolute. Raises UserError and ReplicaError when it can't start.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if serve.status().proxies:
+        raise UserError("ray.address: a Ray Serve already runs on that cluster; stop it first (serve shutdown)")
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port})
+        quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+        handle = serve.run(_application(config, strategies), name="headrace", route_prefix="/", logging_config=quiet)
+        failure: HeadraceError | None = handle.opened.remote().result()
+        if failure is not None:
+            raise failure
+        yield
+    finally:
+        serve.shutdown()
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises UserError when nothing can listen there. Serve itself would share the port with another Serve."""
+    try:
+        [(family, kind, *_, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise UserError(f"host: can't resolve {host!r}: {error.strerror}") from None
+    except OSError as error:
+        raise UserError(
+            f"port: can't listen on {host}:{port}: {error.strerror}; choose another with port=..."
+        ) from None
+
+
+def make_catalog(config: ServeConfig, strategies: Mapping[str, type]) -> Catalog:
+    """Raises UserError for what no request could be served with."""
+    return Catalog(
+        alias=config.alias,
+        default_strategy=config.default_strategy,
+        strategies=strategies,
+        params=config.strategies,
+        has_verifier=config.verifier is not None,
+        max_n=config.limits.max_n,
+    )
+
+
+def _application(config: ServeConfig, strategies: Mapping[str, type]) -> serve.Application:
+    def app() -> FastAPI:
+        return build_app(lambda: _service(config, strategies))
+
+    ingress = serve.ingress(app)(Endpoint)
+    deployment = serve.deployment(
+        ingress,
+        name="endpoint",
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=config.limits.max_concurrent + _SPARE_REQUESTS,
+        graceful_shutdown_timeout_s=_DRAIN_S,
+        graceful_shutdown_wait_loop_s=0.5,
+    )
+    return deployment.bind()
+
+
+def _service(config: ServeConfig, strategies: Mapping[str, type]) -> Service:
+    async def opened_pools(stack: AsyncExitStack) -> Pools:
+        policy, verifier = await open_pools(stack, policy=config.policy, steps=config.steps, verifier=config.verifier)
+
+        async def health() -> Health:
+            try:
+                async with asyncio.timeout(_HEALTH_TIMEOUT_S):
+                    writing = await policy.stats()
+            except (TimeoutError, ReplicaError):
+                writing = []
+            judging = [replica for replica in verifier.replicas() if replica.up] if verifier is not None else []
+            detail = {
+                "policy": {"replicas": len(writing), "running": sum(stats["running"] for stats in writing)},
+                "verifier": None if verifier is None else {"replicas": len(judging)},
+            }
+            return Health(ready=bool(writing) and (verifier is None or bool(judging)), detail=detail)
+
+        await policy.encode([Problem.from_prompt("start", "ready?")])  # a model that takes no messages fails here
+        return Pools(policy=policy, verifier=verifier, health=health)
+
+    return Service(config, make_catalog(config, strategies), opened_pools)

@@ -1,0 +1,121 @@
+"""The life of the endpoint behind its routes: pools that open, serve and fail, and the searches over them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.core.errors import HeadraceError, PoolExhausted
+from orchestrator.core.protocols import Policy, Verifier
+from orchestrator.serving.catalog import Catalog
+from orchestrator.serving.config import ServeConfig
+from orchestrator.serving.errors import unavailable
+from orchestrator.serving.openai_api import Order, parse
+from orchestrator.serving.searches import Search, Searches
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether requests can be served, and what there is to say about it."""
+
+    ready: bool
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pools:
+    """What searches run on. `health` asks the replicas."""
+
+    policy: Policy
+    verifier: Verifier | None
+    health: Callable[[], Awaitable[Health]]
+
+
+OpenPools = Callable[[AsyncExitStack], Awaitable[Pools]]
+
+
+class Service:
+    """Owner of the pools and of the searches. It answers from the start, and says so while the pools are not up."""
+
+    def __init__(self, config: ServeConfig, catalog: Catalog, open_pools: OpenPools) -> None:
+        self.config = config
+        self.catalog = catalog
+        self._open_pools = open_pools
+        self._pools: Pools | None = None
+        self._searches: Searches | None = None
+        self._failure: HeadraceError | None = None  # for good
+        self._opened = asyncio.Event()  # or failed
+        self._closing = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Opens the pools in the background; leaving ends every search and closes them."""
+        async with asyncio.TaskGroup() as tasks:
+            opening = tasks.create_task(self._hold_pools())
+            try:
+                yield
+            finally:
+                self._closing.set()
+                if not self._opened.is_set():
+                    opening.cancel()
+
+    async def opened(self) -> HeadraceError | None:
+        """When the pools are up: None; when they could not be opened: why."""
+        await self._opened.wait()
+        return self._failure
+
+    @property
+    def failure(self) -> HeadraceError | None:
+        """Why this service will never answer again, if so."""
+        return self._failure
+
+    async def health(self) -> Health:
+        if self._failure is not None:
+            return Health(ready=False, detail={"status": "failed", "reason": str(self._failure)})
+        if self._pools is None or self._searches is None:
+            return Health(ready=False, detail={"status": "starting"})
+        health = await self._pools.health()
+        status = "ready" if health.ready else "down"
+        return Health(ready=health.ready, detail={"status": status, "searches": len(self._searches), **health.detail})
+
+    def order(self, body: bytes) -> Order:
+        """What a request asks for. Raises ApiError."""
+        return parse(body, catalog=self.catalog, defaults=self.config.sampling, limits=self.config.limits)
+
+    def search(self, order: Order) -> Search:
+        """Begins a search. Raises ApiError when there are too many or the pools are not up."""
+        if self._failure is not None:
+            raise unavailable("the model's workers are unavailable")
+        if self._searches is None:
+            raise unavailable("the model is being loaded, try again later")
+        return self._searches.start(order)
+
+    async def _hold_pools(self) -> None:
+        """Opens and closes the pools in one task, as their contexts demand."""
+        try:
+            async with AsyncExitStack() as stack:
+                self._pools = await self._open_pools(stack)
+                self._searches = Searches(
+                    policy=self._pools.policy,
+                    verifier=self._pools.verifier,
+                    budget=self.config.budget,
+                    limits=self.config.limits,
+                    on_exhausted=self._exhausted,
+                )
+                stack.push_async_callback(self._searches.close)
+                self._opened.set()
+                await self._closing.wait()
+        except HeadraceError as error:
+            self._failure = error
+        except Exception as error:  # a fault of ours must not look like an endless start
+            log.exception("the pools could not be opened")
+            self._failure = HeadraceError(f"{type(error).__name__}: {error}")
+        finally:
+            self._opened.set()
+
+    def _exhausted(self, error: PoolExhausted) -> None:
+        self._failure = self._failure or error
