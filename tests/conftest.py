@@ -1,18 +1,44 @@
 """Shared parts: one local Ray for the whole session. Async tests share one event loop (see pyproject.toml)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+
+from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.policy import PolicyPool
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yields a folder from which the actors can import what a test writes there."""
     import ray
 
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
+    plugins = tmp_path_factory.mktemp("plugins")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(plugins), prepend=os.pathsep)
+        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield plugins
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+async def policy_pool(local_ray: None) -> AsyncIterator[PolicyPool]:
+    """Two replicas of the shipped tiny policy on vLLM's CPU build. They take a minute to start: one pool for all tests."""
+    model = Path(__file__).parents[1] / "experiments" / "tinymath" / "models" / "policy"
+    config = PolicyConfig(
+        model=str(model), replicas=2, kv_cache_gib=0.25, max_num_seqs=32, max_restarts=1, start_timeout_s=1200.0
+    )
+    async with PolicyPool.open(config, StepConfig()) as pool:
+        yield pool
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test comes first pays for the start of the engines."""
+    for item in items:
+        if "policy_pool" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(1500))

@@ -12,7 +12,7 @@ class VerifierEntry:
     """Where a verifier's code is and which checkpoints it loads."""
 
     host: str  # "module:class" with the methods of VerifierHost
-    architecture: str  # what `architectures` in the checkpoint's config.json must name
+    architecture: str | None  # what `architectures` in the checkpoint's config.json must name; None: no checkpoint
 
 
 VERIFIERS: dict[str, VerifierEntry] = {

@@ -2,6 +2,7 @@
 
 import difflib
 
+from orchestrator.checkpoints import check_safetensors, read_checkpoint_config
 from orchestrator.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from verifiers import VERIFIERS, VerifierEntry
@@ -18,9 +19,9 @@ def verifier_entry(config: VerifierConfig) -> VerifierEntry:
 
 def check_verifier(config: VerifierConfig) -> None:
     """Raises UserError for an unknown name, a missing folder, another architecture or a truncated checkpoint."""
-    from orchestrator.checkpoints import check_safetensors, read_checkpoint_config
-
     entry = verifier_entry(config)
+    if entry.architecture is None:
+        return
     if not config.model:
         raise UserError("verifier: model must be the folder of a checkpoint, got nothing")
     architectures = read_checkpoint_config(config.model, "verifier").get("architectures") or []

@@ -1,0 +1,177 @@
+"""The command line as a user meets it: bad input is one message and exit code 2, before anything is started."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from experiments import cli
+from experiments.config import PROJECT_ROOT
+from experiments.doctor import TINY_POLICY, TINY_PRM
+
+GOOD = """
+name: {name}
+data: {{name: tinymath, num_problems: 2}}
+policy: {{model: {policy}}}
+verifier: {{model: {prm}}}
+strategies: [{{name: best_of_n, n: 2}}]
+results_dir: {results}
+"""
+
+
+@pytest.fixture
+def headrace(monkeypatch, capsys):
+    """Runs the command in this process; returns (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["headrace", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def run_file(tmp_path, monkeypatch):
+    """Writes a good run file, with changes; starting a pool would fail the test."""
+
+    async def started(*args, **kwargs):
+        pytest.fail("a pool was started")
+
+    monkeypatch.setattr("experiments.run.execute", started)
+
+    def write(**changes):
+        fields = {"name": "x", "policy": TINY_POLICY, "prm": TINY_PRM, "results": tmp_path / "results"}
+        path = tmp_path / "run.yaml"
+        path.write_text(GOOD.format(**{**fields, **changes}))
+        return path
+
+    return write
+
+
+def refused(outcome, *parts):
+    code, _, message = outcome
+    assert code == 2, message
+    assert message.count("\n") == 1 and message.startswith("error: ")
+    assert "Traceback" not in message
+    for part in parts:
+        assert part in message
+    return True
+
+
+def nothing_written(tmp_path):
+    return not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("polcy.replicas=2", ["polcy"]),
+        ("policy.replicaz=2", ["replicaz", "Did you mean: 'replicas'"]),
+        ("policy.replicas=two", ["policy.replicas", "'two'"]),
+        ("strategies.0.n=-1", ["n must be >= 1, got -1"]),
+        ("strategies.0.name=best", ["'best'", "wanted one of"]),
+        ("data.num_problems=0", ["num_problems must be >= 1, got 0"]),
+        ("data.name=tinymth", ["did you mean tinymath"]),
+        ("data.grader=maths", ["wanted one of exact, math"]),
+        ("verifier=null", ["best_of_n scores candidates"]),
+        ("verifier.name=streaming", ["streaming_prm"]),
+        ("policy.model=experiments/tinymath/models/polcy", ["polcy"]),
+        ("nonsense", ["key=value"]),
+    ],
+)
+def test_a_bad_setting_is_refused_before_anything_is_started(headrace, run_file, tmp_path, override, parts):
+    assert refused(headrace("run", run_file(), override), *parts)
+    assert nothing_written(tmp_path)
+
+
+def test_beam_width_above_n_is_refused(headrace, run_file, tmp_path):
+    path = run_file()
+    path.write_text(path.read_text().replace("{name: best_of_n, n: 2}", "{name: beam_search, n: 4, beam_width: 8}"))
+    assert refused(headrace("run", path), "beam_width must be between 1 and n=4, got 8")
+    assert nothing_written(tmp_path)
+
+
+def test_a_policy_of_the_wrong_architecture_is_refused(headrace, run_file, tmp_path):
+    assert refused(headrace("run", run_file(policy=TINY_PRM)), "HeadraceStreamingPRM")
+    assert refused(headrace("run", run_file(prm=TINY_POLICY)), "LlamaForCausalLM")
+    assert nothing_written(tmp_path)
+
+
+@pytest.mark.parametrize("which", ["policy", "prm"])
+def test_a_truncated_checkpoint_is_refused(headrace, run_file, tmp_path, which):
+    broken = tmp_path / "broken"
+    shutil.copytree(TINY_POLICY if which == "policy" else TINY_PRM, broken)
+    weights = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert refused(headrace("run", run_file(**{which: broken})), "model.safetensors")
+    (broken / "model.safetensors").write_bytes(b"not a header at all")
+    assert refused(headrace("run", run_file(**{which: broken})), "model.safetensors")
+    assert nothing_written(tmp_path)
+
+
+def test_bad_data_files_are_refused(headrace, run_file, tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text("")
+    arguments = ("run", run_file(), "data.name=jsonl", f"data.path={data}")
+    assert refused(headrace(*arguments), "holds no problem")
+    data.write_bytes(b'{"problem": "caf\xe9", "answer": "1"}')
+    assert refused(headrace(*arguments), "line 1 is not UTF-8")
+    data.unlink()
+    assert refused(headrace(*arguments), "can't read")
+    assert nothing_written(tmp_path)
+
+
+def test_a_results_folder_that_is_not_this_runs_is_refused(headrace, run_file, tmp_path):
+    folder = tmp_path / "results" / "x"
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("mine")
+    assert refused(headrace("run", run_file()), "other files")
+    assert (folder / "thesis.txt").read_text() == "mine"
+    assert refused(headrace("run", run_file(), "results_dir=/proc/headrace"), "can't write")
+
+
+def test_a_missing_file_or_folder_is_refused(headrace, tmp_path):
+    assert refused(headrace("run", tmp_path / "none.yaml"), "does not exist")
+    assert refused(headrace("report", tmp_path), "not a results folder")
+    assert refused(headrace("report", tmp_path / "none"), "not a folder")
+
+
+def test_brackets_in_a_message_are_shown(headrace, run_file):
+    path = run_file()
+    path.write_text(path.read_text().replace("{name: best_of_n, n: 2}", "{n: 2}"))
+    assert refused(headrace("run", path), "strategies[0]: name is missing")
+
+
+def test_the_doctor_finds_the_demo_runnable(headrace):
+    code, out, _ = headrace("doctor")
+    assert code == 0
+    for part in ("Python", "vllm", "ray", "tiny policy", "tiny PRM", "can run"):
+        assert part in out
+
+
+def test_the_doctor_says_what_is_missing(headrace, monkeypatch, tmp_path):
+    monkeypatch.setattr("experiments.doctor.TINY_PRM", tmp_path)
+    code, out, _ = headrace("doctor")
+    assert code == 1
+    assert "missing: tiny PRM" in out
+
+
+def test_help_lists_the_commands(headrace):
+    code, out, _ = headrace("--help")
+    assert code == 0
+    for command in ("run", "report", "serve", "doctor"):
+        assert command in out
+
+
+def test_the_shipped_configs_are_valid():
+    from experiments.run import plan_run
+
+    for path in (PROJECT_ROOT / "configs").glob("*.yaml"):
+        if path.name != "serve.yaml":
+            plan = plan_run(path, [])
+            assert plan.jobs, path
+            json.dumps([job.params for job in plan.jobs[:1]])
