@@ -150,13 +150,10 @@ class VerifierPool:
         """Starts the replicas on a Ray that is up; leaving kills them. Raises UserError, ReplicaError."""
         pool = cls(config)
         try:
-            async with asyncio.TaskGroup() as starts:
-                for replica in pool._replicas:
-                    starts.create_task(pool._start(replica))
-        except* (UserError, ReplicaError) as errors:
-            await pool._close()
-            raise errors.exceptions[0] from None
-        try:
+            starts = await asyncio.gather(*map(pool._start, pool._replicas), return_exceptions=True)
+            for error in starts:
+                if error is not None:
+                    raise error
             yield pool
         finally:
             await pool._close()
@@ -265,6 +262,9 @@ class VerifierPool:
     def _dispatch(self, jobs: Sequence[_Job]) -> None:
         """Chooses each job's replica; jobs with the same way to go share a call."""
         jobs = [job for job in jobs if not job.verdict.done()]  # their callers may have left
+        if self._closed:
+            self._fail(jobs, ReplicaError("verifier: the pool was closed"))
+            return
         if jobs and not any(replica.up for replica in self._replicas):
             self._spawn(self._dispatch_when_up(jobs), jobs)
             return
@@ -297,7 +297,7 @@ class VerifierPool:
 
     async def _serve(self, target: _Replica, source: _Replica | None, jobs: Sequence[_Job]) -> None:
         """Has the jobs read by `target`, rebuilding what it does not hold; elsewhere when it dies."""
-        epoch = target.epoch
+        epoch, routed_tokens = target.epoch, sum(job.routed_tokens for job in jobs)
         batch = _Batch(jobs=list(jobs))
         try:
             if source is not None:
@@ -330,7 +330,7 @@ class VerifierPool:
         except _Lost:
             self._dispatch(batch.jobs)
         finally:
-            target.pending_tokens -= sum(job.routed_tokens for job in jobs)
+            target.pending_tokens -= routed_tokens
 
     def _settle(self, job: _Job, run: Run, answer: Read, replica: _Replica, epoch: int) -> None:
         """Gives the verdict to who asked, or frees the state if nobody is there any more."""
