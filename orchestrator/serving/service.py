@@ -73,14 +73,18 @@ class Service:
         """Why this service will never answer again, if so."""
         return self._failure
 
+    @property
+    def num_searches(self) -> int:
+        return 0 if self._searches is None else len(self._searches)
+
     async def health(self) -> Health:
         if self._failure is not None:
             return Health(ready=False, detail={"status": "failed", "reason": str(self._failure)})
-        if self._pools is None or self._searches is None:
+        if self._pools is None:
             return Health(ready=False, detail={"status": "starting"})
         health = await self._pools.health()
         status = "ready" if health.ready else "down"
-        return Health(ready=health.ready, detail={"status": status, "searches": len(self._searches), **health.detail})
+        return Health(ready=health.ready, detail={"status": status, "searches": self.num_searches, **health.detail})
 
     def order(self, body: bytes) -> Order:
         """What a request asks for. Raises ApiError."""

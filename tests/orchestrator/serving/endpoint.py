@@ -1,0 +1,126 @@
+"""The app over fakes, in this event loop: a client, raw connections that may break, and a bounded wait."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from orchestrator.config import PolicyConfig
+from orchestrator.core.protocols import Sampling
+from orchestrator.serving.app import build_app
+from orchestrator.serving.catalog import Catalog
+from orchestrator.serving.config import Limits, ServeConfig
+from orchestrator.serving.service import Health, OpenPools, Pools, Service
+from strategies import STRATEGIES
+from tests.fakes import ScriptedPolicy, TableVerifier
+
+TIMEOUT_S = 20.0
+
+
+def endpoint(
+    policy: ScriptedPolicy,
+    verifier: TableVerifier | None = None,
+    *,
+    limits: Limits | None = None,
+    open_pools: OpenPools | None = None,
+    ready: bool = True,
+    keep_alive_s: float = 10.0,
+) -> FastAPI:
+    """The app, not yet running."""
+    config = ServeConfig(
+        alias="tiny",
+        policy=PolicyConfig(model="tiny"),
+        default_strategy="best_of_n" if verifier else "greedy",
+        strategies={"best_of_n": {"n": 2}},
+        sampling=Sampling(max_tokens=1000),
+        limits=limits or Limits(),
+        keep_alive_s=keep_alive_s,
+    )
+    catalog = Catalog(
+        alias=config.alias,
+        default_strategy=config.default_strategy,
+        strategies=STRATEGIES,
+        params=config.strategies,
+        has_verifier=verifier is not None,
+        max_n=config.limits.max_n,
+    )
+
+    async def health() -> Health:
+        return Health(ready=ready, detail={})
+
+    async def fakes(_: AsyncExitStack) -> Pools:
+        return Pools(policy=policy, verifier=verifier, health=health)
+
+    return build_app(lambda: Service(config, catalog, open_pools or fakes))
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI, *, opened: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app while it runs; `opened` waits for the pools first."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        if opened:
+            await app.state.service.opened()
+        yield http
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    """A request's body."""
+    return {"model": "tiny", "messages": [{"role": "user", "content": "Q:"}], **fields}
+
+
+class Connection:
+    """One raw request for a completion, whose client may leave before the answer."""
+
+    def __init__(self, app: FastAPI, body: dict[str, Any]) -> None:
+        self._received = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+        self._left = asyncio.Event()
+        self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/v1/chat/completions",
+            "raw_path": b"/v1/chat/completions",
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"content-type", b"application/json")],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+        self.task = asyncio.ensure_future(app(scope, self._receive, self.sent.put))
+
+    def leave(self) -> None:
+        self._left.set()
+
+    async def next_text(self) -> str:
+        """The next piece of the response's body."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                message = await self.sent.get()
+                if message["type"] == "http.response.body":
+                    return str(message["body"], "utf-8")
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._received:
+            return self._received.pop()
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets other tasks run until the condition holds, for a bounded time."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0)
+
+
+def num_searches(app: FastAPI) -> int:
+    service: Service = app.state.service
+    return service.num_searches
