@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
+from matplotlib import rc_context
 from rich.console import Console
 from rich.table import Table
 
@@ -50,11 +51,11 @@ def report(folder: Path, console: Console) -> None:
     """Prints the tables of a run and writes them and the figure into its folder. Raises UserError."""
     problems, candidates = read_results(folder)
     pool = sampled_pool(problems, candidates)
-    tidy = curves(problems, candidates)
+    tidy = _tidy(problems, pool)
     tables = [_summary_table(problems)]
     notes = _error_notes(problems)
     if pool is not None:
-        tables.append(_pool_table(pool))
+        tables.append(_pool_table(pool, tidy))
         notes = [*_comparisons(problems, pool), *notes]
     for table in tables:
         console.print(table.rich())
@@ -66,7 +67,8 @@ def report(folder: Path, console: Console) -> None:
         figure = draw(tidy, title="Accuracy bought with test-time compute", subtitle=_subtitle(problems, pool))
         for kind in ("png", "svg"):
             image = io.BytesIO()
-            figure.savefig(image, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+            with rc_context({"svg.hashsalt": "headrace"}):  # equal figures are equal files
+                figure.savefig(image, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
             files[f"compute_accuracy.{kind}"] = image.getvalue()
     try:
         for name, data in files.items():
@@ -83,11 +85,14 @@ def curves(problems: pd.DataFrame, candidates: pd.DataFrame) -> pd.DataFrame:
     strategies as they ran. Costs are means per problem; k of N samples cost k/N of the pool, without the verifier
     where the metric does not ask it.
     """
+    return _tidy(problems, sampled_pool(problems, candidates))
+
+
+def _tidy(problems: pd.DataFrame, pool: SampledPool | None) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
-    pool = sampled_pool(problems, candidates)
-    for metric, by_k in (pool.values if pool is not None else {}).items():
+    metrics = [] if pool is None else [(pool, metric, by_k) for metric, by_k in pool.values.items()]
+    for pool, metric, by_k in metrics:
         for k, by_problem in by_k.items():
-            assert pool is not None
             cost = dict(pool.costs[k])
             if metric not in JUDGED_METRICS:
                 cost["verifier_flops"] = 0.0
@@ -259,17 +264,17 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
     )
 
 
-def _pool_table(pool: SampledPool) -> _Cells:
-    num_problems = len(next(iter(pool.values["pass@k"].values())))
+def _pool_table(pool: SampledPool, tidy: pd.DataFrame) -> _Cells:
+    curve = tidy[tidy["kind"] == "curve"].set_index(["series", "k"])
+    intervals = {
+        key: Interval(value=row["accuracy"], low=row["low"], high=row["high"]) for key, row in curve.iterrows()
+    }
     return _Cells(
-        title=f"k of the samples of {pool.label}, {num_problems} problems (%, bootstrap 95% interval over problems)",
+        title=f"k of the samples of {pool.label}, {len(pool.values['pass@k'][1])} problems "
+        "(%, bootstrap 95% interval over problems)",
         headers=("k", "tokens", *pool.values),
         rows=[
-            [
-                str(k),
-                f"{costs['generated_tokens']:,.0f}",
-                *(_percent(bootstrap_mean(list(by_k[k].values()))) for by_k in pool.values.values()),
-            ]
+            [str(k), f"{costs['generated_tokens']:,.0f}", *(_percent(intervals[metric, k]) for metric in pool.values)]
             for k, costs in pool.costs.items()
         ],
     )

@@ -359,9 +359,7 @@ def _parse_config(text: str, what: str) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def _check_same_run(
-    folder: Path, config_path: Path, wanted: dict[str, Any], free_keys: Sequence[str]
-) -> None:
+def _check_same_run(folder: Path, config_path: Path, wanted: dict[str, Any], free_keys: Sequence[str]) -> None:
     try:
         text = config_path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

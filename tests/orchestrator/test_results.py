@@ -266,15 +266,15 @@ with open_writer(Path(sys.argv[1]), resume=True, flush_problems=1) as writer:
 
 def test_sigkill_at_any_moment_loses_no_saved_row_and_makes_no_duplicate(tmp_path: Path) -> None:
     driver = [sys.executable, "-c", _DRIVER.format(tests=str(Path(__file__).parent)), str(tmp_path / "run")]
-    saved: set[str] = set()
-    for delay_s in (0.05, 0.15, 0.3):
+    shards, saved = tmp_path / "run" / "problems", set[str]()
+    for num_shards in (1, 25, 60):
         with subprocess.Popen(driver, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stdout.readline() == b"open\n"
-            time.sleep(delay_s)  # the moment of the kill is what varies; nothing waits for anything
-            process.send_signal(signal.SIGKILL)
+            while len(list(shards.glob("*.parquet"))) < num_shards:  # pytest's timeout bounds this
+                assert process.poll() is None
+                time.sleep(0.003)
+            process.send_signal(signal.SIGKILL)  # somewhere in the writing of the next shard
         assert process.returncode == -signal.SIGKILL
-        if not list((tmp_path / "run" / "problems").glob("*.parquet")):
-            continue
         problems, candidates = read_results(tmp_path / "run")
         assert_consistent(problems, candidates)
         now_saved = set(problems.loc[problems["status"] == "ok", "problem_id"])

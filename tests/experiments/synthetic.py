@@ -1,0 +1,113 @@
+"""A results folder with known rows, for tests of the analysis: 12 problems, 8 samples each, and one error."""
+
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.results import CandidateRow, ProblemRow, ResultsWriter, to_json
+
+NUM_PROBLEMS, NUM_SAMPLES = 12, 8
+
+
+def write_run(folder: Path, *, judged: bool = True, seeds: tuple[int, ...] = (0,), sampled: bool = True) -> None:
+    """Of problem i, min(i, 8) of 8 samples are correct; the verifier, if any, always scores those higher.
+
+    `beam_search` solves the problems 3 to 11, `greedy` 6 to 11. Problem "broken" is an error.
+    """
+    with ResultsWriter.open(folder, run_yaml="seed: 0\n", versions={"headrace": "0"}) as results:
+        for seed in seeds:
+            for index in range(NUM_PROBLEMS):
+                if sampled:
+                    samples = _samples(f"p{index}", min(index, NUM_SAMPLES), seed, judged)
+                    won = index > 0 if judged else index > 4
+                    row = _row(f"p{index}", "best_of_n", NUM_SAMPLES, seed, correct=won, num_candidates=NUM_SAMPLES)
+                    results.add(row if judged else _unjudged(row), samples)
+                results.add(_row(f"p{index}", "greedy", None, seed, correct=index >= 6), [])
+                results.add(_row(f"p{index}", "beam_search", 4, seed, correct=index >= 3), [])
+        results.add(_error(seeds[0]), [])
+
+
+def write_error(folder: Path) -> None:
+    """A run whose only problem is an error."""
+    with ResultsWriter.open(folder, run_yaml="seed: 0\n", versions={"headrace": "0"}) as results:
+        results.add(_error(0), [])
+
+
+def _error(seed: int) -> ProblemRow:
+    changes = {"status": "error", "error": "the prompt leaves no room", "answer": None, "score": None}
+    return _row("broken", "greedy", None, seed, correct=None, **changes)
+
+
+def _row(
+    problem_id: str, strategy: str, n: int | None, seed: int, *, correct: bool | None, **changes: Any
+) -> ProblemRow:
+    tokens = 50 * (n or 1)
+    fields: dict[str, Any] = {
+        "run_id": "run",
+        "problem_id": problem_id,
+        "difficulty": 1.0 + sum(map(ord, problem_id)) % 3,
+        "strategy": strategy,
+        "params": to_json({} if n is None else {"n": n}),
+        "label": strategy if n is None else f"{strategy} n={n}",
+        "n": n,
+        "seed": seed,
+        "answer": "7",
+        "correct": correct,
+        "score": 0.9,
+        "status": "ok",
+        "end_reason": "completed",
+        "error": None,
+        "prompt_tokens": 20,
+        "cached_tokens": 0,
+        "generated_tokens": tokens,
+        "discarded_tokens": 5 * (n or 0),
+        "verifier_tokens": 60 * n if n else 0,
+        "reingested_tokens": 0,
+        "policy_flops": tokens * 1e6,
+        "verifier_flops": 60e6 * n if n else 0.0,
+        "num_candidates": 0,
+        "wall_s": 0.25,
+        "policy_model": "models/tiny-policy",
+        "verifier_model": "models/tiny-prm",
+        "version": "0",
+        "detail": "{}",
+        "finished_at": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    return ProblemRow(**(fields | changes))
+
+
+def _unjudged(row: ProblemRow) -> ProblemRow:
+    return _row(
+        row.problem_id, "self_consistency", row.n, row.seed, correct=row.correct, num_candidates=NUM_SAMPLES,
+        verifier_tokens=0, verifier_flops=0.0, verifier_model=None, score=None,
+    )  # fmt: skip
+
+
+def _samples(problem_id: str, num_correct: int, seed: int, judged: bool) -> list[CandidateRow]:
+    row = _row(problem_id, "best_of_n" if judged else "self_consistency", NUM_SAMPLES, seed, correct=None)
+    grades = [index < num_correct for index in range(NUM_SAMPLES)]
+    random.Random(f"{problem_id}/{seed}").shuffle(grades)
+    return [
+        CandidateRow(
+            run_id="run",
+            problem_id=problem_id,
+            strategy=row.strategy,
+            params=row.params,
+            label=row.label,
+            seed=seed,
+            candidate=index,
+            token_ids=(1, 2, 3),
+            text="Answer",
+            answer="7" if correct else "8",
+            correct=correct,
+            chosen=False,
+            status="finished",
+            step_scores=(0.5,) if judged else (None,),
+            step_uncertainties=(0.1,) if judged else (None,),
+            step_token_counts=(3,),
+            aggregate_score=(0.8 if correct else 0.3) + index / 100 if judged else None,
+            generated_tokens=50,
+        )
+        for index, correct in enumerate(grades)
+    ]
