@@ -28,7 +28,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 async def policy_pool(local_ray: None) -> AsyncIterator[PolicyPool]:
-    """Two replicas of the shipped tiny policy on vLLM's CPU build. They take a minute to start: one pool for all tests."""
+    """Two replicas of the shipped tiny policy on vLLM's CPU build. They take a minute to start: one for all tests."""
     model = Path(__file__).parents[1] / "experiments" / "tinymath" / "models" / "policy"
     config = PolicyConfig(
         model=str(model), replicas=2, kv_cache_gib=0.25, max_num_seqs=32, max_restarts=1, start_timeout_s=1200.0

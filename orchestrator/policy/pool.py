@@ -129,7 +129,8 @@ class PolicyPool:
     fingerprint: str
 
     def __init__(self, config: PolicyConfig, steps: StepConfig) -> None:
-        self._config = config
+        model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
+        self._config = replace(config, model=model)  # an actor has a working directory of its own
         self._steps = steps
         self._client = uuid.uuid4().hex
         self._replicas = [_Replica(index=index) for index in range(config.replicas)]
@@ -288,13 +289,7 @@ class PolicyPool:
 
     async def _start(self, replica: _Replica) -> None:
         """Starts the replica's actor. Raises ReplicaError."""
-        import ray
-
-        threads = os.environ.get("OMP_NUM_THREADS")
-        actor_class = ray.remote(PolicyActor).options(
-            max_concurrency=1000, max_restarts=0, max_task_retries=0, **_resources(self._config)
-        )
-        replica.actor = actor_class.remote(self._config, self._steps, int(threads) if threads else None)
+        replica.actor = create_actor(self._config, self._steps)
         info: PolicyInfo = await _call(replica.actor.start.remote(), self._config.start_timeout_s)
         await self._connect(replica)
         replica.info = info
@@ -372,10 +367,8 @@ class PolicyPool:
         self._waiting.extendleft(reversed(requests))
 
     async def _stop(self, replica: _Replica) -> None:
-        """Ends the actor, in order if it still answers."""
-        import ray
-
-        replica.info = None
+        """Ends the actor, in order if it got to serve and still answers."""
+        served, replica.info = replica.info is not None, None
         self._affinity.forget(replica.index)
         if not any(other.info for other in self._replicas):
             self._serving.clear()
@@ -383,11 +376,12 @@ class PolicyPool:
         actor, replica.actor = replica.actor, None
         if actor is None:
             return
-        try:
-            await _call(actor.stop.remote(), _STOP_TIMEOUT_S)
-        except HeadraceError as error:
-            log.debug("policy replica %d did not stop in order: %s", replica.index, error)
-        ray.kill(actor)
+        if served:
+            try:
+                await _call(actor.stop.remote(), _STOP_TIMEOUT_S)
+            except ReplicaError as error:
+                log.debug("policy replica %d did not stop in order: %s", replica.index, error)
+        kill_actor(actor)
 
     def _retire(self, replica: _Replica, error: ReplicaError) -> None:
         replica.gone = True
@@ -442,6 +436,22 @@ async def _call(reply: Awaitable[T], timeout_s: float) -> T:
         raise ReplicaError(f"policy replica: {error.cause!r}") from error
     except RayError as error:
         raise ReplicaError(f"policy replica: {error}") from error
+
+
+def create_actor(config: PolicyConfig, steps: StepConfig) -> Any:
+    """A handle to a new replica, not started yet. The driver's OMP_NUM_THREADS, if set, holds for replicas too."""
+    import ray
+
+    threads = os.environ.get("OMP_NUM_THREADS")
+    # not restarted by Ray: the pool does it, and knows what to send again
+    options = {"max_concurrency": 1000, "max_restarts": 0, "max_task_retries": 0, **_resources(config)}
+    return ray.remote(PolicyActor).options(**options).remote(config, steps, int(threads) if threads else None)
+
+
+def kill_actor(actor: Any) -> None:
+    import ray
+
+    ray.kill(actor)
 
 
 def _resources(config: PolicyConfig) -> dict[str, float]:

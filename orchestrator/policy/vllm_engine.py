@@ -64,6 +64,9 @@ class VllmEngine:
     def __init__(self, config: PolicyConfig) -> None:
         """Loads the model: takes tens of seconds. Must run in an event loop. Call `prepare_process` first."""
         from transformers import AutoConfig
+
+        checkpoint_dtype = AutoConfig.from_pretrained(config.model).dtype  # fails early, before the long imports
+
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -77,7 +80,7 @@ class VllmEngine:
             options["block_size"] = block_size
         args = AsyncEngineArgs(
             model=config.model,
-            dtype=_dtype(config.dtype, AutoConfig.from_pretrained(config.model).dtype, on_cpu),
+            dtype=_dtype(config.dtype, checkpoint_dtype, on_cpu),
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
             tensor_parallel_size=config.tensor_parallel_size,

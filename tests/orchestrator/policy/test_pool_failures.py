@@ -1,0 +1,307 @@
+"""The pool over replicas that live in this process and fail on demand: the real host, a scripted engine, no Ray."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError
+from tokenizers import Tokenizer, decoders, models
+
+from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.core.errors import PoolExhausted, ReplicaError
+from orchestrator.core.flops import ModelShape
+from orchestrator.core.nouns import Message, Problem
+from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.policy import PolicyPool, pool
+from orchestrator.policy.host import Delta, PolicyHost, PolicyInfo
+
+WORDS = ["a", "b", "c", "\n\n", "d"]
+INFO = PolicyInfo(
+    context_length=1000,
+    shape=ModelShape(weights_per_token=1, head_weights=1, num_layers=1, attention_width=1),
+    fingerprint="same",
+    kv_capacity_tokens=400,
+    max_num_seqs=8,
+)
+
+
+class CountingEngine:
+    """Writes the token of each position, so that what is lost or repeated shows. Waits while `open` is cleared."""
+
+    def __init__(self) -> None:
+        self.tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="a"))
+        self.tokenizer.decoder = decoders.Fuse()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.running: list[Generation] = []
+        self.started: list[Generation] = []
+        self.most_tokens_reserved = 0
+
+    @property
+    def num_running(self) -> int:
+        return len(self.running)
+
+    async def stream(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+        self.running.append(generation)
+        self.started.append(generation)
+        reserved = sum(len(g.prefix_ids) + g.max_tokens for g in self.running)
+        self.most_tokens_reserved = max(self.most_tokens_reserved, reserved)
+        try:
+            start = len(generation.prefix_ids)
+            for position in range(start, start + generation.max_tokens):
+                await self.open.wait()
+                await asyncio.sleep(0)
+                last = position == start + generation.max_tokens - 1
+                yield Delta((position % len(WORDS),), 0, Finish.LENGTH if last else None)
+        finally:
+            self.running.remove(generation)
+
+    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return tuple(range(len(messages)))
+
+
+class LocalReplica:
+    """Looks like an actor's handle: `replica.method.remote(...)`."""
+
+    def __init__(self, steps: StepConfig, fails_to_start: bool) -> None:
+        self.engine = CountingEngine()
+        self.now = 0.0
+        self.host = PolicyHost(self.engine, steps, clock=lambda: self.now)
+        self.dead = asyncio.Event()
+        self._fails_to_start = fails_to_start
+
+    def __getattr__(self, method: str) -> Any:
+        return type("Method", (), {"remote": partial(self._call, method)})
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        if self.dead.is_set():
+            raise ActorDiedError
+        if method == "start":
+            if self._fails_to_start:
+                raise ActorDiedError
+            return INFO
+        result = getattr(self.host, method)(*args)
+        if not asyncio.iscoroutine(result):
+            return result
+        answer = asyncio.ensure_future(result)
+        death = asyncio.ensure_future(self.dead.wait())
+        try:
+            await asyncio.wait([answer, death], return_when=asyncio.FIRST_COMPLETED)
+            if self.dead.is_set():
+                raise ActorDiedError
+            return answer.result()
+        finally:
+            answer.cancel()
+            death.cancel()
+
+
+class Cluster:
+    """All replicas that were ever created, in order."""
+
+    def __init__(self) -> None:
+        self.replicas: list[LocalReplica] = []
+        self.fails_to_start = False
+
+    def create(self, config: PolicyConfig, steps: StepConfig) -> LocalReplica:
+        self.replicas.append(LocalReplica(steps, self.fails_to_start))
+        return self.replicas[-1]
+
+    async def end(self) -> None:
+        for replica in self.replicas:
+            await replica.host.stop()
+
+
+@pytest.fixture
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    monkeypatch.setattr(pool, "create_actor", cluster.create)
+    monkeypatch.setattr(pool, "kill_actor", lambda replica: replica.dead.set())
+    yield cluster
+    await cluster.end()
+
+
+Open = Callable[..., AbstractAsyncContextManager[PolicyPool]]
+
+
+@pytest.fixture
+def opened(cluster: Cluster) -> Open:
+    @asynccontextmanager
+    async def opened(**options: Any) -> AsyncIterator[PolicyPool]:
+        config = PolicyConfig(**{"model": "tiny", "replicas": 2, "max_restarts": 1, **options})
+        async with asyncio.timeout(20), PolicyPool.open(config, StepConfig()) as pool:
+            yield pool
+
+    return opened
+
+
+def sample(start: int, max_tokens: int = 30, **options: object) -> Generation:
+    fields = {"seed": 0, "temperature": 1.0, "top_p": 1.0, **options}
+    return Generation(prefix_ids=tuple(range(start)), max_tokens=max_tokens, **fields)  # type: ignore[arg-type]
+
+
+def expected(generation: Generation) -> list[int]:
+    start = len(generation.prefix_ids)
+    return [position % len(WORDS) for position in range(start, start + generation.max_tokens)]
+
+
+async def run(
+    pool: PolicyPool, requests: Sequence[Generation], at_first: Callable[[], None] = lambda: None
+) -> list[list[Segment]]:
+    """The segments of each request; `at_first` is called when the first one has arrived."""
+    written: list[list[Segment]] = [[] for _ in requests]
+    async with aclosing(pool.generate(requests)) as segments:
+        async for index, segment in segments:
+            written[index].append(segment)
+            if sum(map(len, written)) == 1:
+                at_first()
+    return written
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets other tasks run until the condition holds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come about")
+
+
+def ids(segments: Sequence[Segment]) -> list[int]:
+    return [token_id for segment in segments for token_id in segment.token_ids]
+
+
+async def test_a_killed_replica_loses_and_repeats_nothing_and_is_replaced(cluster: Cluster, opened: Open) -> None:
+    requests = [sample(start) for start in range(1, 13)]
+    async with opened() as pool:
+        written = await run(pool, requests, at_first=cluster.replicas[0].dead.set)
+        assert [ids(segments) for segments in written] == [expected(request) for request in requests]
+        assert all([s.finish for s in segments[:-1]] == [None] * (len(segments) - 1) for segments in written)
+        assert any(segments[-1].discarded_tokens for segments in written)  # what was in no step yet
+        await until(lambda: all(replica.info for replica in pool._replicas))
+        assert len(cluster.replicas) == 3
+
+
+async def test_what_is_resumed_has_a_seed_of_its_own(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1) as pool:
+        await run(pool, [sample(1, seed=7)], at_first=cluster.replicas[0].dead.set)
+    [first], [second] = (replica.engine.started for replica in cluster.replicas)
+    assert first.seed == 7 != second.seed
+    assert len(second.prefix_ids) + second.max_tokens == len(first.prefix_ids) + first.max_tokens
+
+
+async def test_a_stop_string_is_found_although_its_replica_died_within_it(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1) as pool:
+        [segments] = await run(pool, [sample(1, stop=("\n\nda",))], at_first=cluster.replicas[0].dead.set)
+    assert segments[-1].finish is Finish.STOP
+    assert "".join(segment.text for segment in segments) == "bc\n\nda"
+
+
+async def test_without_replicas_and_restarts_callers_are_told(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1, max_restarts=0) as pool:
+        with pytest.raises(PoolExhausted, match="no replica is left"):
+            await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
+        with pytest.raises(PoolExhausted):
+            await run(pool, [sample(1)])
+        with pytest.raises(PoolExhausted):
+            await pool.encode([Problem.from_prompt("p", "text")])
+
+
+async def test_restarts_that_fail_are_counted_and_end(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1, max_restarts=3) as pool:
+        cluster.fails_to_start = True
+        with pytest.raises(PoolExhausted):
+            await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
+    assert len(cluster.replicas) == 4
+
+
+async def test_a_pool_does_not_open_when_a_replica_does_not_start(cluster: Cluster, opened: Open) -> None:
+    cluster.fails_to_start = True
+    with pytest.raises(ReplicaError):
+        async with opened():
+            pass
+    assert all(replica.dead.is_set() for replica in cluster.replicas)
+
+
+async def test_a_busy_replica_without_progress_counts_as_dead(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1, stall_timeout_s=0.05) as pool:
+        cluster.replicas[0].engine.open.clear()
+        [segments] = await run(pool, [sample(1)])
+        assert ids(segments) == expected(sample(1))
+    assert len(cluster.replicas) == 2
+
+
+async def test_an_idle_replica_never_stalls(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1, stall_timeout_s=0.02, max_restarts=0) as pool:
+        await asyncio.sleep(0.1)  # many times the deadline
+        assert ids((await run(pool, [sample(1)]))[0]) == expected(sample(1))
+
+
+async def test_a_replica_that_forgot_this_client_gets_its_requests_again(cluster: Cluster, opened: Open) -> None:
+    replica_of: list[LocalReplica] = cluster.replicas
+
+    def forget() -> None:
+        replica_of[0].now = 1000.0
+        assert replica_of[0].host.forget_stalled()
+
+    async with opened(replicas=1, max_restarts=0) as pool:
+        requests = [sample(start) for start in range(1, 5)]
+        written = await run(pool, requests, at_first=forget)
+    assert [ids(segments) for segments in written] == [expected(request) for request in requests]
+    assert len(cluster.replicas) == 1
+
+
+async def test_requests_wait_until_they_fit_the_kv_cache_first_come_first_served(
+    cluster: Cluster, opened: Open
+) -> None:
+    async with opened(replicas=1) as pool:
+        requests = [sample(start, max_tokens=120) for start in range(1, 9)]
+        written = await run(pool, requests)
+    engine = cluster.replicas[0].engine
+    assert engine.most_tokens_reserved <= INFO.kv_capacity_tokens
+    assert [len(g.prefix_ids) for g in engine.started] == list(range(1, 9))
+    assert all(segments[-1].finish for segments in written)
+
+
+async def test_a_request_larger_than_the_kv_cache_runs_alone(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1) as pool:
+        written = await run(pool, [sample(1, max_tokens=600), sample(2)])
+    assert [len(ids(segments)) for segments in written] == [600, 30]
+
+
+async def test_a_family_stays_on_one_replica(cluster: Cluster, opened: Open) -> None:
+    async with opened() as pool:
+        await run(pool, [sample(100), sample(100)])
+        await run(pool, [sample(120), sample(110)])  # children, later
+    assert sorted(len(replica.engine.started) for replica in cluster.replicas) == [0, 4]
+
+
+async def test_closing_the_generator_takes_its_requests_off_the_queue_and_the_engine(
+    cluster: Cluster, opened: Open
+) -> None:
+    async with opened(replicas=1) as pool:
+        async with aclosing(pool.generate([sample(1, max_tokens=390) for _ in range(5)])) as segments:
+            await anext(segments)
+        assert ids((await run(pool, [sample(2)]))[0]) == expected(sample(2))
+        assert len(cluster.replicas[0].engine.started) == 2  # the others never left the queue
+        assert (await pool.stats())[0]["running"] == 0
+
+
+async def test_closing_the_pool_tells_its_callers(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1) as pool:
+        cluster.replicas[0].engine.open.clear()
+        calling = asyncio.create_task(run(pool, [sample(1)]))
+        await until(lambda: bool(cluster.replicas[0].engine.running))
+    with pytest.raises(PoolExhausted, match="closed"):
+        await calling
+
+
+async def test_what_can_not_run_is_refused_at_once(opened: Open) -> None:
+    async with opened(replicas=1) as pool:
+        with pytest.raises(ValueError, match="max_tokens >= 1"):
+            await run(pool, [sample(1, max_tokens=0)])
+        with pytest.raises(ValueError, match="needs a prefix"):
+            await run(pool, [sample(0)])
+        assert await run(pool, []) == []
