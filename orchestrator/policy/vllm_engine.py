@@ -29,8 +29,7 @@ _CPU_BLOCK_SIZE = 32  # the least that the CPU attention backend takes; a prefix
 
 def prepare_process(config: PolicyConfig, num_threads: int) -> None:
     """Sets the environment that vLLM reads on import. What the user set wins, thread counts aside."""
-    verbose = os.environ.get("HEADRACE_VERBOSE", "") not in ("", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if _verbose() else "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # `auto` pins every replica to the same cores
@@ -86,6 +85,7 @@ class VllmEngine:
             tensor_parallel_size=config.tensor_parallel_size,
             enable_prefix_caching=True,
             disable_log_stats=True,
+            use_tqdm_on_load=_verbose(),
             **options,
         )
         self._llm = AsyncLLM.from_engine_args(args)
@@ -155,6 +155,10 @@ class VllmEngine:
 
     def stop(self) -> None:
         self._llm.shutdown(timeout=5.0)
+
+
+def _verbose() -> bool:
+    return os.environ.get("HEADRACE_VERBOSE", "") not in ("", "0")
 
 
 def _dtype(asked: str, checkpoint: object, on_cpu: bool) -> str:
