@@ -149,7 +149,7 @@ class StreamingPRM(nn.Module):
         token_ids = token_ids.masked_fill(~real, 0)
         states, last_hidden = self._unpack(state)
 
-        hidden, trunk_states = self.language(token_ids, lengths, states[: self.config.num_layers])
+        hidden, trunk_states = self._run_trunk(token_ids, lengths, states[: self.config.num_layers])
         seen = torch.cat([last_hidden[:, None], hidden], 1)  # entry t: the trunk before token t
         logits = F.linear(seen, self.embedding.weight)
         surprises = _surprises(logits[:, :-1], token_ids)
@@ -166,10 +166,16 @@ class StreamingPRM(nn.Module):
             lm_logits=logits[:, 1:],
         )
 
-    def language(
+    def language_logits(self, token_ids: Tensor, lengths: Tensor, state: Tensor) -> Tensor:
+        """`PRMOutput.lm_logits` without the verifier's work, to train the trunk by itself."""
+        states, _ = self._unpack(state)
+        hidden, _ = self._run_trunk(token_ids, lengths, states[: self.config.num_layers])
+        return F.linear(hidden, self.embedding.weight)
+
+    def _run_trunk(
         self, token_ids: Tensor, lengths: Tensor, states: list[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """The trunk alone: its hidden vectors (batch, time, width), and each block's new (conv, SSM) state."""
+        """Its hidden vectors (batch, time, width), and each block's new (conv, SSM) state."""
         x = self.embedding(token_ids)
         new_states = []
         for block, (conv_state, ssm_state) in zip(self.trunk, states, strict=True):

@@ -20,7 +20,8 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
-            for shape, same_shape in groupby(group["params"], key=lambda p: p.shape):
+            learning = (p for p in group["params"] if p.grad is not None)
+            for shape, same_shape in groupby(learning, key=lambda p: p.shape):
                 params = list(same_shape)
                 grads = [p.grad for p in params]
                 buffers = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in params]

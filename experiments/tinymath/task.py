@@ -23,7 +23,7 @@ MAX_LEVEL = 8
 SPLITS = ("train", "dev", "test")
 
 _OPERATION_WEIGHTS = {"+": 0.36, "-": 0.34, "*": 0.18, "//": 0.12}
-_REFERENCE_RATE = 0.24
+_REFERENCE_RATE = 0.16
 _HELD_OUT_SHARE = 0.1  # of all problems, for dev and test each
 
 
@@ -39,8 +39,8 @@ class _Scale:
 
 _SCALES = (
     _Scale(start=(3, 20), addend=(1, 9), factor=(2, 3), largest=30),
-    _Scale(start=(10, 60), addend=(2, 30), factor=(2, 4), largest=99),
-    _Scale(start=(10, 99), addend=(5, 60), factor=(2, 9), largest=199),
+    _Scale(start=(10, 60), addend=(2, 9), factor=(2, 4), largest=99),
+    _Scale(start=(10, 99), addend=(4, 30), factor=(2, 5), largest=99),
 )
 
 
@@ -184,7 +184,7 @@ def _write(problem_id: str, rng: random.Random, start: int, operations: list[_Op
         steps.append(f"{name}: {value} {op.symbol} {op.operand} = {result}")
         value = result
     for name in names[len(operations) : len(operations) + rng.randint(0, 2)]:
-        lines.insert(rng.randint(0, len(lines)), f"{name} {rng.choice(DISTRACTIONS)} {rng.randint(1, 60)}")
+        lines.insert(rng.randint(0, len(lines)), f"{name} {rng.choice(DISTRACTIONS)} {rng.randint(1, 30)}")
     prompt = "\n".join([f"Box with {start} {rng.choice(NOUNS)}", *lines, "How many now?"])
     return TinyProblem(
         id=problem_id,

@@ -25,15 +25,15 @@ from experiments.tinymath.task import MAX_LEVEL, TinyProblem, extract_answer, ge
 from experiments.tinymath.tokenizer import WAIT, build_tokenizer, completion_ids, prompt_ids
 
 SEED = 0
-NUM_STEPS = 1500
+NUM_STEPS = 1200
 BATCH_SIZE = 32
-MUON_LR, ADAM_LR = 0.03, 3e-3
-CURRICULUM_SHARE = 0.5  # of the steps, while the number of steps of a problem grows from 1 to 8
+MUON_LR, ADAM_LR = 0.012, 3e-3
+CURRICULUM_SHARE = 0.4  # of the steps, while the number of steps of a problem grows from 1 to 8
 WAIT_RATE = 0.06  # of the samples: a wrong attempt, "Wait", and a correct second attempt
 MAX_NEW_TOKENS = 120
 
 TARGET_PASS_AT_1 = 0.385
-FIRST_EVALUATION, EVALUATE_EVERY = 800, 50
+FIRST_EVALUATION, EVALUATE_EVERY = 500, 50
 NUM_DEV_PROBLEMS, NUM_DEV_SAMPLES = 250, 4
 
 
@@ -64,6 +64,8 @@ def main() -> None:
                 progress.console.print(f"step {done}: loss {loss:.3f}, dev pass@1 {accuracy:.3f}", highlight=False)
                 if accuracy >= TARGET_PASS_AT_1:
                     break
+            if done % 50 == 0:
+                progress.console.print(f"step {done}: loss {loss:.3f}", highlight=False)
             progress.update(task, advance=1, description=f"policy, loss {loss:.3f}")
     save(model, tokenizer, out)
     record = {

@@ -1,0 +1,311 @@
+"""Trains the tiny streaming PRM from scratch: `python -m experiments.tinymath.train_prm --policy DIR --out DIR`.
+
+First its trunk learns to write correct solutions; then the whole model learns to judge correct ones beside the policy's
+own mistakes and made-up ones, each with exact labels. Completions of one problem share the state of its prompt, as they
+do in search. Seeds are fixed.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.progress import Progress
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from experiments.tinymath.corruptions import corrupt
+from experiments.tinymath.muon import Muon, split_optimizers
+from experiments.tinymath.sampling import sample
+from experiments.tinymath.task import MAX_LEVEL, STEP_DELIMITER, TinyProblem, generate, stream
+from experiments.tinymath.tokenizer import build_tokenizer, completion_ids, prompt_ids
+from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM, tokenizer_fingerprint
+
+SEED = 0
+NUM_LM_STEPS, LM_BATCH_SIZE = 900, 32
+NUM_PRM_STEPS, PRM_BATCH_SIZE = 1600, 24  # problems; each comes with one correct and two wrong completions
+CURRICULUM_SHARE = 0.4  # of the LM steps, while the number of steps of a problem grows from 1 to 8
+MUON_LR, ADAM_LR = 0.012, 3e-3
+MAX_NEW_TOKENS = 120
+RECORD_FILE = "training.json"
+
+NUM_SAMPLED_PROBLEMS, NUM_SAMPLES = 8000, 6
+CUT_RATE = 0.5  # of wrong completions, which then end with their first wrong step
+TOKEN_WEIGHT, LM_WEIGHT, EVIDENCE_WEIGHT, KL_WEIGHT = 0.5, 1.0, 0.1, 0.1
+
+REPORT_EVERY, EVALUATE_EVERY = 50, 400
+NUM_DEV_PROBLEMS, NUM_DEV_SAMPLES = 200, 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A completion beside the correct one, as ids; both end with the end token."""
+
+    prompt: list[int]
+    correct: list[int]
+    completion: list[int]
+
+
+def main() -> None:
+    models = Path(__file__).parent / "models"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policy", type=Path, default=models / "policy")
+    parser.add_argument("--out", type=Path, default=models / "prm")
+    parser.add_argument("--trunk", type=Path, help="a PRM folder whose trunk is trained: skip the first phase")
+    arguments = parser.parse_args()
+    tokenizer = build_tokenizer()
+    if arguments.trunk is None:
+        torch.manual_seed(SEED)
+        fingerprint = tokenizer_fingerprint(tokenizer.get_vocab())
+        model = StreamingPRM(PRMConfig(vocab_size=len(tokenizer), tokenizer_fingerprint=fingerprint))
+        record = train_trunk(model, tokenizer)
+        save(model, record, arguments.out)
+    else:
+        model = StreamingPRM.from_pretrained(arguments.trunk).train()
+        record = json.loads((arguments.trunk / RECORD_FILE).read_text())
+    record |= train_judge(model, tokenizer, LlamaForCausalLM.from_pretrained(arguments.policy))
+    save(model, record, arguments.out)
+    print(json.dumps(record))
+
+
+def train_trunk(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
+    """The first phase: the trunk as a language model of correct solutions. Returns what to record of it."""
+    began, num_tokens = time.monotonic(), 0
+    optimizers = split_optimizers(model, is_matrix, MUON_LR, ADAM_LR)
+    with Progress() as progress:
+        task = progress.add_task("PRM, trunk", total=NUM_LM_STEPS)
+        for step, (ids, lengths, targets) in enumerate(language_batches(tokenizer)):
+            loss = language_loss(model, ids, lengths, targets)
+            update(optimizers, loss, 1 - step / NUM_LM_STEPS, step)
+            num_tokens += int(lengths.sum())
+            progress.update(task, advance=1)
+            if (step + 1) % REPORT_EVERY == 0:
+                progress.console.print(f"trunk step {step + 1}: loss {loss:.3f}", highlight=False)
+    return {"seed": SEED, "trunk_tokens": num_tokens, "trunk_seconds": round(time.monotonic() - began, 1)}
+
+
+def train_judge(
+    model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, policy: LlamaForCausalLM
+) -> dict[str, float]:
+    """The second phase: the whole model on judged completions. Returns what to record of it."""
+    began, num_tokens = time.monotonic(), 0
+    sampled = judged_samples(policy, tokenizer, generate("train", NUM_SAMPLED_PROBLEMS, SEED), NUM_SAMPLES)
+    dev = judged_samples(policy, tokenizer, generate("dev", NUM_DEV_PROBLEMS), NUM_DEV_SAMPLES)
+    optimizers = split_optimizers(model, is_matrix, MUON_LR, ADAM_LR)
+    with Progress() as progress:
+        progress.console.print(f"sampled in {time.monotonic() - began:.0f} s", highlight=False)
+        task = progress.add_task("PRM, judge", total=NUM_PRM_STEPS)
+        for step, batch in enumerate(islice(judged_batches(tokenizer, sampled), NUM_PRM_STEPS)):
+            loss, batch_tokens = judging_loss(model, tokenizer, batch)
+            update(optimizers, loss, 1 - step / NUM_PRM_STEPS, step)
+            num_tokens += batch_tokens
+            progress.update(task, advance=1)
+            if (step + 1) % REPORT_EVERY == 0:
+                progress.console.print(f"judge step {step + 1}: loss {loss:.3f}", highlight=False)
+            if (step + 1) % EVALUATE_EVERY == 0:
+                auroc_so_far = step_auroc(model, tokenizer, dev)
+                progress.console.print(f"judge step {step + 1}: dev step AUROC {auroc_so_far:.4f}", highlight=False)
+    return {
+        "judge_tokens": num_tokens,
+        "judge_seconds": round(time.monotonic() - began, 1),
+        "policy_samples": NUM_SAMPLED_PROBLEMS * NUM_SAMPLES,
+        "dev_step_auroc": round(step_auroc(model, tokenizer, dev), 4),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def save(model: StreamingPRM, record: dict[str, float], out: Path) -> None:
+    model.save_pretrained(out)
+    (out / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
+    return parameter.ndim == 2 and not any(part in name for part in ("embedding", "token_read", "head"))
+
+
+def update(optimizers: list[torch.optim.Optimizer], loss: Tensor, share_left: float, step: int) -> None:
+    """One step of every optimizer: warm-up over 20 steps, then linear to zero."""
+    loss.backward()
+    share = min((step + 1) / 20, share_left)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * (MUON_LR if isinstance(optimizer, Muon) else ADAM_LR)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def language_batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Ids, lengths and next-token targets (-100 in the prompt) of correct solutions of fresh problems."""
+    problems = {top: stream("train", SEED + 1, (1, top)) for top in range(1, MAX_LEVEL + 1)}
+    for step in range(NUM_LM_STEPS):
+        top = min(MAX_LEVEL, 1 + int(step / (CURRICULUM_SHARE * NUM_LM_STEPS) * MAX_LEVEL))
+        rows = [judged(tokenizer, p, p.solution) for p in islice(problems[top], LM_BATCH_SIZE)]
+        ids, lengths = pad([row.prompt + row.correct for row in rows])
+        targets = torch.full_like(ids, -100)
+        for i, row in enumerate(rows):
+            targets[i, len(row.prompt) - 1 : lengths[i] - 1] = torch.tensor(row.correct)
+        yield ids, lengths, targets
+
+
+def language_loss(model: StreamingPRM, ids: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+    logits = model.language_logits(ids, lengths, model.initial_state(len(ids)))
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+
+
+def judged(tokenizer: PreTrainedTokenizerFast, problem: TinyProblem, completion: str) -> Judged:
+    return Judged(
+        prompt=prompt_ids(tokenizer, problem.prompt),
+        correct=completion_ids(tokenizer, problem.solution),
+        completion=completion_ids(tokenizer, completion),
+    )
+
+
+def judged_samples(
+    policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: Sequence[TinyProblem], num_samples: int
+) -> list[list[Judged]]:
+    """The policy's completions of every problem at temperature 1.0."""
+    prompts = [prompt_ids(tokenizer, problem.prompt) for problem in problems]
+    completions = sample(
+        policy, prompts, num_samples=num_samples, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS, seed=SEED
+    )
+    corrects = [completion_ids(tokenizer, problem.solution) for problem in problems]
+    return [
+        [Judged(prompt=prompt, correct=correct, completion=row) for row in rows]
+        for prompt, correct, rows in zip(prompts, corrects, completions, strict=True)
+    ]
+
+
+def judged_batches(
+    tokenizer: PreTrainedTokenizerFast, sampled: list[list[Judged]]
+) -> Iterator[list[tuple[Judged, Judged, Judged]]]:
+    """Triples that share a prompt: the correct completion, then two wrong ones, the policy's own where it made any."""
+    rng = random.Random(SEED)
+    fresh = stream("train", SEED + 2, (2, MAX_LEVEL))
+    boundary = tokenizer.convert_tokens_to_ids(STEP_DELIMITER)
+    with_errors = [distinct for rows in sampled if (distinct := _distinct_wrong(rows))]
+    while True:
+        order = rng.sample(with_errors, len(with_errors))
+        for start in range(0, len(order) - PRM_BATCH_SIZE, PRM_BATCH_SIZE * 2 // 3):
+            batch = []
+            for wrong in order[start : start + PRM_BATCH_SIZE * 2 // 3]:
+                first = wrong[0]
+                second = rng.choice(wrong[1:]) if len(wrong) > 1 else first
+                right = Judged(prompt=first.prompt, correct=first.correct, completion=first.correct)
+                rng.shuffle(wrong)
+                batch.append((right, _cut(first, boundary, rng), _cut(second, boundary, rng)))
+            for problem in islice(fresh, PRM_BATCH_SIZE - len(batch)):
+                right = judged(tokenizer, problem, problem.solution)
+                slips = [judged(tokenizer, problem, corrupt(problem.solution, rng)) for _ in range(2)]
+                batch.append((right, *(_cut(slip, boundary, rng) for slip in slips)))
+            yield batch
+
+
+def _distinct_wrong(rows: list[Judged]) -> list[Judged]:
+    return list({tuple(row.completion): row for row in rows if row.completion != row.correct}.values())
+
+
+def _cut(row: Judged, boundary: int, rng: random.Random) -> Judged:
+    """At times only up to the end of the first wrong step."""
+    if rng.random() >= CUT_RATE:
+        return row
+    labels = correct_so_far(row)
+    ends = [i for i, token in enumerate(row.completion) if token == boundary and not labels[i]]
+    return Judged(
+        prompt=row.prompt, correct=row.correct, completion=row.completion[: ends[0] + 1] if ends else row.completion
+    )
+
+
+def correct_so_far(row: Judged) -> list[bool]:
+    """Per token: whether the completion up to it is the beginning of the correct one."""
+    padded = row.correct + [-1] * max(0, len(row.completion) - len(row.correct))
+    agree = (a == b for a, b in zip(row.completion, padded, strict=False))
+    return list(accumulate(agree, lambda so_far, same: so_far and same))
+
+
+def judging_loss(
+    model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, batch: Sequence[Sequence[Judged]]
+) -> tuple[Tensor, int]:
+    """The loss on all completions of a batch, and how many tokens were read for it."""
+    ids, lengths = pad([row.completion for rows in batch for row in rows])
+    labels, _ = pad([correct_so_far(row) for rows in batch for row in rows])
+    prompts, prompt_lengths = pad([rows[0].prompt for rows in batch])
+    before = model(prompts, prompt_lengths, model.initial_state(len(batch)))
+    state = before.state.repeat_interleave(len(batch[0]), 0)
+    after = model(ids, lengths, state)
+
+    real = torch.arange(ids.shape[1]) < lengths[:, None]
+    ends = real & is_step_end(tokenizer, ids)
+    truth = labels.float()
+    bce = F.binary_cross_entropy_with_logits(after.mean_logit, truth, reduction="none")
+    next_correct = (labels[:, 1:] == 1) & real[:, 1:]
+    language = F.cross_entropy(after.lm_logits[:, :-1][next_correct], ids[:, 1:][next_correct])
+    evidence = evidential_loss(after.mean_logit[ends], after.concentration[ends], truth[ends])
+    loss = bce[ends].mean() + TOKEN_WEIGHT * bce[real].mean() + LM_WEIGHT * language + EVIDENCE_WEIGHT * evidence
+    return loss, int(lengths.sum() + prompt_lengths.sum())
+
+
+def evidential_loss(mean_logit: Tensor, concentration: Tensor, truth: Tensor) -> Tensor:
+    """Expected cross-entropy under the Beta, plus the divergence of misleading evidence from none (arXiv 1806.01768).
+
+    The mean is taken as given: only the concentration learns from this.
+    """
+    mean = mean_logit.detach().sigmoid().clamp(1e-4, 1 - 1e-4)
+    alpha, beta = mean * concentration, (1 - mean) * concentration
+    for_truth = torch.where(truth == 1, alpha, beta)
+    misleading = torch.where(truth == 1, beta, alpha).clamp(min=1)
+    expected = torch.digamma(concentration) - torch.digamma(for_truth)
+    divergence = misleading.log() - (misleading - 1) / misleading  # KL(Beta(1, misleading) || Beta(1, 1))
+    return (expected + KL_WEIGHT * divergence).mean()
+
+
+def is_step_end(tokenizer: PreTrainedTokenizerFast, ids: Tensor) -> Tensor:
+    return (ids == tokenizer.convert_tokens_to_ids(STEP_DELIMITER)) | (ids == tokenizer.eos_token_id)
+
+
+def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Right-padded ids (batch, time), and lengths."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+    return ids, torch.tensor([len(row) for row in rows])
+
+
+@torch.inference_mode()
+def judge(model: StreamingPRM, prompt: list[int], completions: Sequence[list[int]]) -> PRMOutput:
+    """The PRM's output on completions of one prompt, right-padded."""
+    ids, lengths = pad([prompt])
+    state = model(ids, lengths, model.initial_state(1)).state.expand(len(completions), -1)
+    output: PRMOutput = model(*pad(completions), state)
+    return output
+
+
+def step_auroc(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, groups: Sequence[Sequence[Judged]]) -> float:
+    """Area under the ROC curve of step scores against exact step labels, over all steps of all completions."""
+    scores, truths = [], []
+    for rows in groups:
+        output = judge(model, rows[0].prompt, [row.completion for row in rows])
+        for row, logits in zip(rows, output.mean_logit, strict=True):
+            ends = is_step_end(tokenizer, torch.tensor(row.completion))
+            scores.append(logits[: len(ends)][ends])
+            truths.append(torch.tensor(correct_so_far(row))[ends])
+    return auroc(torch.cat(scores), torch.cat(truths))
+
+
+def auroc(scores: Tensor, truths: Tensor) -> float:
+    """P(a true one scores above a false one), ties by halves."""
+    unique, ranks, counts = scores.unique(return_inverse=True, return_counts=True)
+    upper = counts.cumsum(0).double()
+    rank = (upper - (counts - 1) / 2)[ranks]
+    num_true, num_false = int(truths.sum()), int((~truths).sum())
+    return float((rank[truths].sum() - num_true * (num_true + 1) / 2) / (num_true * num_false))
+
+
+if __name__ == "__main__":
+    main()
