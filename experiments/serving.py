@@ -37,31 +37,30 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     return replace(config, policy=policy, verifier=verifier)
 
 
-@contextmanager
-def serving(config: ServeConfig) -> Iterator[str]:
-    """The endpoint's base URL, once it is ready; leaving stops it. Raises UserError, ReplicaError."""
-    replicas = config.policy.replicas + (config.verifier.replicas if config.verifier else 0)
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    with connected(config.ray, replicas), _sigterm_interrupts(), running_endpoint(config, STRATEGIES):
-        yield f"http://{host}:{config.port}"
-
-
 def serve(config_path: Path, overrides: list[str], console: Console) -> None:
-    """Serves until Ctrl-C or SIGTERM."""
+    """Serves until Ctrl-C or SIGTERM. Raises UserError, ReplicaError."""
     config = plan_serving(config_path, overrides)
-    what = "Ray, the policy and the verifier" if config.verifier else "Ray and the policy"
+    replicas = config.policy.replicas + (config.verifier.replicas if config.verifier else 0)
     try:
-        with console.status(f"starting {what}") as status, serving(config) as url:
-            status.stop()
-            console.print(_welcome(config, url), highlight=False, soft_wrap=True)
-            threading.Event().wait()
+        with console.status("starting Ray") as status, connected(config.ray, replicas), _sigterm_interrupts():
+            status.update("starting the policy and the verifier" if config.verifier else "starting the policy")
+            with running_endpoint(config, STRATEGIES):
+                status.stop()
+                console.print(_welcome(config), highlight=False, soft_wrap=True)
+                threading.Event().wait()
     except KeyboardInterrupt:
         console.print("stopped")
 
 
-def _welcome(config: ServeConfig, url: str) -> str:
+def base_url(config: ServeConfig) -> str:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"http://{host}:{config.port}"
+
+
+def _welcome(config: ServeConfig) -> str:
     """What to do with the endpoint."""
-    body = json.dumps({"model": config.alias, "messages": [{"role": "user", "content": "12+7*3="}]})
+    url = base_url(config)
+    body = json.dumps({"model": config.alias, "messages": [{"role": "user", "content": config.example}]})
     models = make_catalog(config, STRATEGIES).models
     lines = [
         f"[bold]{escape(config.alias)}[/] is served at [bold]{url}/v1[/] (Ctrl-C stops it)",

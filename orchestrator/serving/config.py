@@ -43,6 +43,7 @@ class ServeConfig:
     ray: RayConfig = field(default_factory=RayConfig)
     host: str = "127.0.0.1"  # there is no authentication: think before you choose another
     port: int = 8000
+    example: str = "What is 12 + 30?"  # a prompt to show who starts the server
     keep_alive_s: float = 10.0  # a stream says so often that its search still runs
 
     def __post_init__(self) -> None:

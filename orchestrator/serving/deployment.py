@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -91,7 +92,11 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type]) -> Catalog
 
 
 def _application(config: ServeConfig, strategies: Mapping[str, type]) -> serve.Application:
+    threads = os.environ.get("OMP_NUM_THREADS")
+
     def app() -> FastAPI:
+        if threads is None:  # Ray sets it in its workers; the policy pool reads what the user set
+            os.environ.pop("OMP_NUM_THREADS", None)
         return build_app(lambda: _service(config, strategies))
 
     ingress = serve.ingress(app)(Endpoint)
@@ -117,8 +122,9 @@ def _service(config: ServeConfig, strategies: Mapping[str, type]) -> Service:
             except (TimeoutError, ReplicaError):
                 writing = []
             judging = [replica for replica in verifier.replicas() if replica.up] if verifier is not None else []
+            counts = {name: sum(stats[name] for stats in writing) for name in ("running", "sampled_tokens")}
             detail = {
-                "policy": {"replicas": len(writing), "running": sum(stats["running"] for stats in writing)},
+                "policy": {"replicas": len(writing), **counts},
                 "verifier": None if verifier is None else {"replicas": len(judging)},
             }
             return Health(ready=bool(writing) and (verifier is None or bool(judging)), detail=detail)

@@ -1,0 +1,53 @@
+"""The endpoint's limits and addresses: what can't be is refused by name."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from orchestrator.config import PolicyConfig
+from orchestrator.core.errors import UserError
+from orchestrator.core.protocols import Sampling
+from orchestrator.serving.config import Limits, ServeConfig
+from orchestrator.serving.deployment import check_port
+
+
+@pytest.mark.parametrize(
+    "field", ["max_n", "max_tokens", "max_body_bytes", "max_messages", "max_concurrent", "timeout_s"]
+)
+def test_limits_must_be_positive(field: str) -> None:
+    with pytest.raises(ValueError, match=f"limits: {field} must be"):
+        Limits(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"alias": ""}, "alias"),
+        ({"alias": "a@b"}, "alias"),
+        ({"port": 0}, "port: wanted 1 to 65535, got 0"),
+        ({"port": 65536}, "port"),
+        ({"keep_alive_s": 0}, "keep_alive_s"),
+        ({"sampling": Sampling(max_tokens=5000)}, "limits.max_tokens=4096, got 5000"),
+    ],
+)
+def test_a_bad_value_is_named(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ServeConfig(**{"alias": "tiny", "policy": PolicyConfig(model="m"), **fields})
+
+
+def test_a_port_in_use_is_the_users_mistake() -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as Serve's proxies listen
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+
+
+def test_a_foreign_address_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="can't listen on 192.0.2.1"):
+        check_port("192.0.2.1", 8000)
