@@ -9,12 +9,15 @@ from tests.experiments.synthetic import write_run
 NOTEBOOK = Path(__file__).parents[2] / "experiments" / "notebooks" / "compute_accuracy.ipynb"
 
 
+@pytest.mark.timeout(600)  # a kernel's start on a busy machine
 def test_the_notebook_runs_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path / "run")
     monkeypatch.setenv("HEADRACE_RUN", str(tmp_path / "run"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, startup_timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     assert not [output for output in outputs if output.get("name") == "stderr"]
