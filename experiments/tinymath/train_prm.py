@@ -31,11 +31,12 @@ SEED = 0
 NUM_LM_STEPS, LM_BATCH_SIZE = 900, 32
 NUM_PRM_STEPS, PRM_BATCH_SIZE = 1600, 24  # problems; each comes with one correct and two wrong completions
 CURRICULUM_SHARE = 0.4  # of the LM steps, while the number of steps of a problem grows from 1 to 8
-MUON_LR, ADAM_LR = 0.012, 3e-3
+LM_LRS = (0.012, 3e-3)  # of Muon and AdamW
+PRM_LRS = (0.008, 2e-3)
 MAX_NEW_TOKENS = 120
 RECORD_FILE = "training.json"
 
-NUM_SAMPLED_PROBLEMS, NUM_SAMPLES = 8000, 6
+NUM_SAMPLED_PROBLEMS, NUM_SAMPLES = 6000, 6
 CUT_RATE = 0.5  # of wrong completions, which then end with their first wrong step
 TOKEN_WEIGHT, LM_WEIGHT, EVIDENCE_WEIGHT, KL_WEIGHT = 0.5, 1.0, 0.1, 0.1
 
