@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, contextmanager
 
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from orchestrator.core.errors import HeadraceError, ReplicaError, UserError
@@ -21,6 +23,7 @@ from orchestrator.serving.service import Health, Pools, Service
 
 _SPARE_REQUESTS = 64  # beyond the cap on searches: requests that are refused, health checks
 _HEALTH_TIMEOUT_S = 5.0
+_UNHEALTHY_S = 60.0  # a machine that is busy loading models answers late
 _DRAIN_S = 5.0  # for requests in progress when the server stops
 
 
@@ -53,15 +56,22 @@ def running_endpoint(config: ServeConfig, strategies: Mapping[str, type]) -> Ite
     if serve.status().proxies:
         raise UserError("ray.address: a Ray Serve already runs on that cluster; stop it first (serve shutdown)")
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port})
-        quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-        handle = serve.run(_application(config, strategies), name="headrace", route_prefix="/", logging_config=quiet)
-        failure: HeadraceError | None = handle.opened.remote().result()
-        if failure is not None:
-            raise failure
+        _start(config, strategies)
         yield
     finally:
         serve.shutdown()
+
+
+def _start(config: ServeConfig, strategies: Mapping[str, type]) -> None:
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port})
+        handle = serve.run(_application(config, strategies), name="headrace", route_prefix="/", logging_config=quiet)
+        failure: HeadraceError | None = handle.opened.remote().result()
+    except (TimeoutError, RuntimeError, RayError, RayServeException) as error:
+        raise ReplicaError(f"Ray Serve did not start: {str(error).partition(chr(10))[0]}") from error
+    if failure is not None:
+        raise failure
 
 
 def check_port(host: str, port: int) -> None:
@@ -105,6 +115,7 @@ def _application(config: ServeConfig, strategies: Mapping[str, type]) -> serve.A
         name="endpoint",
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=config.limits.max_concurrent + _SPARE_REQUESTS,
+        health_check_timeout_s=_UNHEALTHY_S,
         graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.5,
     )
