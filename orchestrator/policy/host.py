@@ -19,6 +19,8 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
 
+_PACE_S = 0.01  # between two replies to a client: dense segments share calls, sparse ones do not wait
+
 
 class ClientForgotten(ReplicaError):
     """The client did not poll for so long that its requests were aborted; it may connect again."""
@@ -83,6 +85,7 @@ class _Client:
     """Its mailbox and its requests. Owner of their tasks."""
 
     last_seen: float
+    paced: float = 0.0  # when the next reply may go out, on the loop's clock
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     items: list[tuple[int, Segment | ProblemError]] = field(default_factory=list)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -131,6 +134,8 @@ class PolicyHost:
     async def poll(self, client: str, wait_s: float) -> Batch:
         """What happened since the last poll, at once or within `wait_s`. Raises ReplicaError when the engine died."""
         state = self._client(client)
+        clock = asyncio.get_running_loop().time
+        await asyncio.sleep(max(0.0, state.paced - clock()))
         if not state.items and self._failure is None:
             state.ready.clear()
             try:
@@ -141,6 +146,7 @@ class PolicyHost:
         if self._failure is not None:
             raise ReplicaError(f"policy engine died: {self._failure!r}")
         state = self._client(client)
+        state.paced = clock() + _PACE_S
         items, state.items = state.items, []
         return Batch(items=items, sampled_tokens=self._sampled_tokens, pending_tokens=state.pending_tokens)
 
