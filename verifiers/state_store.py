@@ -16,7 +16,7 @@ class MissingStates(KeyError):
     """States that are not held; `keys` names them."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        super().__init__(f"states not held: {', '.join(keys)}")
+        super().__init__(f"{len(keys)} states are not held, the first is {keys[0]}")
         self.keys = tuple(keys)
 
 

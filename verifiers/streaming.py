@@ -15,27 +15,28 @@ from verifiers.contract import Answer, Missing, Read, Run, StateBlob, Unreadable
 from verifiers.state_store import StateStore
 from verifiers.streaming_prm import StreamingPRM, beta_std
 
-# A row joins a micro-batch when it is padded by so many tokens at most, or by this share of the longest row:
-# below that, another pass through the model costs more than the padding.
-PADDING_TOKENS = 32
-PADDING_SHARE = 0.25
+# What a pass through the model costs before its first token, in tokens: padding up to that beats another pass.
+PASS_TOKENS = {"cpu": 64, "cuda": 2048}
+PADDING_SHARE = 0.15  # and up to this share of the tokens it does not matter
 
 
-def pack(lengths: Sequence[int], *, max_rows: int, max_tokens: int) -> list[list[int]]:
+def pack(lengths: Sequence[int], *, max_rows: int, max_tokens: int, pass_tokens: int) -> list[list[int]]:
     """Groups rows into micro-batches of similar lengths, each of at most `max_tokens` with its padding.
 
     A row longer than `max_tokens` gets a micro-batch of its own. Indices into `lengths`, longest first.
     """
     batches: list[list[int]] = []
+    num_tokens = 0  # of the last micro-batch, without its padding
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches:
-            longest = lengths[batches[-1][0]]
-            rows = len(batches[-1]) + 1
-            similar = longest - lengths[index] <= max(PADDING_TOKENS, PADDING_SHARE * longest)
-            if similar and rows <= max_rows and rows * longest <= max_tokens:
+        if batches and len(batches[-1]) < max_rows:
+            padded = (len(batches[-1]) + 1) * lengths[batches[-1][0]]
+            padding = padded - num_tokens - lengths[index]
+            if padded <= max_tokens and padding <= max(pass_tokens, PADDING_SHARE * padded):
                 batches[-1].append(index)
+                num_tokens += lengths[index]
                 continue
         batches.append([index])
+        num_tokens = lengths[index]
     return batches
 
 
@@ -92,6 +93,7 @@ class StreamingHost:
                 [len(runs[i].token_ids) for i in readable],
                 max_rows=self.store.num_slots,
                 max_tokens=self.batch_tokens,
+                pass_tokens=PASS_TOKENS[self.device],
             )
             for batch in batches:
                 held: list[int] = []
