@@ -183,7 +183,7 @@ async def test_bad_requests_are_the_clients_own_exceptions(client: openai.AsyncO
         await client.chat.completions.create(
             model="tinymath", messages=PROMPT, extra_body={"headrace": {"strategy": "beam_search", "beam_width": 5}}
         )
-    assert (caught.value.param, caught.value.type) == ("headrace", "invalid_request_error")
+    assert (caught.value.param, caught.value.type) == ("headrace.n", "invalid_request_error")
     assert "multiple of beam_width=5" in caught.value.message
     with pytest.raises(openai.BadRequestError) as caught:
         long: Any = [{"role": "user", "content": "How many now?\n" * 500}]
