@@ -12,6 +12,7 @@ from statistics import fmean
 
 import pandas as pd
 from matplotlib import rc_context
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -221,9 +222,11 @@ class _Cells:
     rows: Sequence[Sequence[str]]
 
     def rich(self) -> Table:
-        table = Table(title=self.title, title_justify="left")
-        for index, header in enumerate(self.headers):
-            table.add_column(header, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        text, *numbers = self.headers
+        table.add_column(text, overflow="fold")  # where the table is too wide, the text folds and numbers stay whole
+        for header in numbers:
+            table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -235,9 +238,11 @@ class _Cells:
 
 def _summary_table(problems: pd.DataFrame) -> _Cells:
     several_seeds = problems["seed"].nunique() > 1
+    some_failed = bool((problems["status"] == "error").any())
     groups = [(label, group) for (_, _, label), group in problems.groupby(_GROUP, sort=False)]
     cheapest = problems.groupby("strategy")["generated_tokens"].mean()
     groups.sort(key=lambda item: (cheapest[item[1]["strategy"].iloc[0]], item[1]["generated_tokens"].mean()))
+    counts = {group[group["status"] == "ok"]["problem_id"].nunique() for _, group in groups}
     rows = []
     for label, group in groups:
         finished, graded = group[group["status"] == "ok"], _graded(group)
@@ -246,20 +251,23 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
         rows.append(
             [
                 label,
-                f"{finished['problem_id'].nunique():,}",
+                *([f"{finished['problem_id'].nunique():,}"] if len(counts) > 1 else []),
                 *([f"{finished['seed'].nunique()}"] if several_seeds else []),
                 accuracy,
                 *(_count(finished[name]) for name in ("generated_tokens", "discarded_tokens", "verifier_tokens")),
                 si(flops.mean()) if len(flops) else "-",
                 f"{finished['wall_s'].mean():.2f}" if len(finished) else "-",
-                f"{len(group) - len(finished)}",
+                *([f"{len(group) - len(finished)}"] if some_failed else []),
             ]
         )
-    costs = ("tokens", "discarded", "verifier tokens", "FLOPs", "seconds")
+    costs = ("tokens", "discarded", "verifier tokens", "FLOPs", "s")
     seeds = ("seeds",) if several_seeds else ()
+    errors = ("errors",) if some_failed else ()
+    problem_counts = ("problems",) if len(counts) > 1 else ()
+    size = "" if len(counts) > 1 else f", {max(counts):,} problems"
     return _Cells(
-        title="Accuracy and mean cost per problem (Wilson 95% interval)",
-        headers=("strategy", "problems", *seeds, "accuracy %", *costs, "errors"),
+        title=f"Accuracy and mean cost per problem (Wilson 95% interval{size})",
+        headers=("strategy", *problem_counts, *seeds, "accuracy %", *costs, *errors),
         rows=rows,
     )
 
@@ -327,7 +335,7 @@ def _markdown(name: str, tables: Sequence[_Cells], notes: Sequence[str], has_fig
 
 
 def _percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{100 * interval.value:.1f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
 
 
 def _count(column: pd.Series) -> str:
