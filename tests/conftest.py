@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.cluster import connected
+from orchestrator.config import PolicyConfig, RayConfig, StepConfig
 from orchestrator.policy import PolicyPool
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -16,18 +18,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(scope="session")
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Yields a folder from which the actors can import what a test writes there."""
-    import ray
-
     plugins = tmp_path_factory.mktemp("plugins")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(plugins), prepend=os.pathsep)
-        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield plugins
-    ray.shutdown()
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(plugins), prepend=os.pathsep)
+            stack.enter_context(connected(RayConfig(num_cpus=8), replicas=1))  # tries again on a busy machine
+        yield plugins
 
 
 @pytest.fixture(scope="session")
-async def policy_pool(local_ray: None) -> AsyncIterator[PolicyPool]:
+async def policy_pool(local_ray: Path) -> AsyncIterator[PolicyPool]:
     """Two replicas of the shipped tiny policy on vLLM's CPU build. They take a minute to start: one for all tests."""
     model = Path(__file__).parents[1] / "experiments" / "tinymath" / "models" / "policy"
     config = PolicyConfig(

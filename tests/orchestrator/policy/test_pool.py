@@ -5,11 +5,12 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from experiments.tinymath.task import generate as tiny_problems
-from orchestrator.config import PolicyConfig
+from orchestrator.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError, PromptTooLong, ReplicaError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
@@ -135,9 +136,7 @@ async def test_closing_the_generator_frees_the_engines(policy_pool: PolicyPool) 
     assert after[-1].finish is not None
 
 
-async def test_a_model_that_can_not_be_loaded_is_a_replica_error(local_ray: None, tmp_path: object) -> None:
-    from orchestrator.config import StepConfig
-
+async def test_a_model_that_can_not_be_loaded_is_a_replica_error(local_ray: Path, tmp_path: Path) -> None:
     with pytest.raises(ReplicaError, match="policy replica"):
         async with PolicyPool.open(PolicyConfig(model=str(tmp_path), start_timeout_s=600.0), StepConfig()):
             pass
