@@ -27,8 +27,8 @@ ifeq ($(EXTRA),cpu)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
 		$$([ -n "$$links" ] || echo --torch-backend=cpu) -e '.[$(EXTRA),dev]'
 else
-	# the state-space kernels are built against the installed torch
-	$(BIN)/uv pip install --quiet --python $(BIN)/python torch setuptools wheel packaging ninja
+	# the state-space kernels are built against the torch that vLLM wants, so that comes first
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[vllm]' setuptools wheel packaging ninja
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRA),dev]'
 endif
 	@rm -f .venv/.installed-* && touch $@
