@@ -18,6 +18,7 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
     cluster at the address, ReplicaError when a local Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no network
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves the engine beside anything else
     import ray
 
     if ray.is_initialized():
