@@ -142,7 +142,8 @@ def make_strategy(name: str, params: Mapping[str, Any]) -> Strategy:
 
 
 def resolve_path(path: str) -> str:
-    """A relative path as seen from here or else from the project's root; what is at neither stays as it is."""
-    here = Path(path)
-    rooted = PROJECT_ROOT / path
-    return str(rooted) if not here.exists() and rooted.exists() else path
+    """The absolute path of what is there, seen from here or else from the project's root, or else as it is."""
+    for candidate in (Path(path), PROJECT_ROOT / path):
+        if candidate.exists():
+            return str(candidate.absolute())
+    return path

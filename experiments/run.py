@@ -13,7 +13,7 @@ from experiments.graders import ExactGrader, MathGrader, make_grader
 from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
-from orchestrator.config import VerifierConfig
+from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.pools import open_pools
 from orchestrator.results import ProblemRow, ResultsWriter
@@ -27,6 +27,8 @@ class Plan:
     """A run that has passed every check that needs no model."""
 
     config: RunConfig
+    policy: PolicyConfig  # the configuration's, its model's path made absolute
+    verifier: VerifierConfig | None  # likewise; None when no strategy asks it
     resolved_yaml: str
     dataset: Dataset
     strategies: tuple[NamedStrategy, ...]
@@ -56,7 +58,7 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     policy = replace(config.policy, model=resolve_path(config.policy.model))
     check_policy_checkpoint(policy.model)
     verifier: VerifierConfig | None = None
-    if needy and config.verifier is not None:  # a verifier that no strategy asks is not started
+    if needy and config.verifier is not None:
         verifier = replace(config.verifier, model=resolve_path(config.verifier.model))
         check_verifier(verifier)
     data = config.data
@@ -65,7 +67,9 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     dataset = load_dataset(data)
     references = {example.problem.id: example.reference for example in dataset.examples}
     plan = Plan(
-        config=replace(config, policy=policy, verifier=verifier),
+        config=config,
+        policy=policy,
+        verifier=verifier,
         resolved_yaml=resolved_yaml,
         dataset=dataset,
         strategies=tuple(strategies),
@@ -94,13 +98,11 @@ async def execute(
 ) -> None:
     """Runs what has no row yet. Leaves nothing running, also when cancelled."""
     config = plan.config
-    replicas = config.policy.replicas + (config.verifier.replicas if config.verifier else 0)
+    replicas = plan.policy.replicas + (plan.verifier.replicas if plan.verifier else 0)
     with connected(config.ray, replicas):
         async with AsyncExitStack() as stack:
-            on_stage("starting the policy" + (" and the verifier" if config.verifier else ""))
-            policy, verifier = await open_pools(
-                stack, policy=config.policy, steps=config.steps, verifier=config.verifier
-            )
+            on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
+            policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
             await stack.enter_async_context(plan.grader)
 
             def open_session(seed: int) -> SearchSession:
@@ -122,7 +124,7 @@ async def execute(
                 info=RunInfo(
                     run_id=config.name,
                     policy_model=config.policy.model,
-                    verifier_model=config.verifier.model if config.verifier else None,
+                    verifier_model=config.verifier.model if config.verifier and plan.verifier else None,
                     version=importlib.metadata.version("headrace"),
                 ),
                 in_flight=config.problems_in_flight,

@@ -26,11 +26,11 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     """Reads and checks the configuration and the checkpoints' outsides. Raises UserError."""
     config, _ = load_yaml(config_path, ServeConfig, overrides)
     make_catalog(config, STRATEGIES)
-    policy = replace(config.policy, model=_absolute(config.policy.model))
+    policy = replace(config.policy, model=resolve_path(config.policy.model))
     check_policy_checkpoint(policy.model)
     verifier = config.verifier
     if verifier is not None:
-        verifier = replace(verifier, model=_absolute(verifier.model))
+        verifier = replace(verifier, model=resolve_path(verifier.model))
         check_verifier(verifier)
     if config.ray.address is None:
         check_port(config.host, config.port)
@@ -91,9 +91,3 @@ def _sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _absolute(path: str) -> str:
-    """A path that means the same in every process; a hub id stays as it is."""
-    resolved = Path(resolve_path(path))
-    return str(resolved.absolute()) if resolved.exists() else path
