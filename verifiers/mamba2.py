@@ -43,7 +43,7 @@ class Mamba2Mixer(nn.Module):
     def forward(
         self, x: Tensor, lengths: Tensor, conv_state: Tensor, ssm_state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Output, conv state and SSM state after `lengths` (batch,) tokens of right-padded x; writes none of its inputs."""
+        """Output and new conv and SSM states after `lengths` (batch,) tokens of right-padded x; writes no input."""
         batch, length, _ = x.shape
         real = torch.arange(length, device=x.device) < lengths[:, None]
         z, conv_in, dt = self.in_proj(x).split([self.inner, self.conv_channels, self.num_heads], -1)
@@ -59,13 +59,8 @@ class Mamba2Mixer(nn.Module):
         return out, conv_state, ssm_state
 
     def _convolve(self, x: Tensor, lengths: Tensor, conv_state: Tensor) -> tuple[Tensor, Tensor]:
-        """Causal depthwise convolution as a sum of shifted products (cheaper on a CPU than conv1d, and exact)."""
-        length, past = x.shape[1], self.conv_len - 1
+        """Causal depthwise convolution with SiLU, and the last inputs of each row."""
         padded = torch.cat([conv_state, x], 1)
-        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
-        assert bias is not None
-        out = torch.addcmul(bias, padded[:, past:], weight[:, past])
-        for k in range(past):
-            out = torch.addcmul(out, padded[:, k : k + length], weight[:, k])
-        last = lengths[:, None] + torch.arange(past, device=x.device)  # token t stands at t + past in `padded`
-        return F.silu(out), padded.gather(1, last[..., None].expand(-1, -1, x.shape[2]))
+        out = F.silu(self.conv1d(padded.mT)).mT
+        last = lengths[:, None] + torch.arange(self.conv_len - 1, device=x.device)  # token t is at t + conv_len - 1
+        return out, padded.gather(1, last[..., None].expand(-1, -1, x.shape[2]))

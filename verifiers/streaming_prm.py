@@ -33,9 +33,9 @@ class PRMConfig:
     num_layers: int = 4  # of the trunk; the verifier block comes on top
     mlp_width: int = 352
     inner: int = 256
-    head_dim: int = 64
+    head_dim: int = 32
     state_dim: int = 64
-    conv_len: int = 4
+    conv_len: int = 12  # reaches back over a short step, to whose step it is: recall then needs one layer, not two
     chunk_len: int = 32
     step_delimiter: str = "\n\n"
     tokenizer_fingerprint: str = ""  # `tokenizer_fingerprint` of the vocabulary it was trained with

@@ -25,7 +25,7 @@ from experiments.tinymath.train_prm import MAX_NEW_TOKENS, auroc, is_step_end, j
 from verifiers.streaming_prm import StreamingPRM
 
 SEED = 0
-NUM_PROBLEMS, NUM_SAMPLES = 400, 64
+NUM_PROBLEMS, NUM_SAMPLES = 320, 64
 COUNTS = (1, 4, 16, 64)
 
 
@@ -168,8 +168,12 @@ def measure(
         "problems_by_pass_rate": {
             label: sum(low <= rate < high for rate in rates)
             for label, low, high in (
-                ("0-0.05", 0, 0.05), ("0.05-0.25", 0.05, 0.25), ("0.25-0.5", 0.25, 0.5),
-                ("0.5-0.75", 0.5, 0.75), ("0.75-0.95", 0.75, 0.95), ("0.95-1", 0.95, 1.01),
+                ("0-0.05", 0, 0.05),
+                ("0.05-0.25", 0.05, 0.25),
+                ("0.25-0.5", 0.25, 0.5),
+                ("0.5-0.75", 0.5, 0.75),
+                ("0.75-0.95", 0.75, 0.95),
+                ("0.95-1", 0.95, 1.01),
             )
         },
         "by_level": {

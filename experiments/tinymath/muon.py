@@ -47,4 +47,7 @@ def split_optimizers(
     """Muon on the matrices that `is_matrix` names, AdamW on everything else."""
     matrices = [p for name, p in model.named_parameters() if is_matrix(name, p)]
     others = [p for name, p in model.named_parameters() if not is_matrix(name, p)]
-    return [Muon(matrices, muon_lr), torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
+    return [
+        Muon(matrices, muon_lr),
+        torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]

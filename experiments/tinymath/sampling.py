@@ -32,9 +32,7 @@ def sample(
     completions: list[list[list[int]]] = [[] for _ in prompts]
     for start in range(0, len(prompts), num_prompts):
         chosen = by_length[start : start + num_prompts]
-        rows = _sample_rows(
-            model, [prompts[i] for i in chosen], num_samples, temperature, max_new_tokens, generator
-        )
+        rows = _sample_rows(model, [prompts[i] for i in chosen], num_samples, temperature, max_new_tokens, generator)
         for k, i in enumerate(chosen):
             completions[i] = rows[k * num_samples : (k + 1) * num_samples]
     return completions

@@ -1,9 +1,9 @@
 """Word problems over a running number, with exact labels for every step of a solution.
 
-A problem changes one number step by step ("Kim buys 25"), sometimes by an earlier amount ("finds same as Kim"), among lines
-that change nothing ("Jon sees 7"). Its correct solution is unique, so that the label of a step is exact. The split of
-a problem is a hash of its arithmetic alone: no test problem is a renamed, re-worded or re-distracted train problem.
-Standard library only.
+A problem changes one number step by step ("Kim buys 25"), sometimes by an earlier amount ("Bob finds same as Kim"),
+among lines that change nothing ("Jon sees 7"). Its correct solution is unique, so that the label of a step is exact.
+The split of a problem is a hash of its arithmetic alone: no test problem is a renamed, re-worded or re-distracted train
+problem. Standard library only.
 """
 
 import hashlib
@@ -168,7 +168,8 @@ def apply(value: int, symbol: str, operand: int) -> int:
 
 def _arithmetic_key(start: int, operations: list[_Operation]) -> str:
     return " ".join(
-        [str(start)] + [op.symbol + (str(op.operand) if op.refers_to is None else f"@{op.refers_to}") for op in operations]
+        [str(start)]
+        + [op.symbol + (str(op.operand) if op.refers_to is None else f"@{op.refers_to}") for op in operations]
     )
 
 

@@ -111,7 +111,9 @@ def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor
     for step in range(NUM_STEPS):
         top = min(MAX_LEVEL, 1 + int(step / (CURRICULUM_SHARE * NUM_STEPS) * MAX_LEVEL))
         rows = [_row(problem, tokenizer, rng) for problem in itertools.islice(problems[top], BATCH_SIZE)]
-        ids = torch.full((BATCH_SIZE, max(len(context) + len(learnt) for context, learnt in rows)), tokenizer.pad_token_id)
+        ids = torch.full(
+            (BATCH_SIZE, max(len(context) + len(learnt) for context, learnt in rows)), tokenizer.pad_token_id
+        )
         targets = torch.full_like(ids, -100)
         for i, (context, learnt) in enumerate(rows):
             end = len(context) + len(learnt)

@@ -21,26 +21,28 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.tinymath.corruptions import corrupt
-from experiments.tinymath.muon import Muon, split_optimizers
+from experiments.tinymath.muon import split_optimizers
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import MAX_LEVEL, STEP_DELIMITER, TinyProblem, generate, stream
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids, prompt_ids
 from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM, tokenizer_fingerprint
 
 SEED = 0
-NUM_LM_STEPS, LM_BATCH_SIZE = 900, 32
-NUM_PRM_STEPS, PRM_BATCH_SIZE = 1600, 24  # problems; each comes with one correct and two wrong completions
+NUM_LM_STEPS, LM_BATCH_SIZE = 960, 32
+NUM_PRM_STEPS, PRM_BATCH_SIZE = 800, 24  # problems; each comes with one correct and two wrong completions
+PROMPT_WEIGHT = 0.2  # a prompt's names never repeat: predicting them teaches to remember them
 CURRICULUM_SHARE = 0.4  # of the LM steps, while the number of steps of a problem grows from 1 to 8
 LM_LRS = (0.012, 3e-3)  # of Muon and AdamW
 PRM_LRS = (0.008, 2e-3)
 MAX_NEW_TOKENS = 120
 RECORD_FILE = "training.json"
 
-NUM_SAMPLED_PROBLEMS, NUM_SAMPLES = 6000, 6
+NUM_SAMPLED_PROBLEMS, NUM_SAMPLES = 6000, 5
+BATCHES_AT_ONCE = 8  # drawn together and sorted by length
 CUT_RATE = 0.5  # of wrong completions, which then end with their first wrong step
 TOKEN_WEIGHT, LM_WEIGHT, EVIDENCE_WEIGHT, KL_WEIGHT = 0.5, 1.0, 0.1, 0.1
 
-REPORT_EVERY, EVALUATE_EVERY = 50, 400
+REPORT_EVERY, EVALUATE_EVERY = 50, 250
 NUM_DEV_PROBLEMS, NUM_DEV_SAMPLES = 200, 4
 
 
@@ -78,33 +80,31 @@ def main() -> None:
 def train_trunk(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
     """The first phase: the trunk as a language model of correct solutions. Returns what to record of it."""
     began, num_tokens = time.monotonic(), 0
-    optimizers = split_optimizers(model, is_matrix, MUON_LR, ADAM_LR)
+    optimizers = split_optimizers(model, is_matrix, *LM_LRS)
     with Progress() as progress:
         task = progress.add_task("PRM, trunk", total=NUM_LM_STEPS)
-        for step, (ids, lengths, targets) in enumerate(language_batches(tokenizer)):
-            loss = language_loss(model, ids, lengths, targets)
-            update(optimizers, loss, 1 - step / NUM_LM_STEPS, step)
+        for step, (ids, lengths, weights) in enumerate(language_batches(tokenizer)):
+            loss, completion_loss = language_loss(model, ids, lengths, weights)
+            update(optimizers, loss, LM_LRS, schedule(step, NUM_LM_STEPS))
             num_tokens += int(lengths.sum())
             progress.update(task, advance=1)
             if (step + 1) % REPORT_EVERY == 0:
-                progress.console.print(f"trunk step {step + 1}: loss {loss:.3f}", highlight=False)
+                progress.console.print(f"trunk step {step + 1}: loss {completion_loss:.3f}", highlight=False)
     return {"seed": SEED, "trunk_tokens": num_tokens, "trunk_seconds": round(time.monotonic() - began, 1)}
 
 
-def train_judge(
-    model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, policy: LlamaForCausalLM
-) -> dict[str, float]:
+def train_judge(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, policy: LlamaForCausalLM) -> dict[str, float]:
     """The second phase: the whole model on judged completions. Returns what to record of it."""
     began, num_tokens = time.monotonic(), 0
     sampled = judged_samples(policy, tokenizer, generate("train", NUM_SAMPLED_PROBLEMS, SEED), NUM_SAMPLES)
     dev = judged_samples(policy, tokenizer, generate("dev", NUM_DEV_PROBLEMS), NUM_DEV_SAMPLES)
-    optimizers = split_optimizers(model, is_matrix, MUON_LR, ADAM_LR)
+    optimizers = split_optimizers(model, is_matrix, *PRM_LRS)
     with Progress() as progress:
         progress.console.print(f"sampled in {time.monotonic() - began:.0f} s", highlight=False)
         task = progress.add_task("PRM, judge", total=NUM_PRM_STEPS)
         for step, batch in enumerate(islice(judged_batches(tokenizer, sampled), NUM_PRM_STEPS)):
             loss, batch_tokens = judging_loss(model, tokenizer, batch)
-            update(optimizers, loss, 1 - step / NUM_PRM_STEPS, step)
+            update(optimizers, loss, PRM_LRS, schedule(step, NUM_PRM_STEPS))
             num_tokens += batch_tokens
             progress.update(task, advance=1)
             if (step + 1) % REPORT_EVERY == 0:
@@ -131,33 +131,49 @@ def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
     return parameter.ndim == 2 and not any(part in name for part in ("embedding", "token_read", "head"))
 
 
-def update(optimizers: list[torch.optim.Optimizer], loss: Tensor, share_left: float, step: int) -> None:
-    """One step of every optimizer: warm-up over 20 steps, then linear to zero."""
+def update(optimizers: list[torch.optim.Optimizer], loss: Tensor, lrs: tuple[float, float], share: float) -> None:
+    """One step of Muon and AdamW, at a share of their learning rates."""
     loss.backward()
-    share = min((step + 1) / 20, share_left)
-    for optimizer in optimizers:
+    for optimizer, lr in zip(optimizers, lrs, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = share * (MUON_LR if isinstance(optimizer, Muon) else ADAM_LR)
+            group["lr"] = share * lr
         optimizer.step()
         optimizer.zero_grad()
 
 
+def schedule(step: int, num_steps: int) -> float:
+    """Warm-up over 20 steps, then linear to zero."""
+    return min((step + 1) / 20, 1 - step / num_steps)
+
+
 def language_batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Ids, lengths and next-token targets (-100 in the prompt) of correct solutions of fresh problems."""
+    """Ids, lengths and the weight of each token's prediction, of correct solutions of fresh problems."""
+    rng = random.Random(SEED)
     problems = {top: stream("train", SEED + 1, (1, top)) for top in range(1, MAX_LEVEL + 1)}
-    for step in range(NUM_LM_STEPS):
+    for step in range(0, NUM_LM_STEPS, BATCHES_AT_ONCE):
         top = min(MAX_LEVEL, 1 + int(step / (CURRICULUM_SHARE * NUM_LM_STEPS) * MAX_LEVEL))
-        rows = [judged(tokenizer, p, p.solution) for p in islice(problems[top], LM_BATCH_SIZE)]
-        ids, lengths = pad([row.prompt + row.correct for row in rows])
-        targets = torch.full_like(ids, -100)
-        for i, row in enumerate(rows):
-            targets[i, len(row.prompt) - 1 : lengths[i] - 1] = torch.tensor(row.correct)
-        yield ids, lengths, targets
+        drawn = islice(problems[top], LM_BATCH_SIZE * BATCHES_AT_ONCE)
+        rows = sorted((judged(tokenizer, p, p.solution) for p in drawn), key=lambda row: len(row.prompt + row.correct))
+        starts = range(0, len(rows), LM_BATCH_SIZE)
+        for start in rng.sample(starts, len(starts)):
+            yield _language_batch(rows[start : start + LM_BATCH_SIZE])
 
 
-def language_loss(model: StreamingPRM, ids: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
-    logits = model.language_logits(ids, lengths, model.initial_state(len(ids)))
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+def _language_batch(rows: Sequence[Judged]) -> tuple[Tensor, Tensor, Tensor]:
+    ids, lengths = pad([row.prompt + row.correct for row in rows])
+    weights = torch.zeros(ids.shape)
+    for i, row in enumerate(rows):
+        weights[i, : len(row.prompt) - 1] = PROMPT_WEIGHT
+        weights[i, len(row.prompt) - 1 : lengths[i] - 1] = 1
+    return ids, lengths, weights
+
+
+def language_loss(model: StreamingPRM, ids: Tensor, lengths: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The weighted loss, and the loss on completions alone."""
+    logits = model.language_logits(ids, lengths, model.initial_state(len(ids)))[:, :-1]
+    losses, weights = F.cross_entropy(logits.mT, ids[:, 1:], reduction="none"), weights[:, :-1]
+    completions = weights == 1
+    return (losses * weights).sum() / completions.sum(), losses[completions].mean()
 
 
 def judged(tokenizer: PreTrainedTokenizerFast, problem: TinyProblem, completion: str) -> Judged:
@@ -186,26 +202,27 @@ def judged_samples(
 def judged_batches(
     tokenizer: PreTrainedTokenizerFast, sampled: list[list[Judged]]
 ) -> Iterator[list[tuple[Judged, Judged, Judged]]]:
-    """Triples that share a prompt: the correct completion, then two wrong ones, the policy's own where it made any."""
+    """Triples that share a prompt: the correct completion, then two wrong ones. Triples of a batch are alike in length.
+
+    Two thirds of the triples hold the policy's own mistakes, one third made-up ones on fresh problems.
+    """
     rng = random.Random(SEED)
     fresh = stream("train", SEED + 2, (2, MAX_LEVEL))
     boundary = tokenizer.convert_tokens_to_ids(STEP_DELIMITER)
-    with_errors = [distinct for rows in sampled if (distinct := _distinct_wrong(rows))]
+    wrong_by_problem = [distinct for rows in sampled if (distinct := _distinct_wrong(rows))]
     while True:
-        order = rng.sample(with_errors, len(with_errors))
-        for start in range(0, len(order) - PRM_BATCH_SIZE, PRM_BATCH_SIZE * 2 // 3):
-            batch = []
-            for wrong in order[start : start + PRM_BATCH_SIZE * 2 // 3]:
-                first = wrong[0]
-                second = rng.choice(wrong[1:]) if len(wrong) > 1 else first
-                right = Judged(prompt=first.prompt, correct=first.correct, completion=first.correct)
-                rng.shuffle(wrong)
-                batch.append((right, _cut(first, boundary, rng), _cut(second, boundary, rng)))
-            for problem in islice(fresh, PRM_BATCH_SIZE - len(batch)):
-                right = judged(tokenizer, problem, problem.solution)
-                slips = [judged(tokenizer, problem, corrupt(problem.solution, rng)) for _ in range(2)]
-                batch.append((right, *(_cut(slip, boundary, rng) for slip in slips)))
-            yield batch
+        triples = []
+        for wrong in rng.sample(wrong_by_problem, 2 * PRM_BATCH_SIZE * BATCHES_AT_ONCE // 3):
+            first, second = rng.sample(wrong, 2) if len(wrong) > 1 else wrong * 2
+            right = Judged(prompt=first.prompt, correct=first.correct, completion=first.correct)
+            triples.append((right, _cut(first, boundary, rng), _cut(second, boundary, rng)))
+        for problem in islice(fresh, PRM_BATCH_SIZE * BATCHES_AT_ONCE - len(triples)):
+            right = judged(tokenizer, problem, problem.solution)
+            first, second = (judged(tokenizer, problem, corrupt(problem.solution, rng)) for _ in range(2))
+            triples.append((right, _cut(first, boundary, rng), _cut(second, boundary, rng)))
+        triples.sort(key=lambda triple: len(triple[0].correct))
+        starts = range(0, len(triples), PRM_BATCH_SIZE)
+        yield from (triples[start : start + PRM_BATCH_SIZE] for start in rng.sample(starts, len(starts)))
 
 
 def _distinct_wrong(rows: list[Judged]) -> list[Judged]:
@@ -234,22 +251,28 @@ def judging_loss(
     model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, batch: Sequence[Sequence[Judged]]
 ) -> tuple[Tensor, int]:
     """The loss on all completions of a batch, and how many tokens were read for it."""
-    ids, lengths = pad([row.completion for rows in batch for row in rows])
-    labels, _ = pad([correct_so_far(row) for rows in batch for row in rows])
     prompts, prompt_lengths = pad([rows[0].prompt for rows in batch])
-    before = model(prompts, prompt_lengths, model.initial_state(len(batch)))
-    state = before.state.repeat_interleave(len(batch[0]), 0)
-    after = model(ids, lengths, state)
-
-    real = torch.arange(ids.shape[1]) < lengths[:, None]
-    ends = real & is_step_end(tokenizer, ids)
-    truth = labels.float()
-    bce = F.binary_cross_entropy_with_logits(after.mean_logit, truth, reduction="none")
-    next_correct = (labels[:, 1:] == 1) & real[:, 1:]
-    language = F.cross_entropy(after.lm_logits[:, :-1][next_correct], ids[:, 1:][next_correct])
-    evidence = evidential_loss(after.mean_logit[ends], after.concentration[ends], truth[ends])
-    loss = bce[ends].mean() + TOKEN_WEIGHT * bce[real].mean() + LM_WEIGHT * language + EVIDENCE_WEIGHT * evidence
-    return loss, int(lengths.sum() + prompt_lengths.sum())
+    after_prompt = model(prompts, prompt_lengths, model.initial_state(len(batch))).state
+    rows = sorted(((i, row) for i, rows in enumerate(batch) for row in rows), key=lambda pair: len(pair[1].completion))
+    num_tokens = int(prompt_lengths.sum())
+    columns = []
+    for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):  # short ones and long ones: less padding
+        ids, lengths = pad([row.completion for _, row in part])
+        labels, _ = pad([correct_so_far(row) for _, row in part])
+        output = model(ids, lengths, after_prompt[[i for i, _ in part]])
+        real = torch.arange(ids.shape[1]) < lengths[:, None]
+        next_correct = labels[:, 1:] == 1
+        next_losses = F.cross_entropy(
+            output.lm_logits[:, :-1][next_correct], ids[:, 1:][next_correct], reduction="none"
+        )
+        token_columns = (output.mean_logit, output.concentration, labels.float(), is_step_end(tokenizer, ids))
+        columns.append((next_losses, *(column[real] for column in token_columns)))
+        num_tokens += int(lengths.sum())
+    next_losses, mean_logit, concentration, truth, ends = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    bce = F.binary_cross_entropy_with_logits(mean_logit, truth, reduction="none")
+    evidence = evidential_loss(mean_logit[ends], concentration[ends], truth[ends])
+    judgement = bce[ends].mean() + TOKEN_WEIGHT * bce.mean()
+    return judgement + LM_WEIGHT * next_losses.mean() + EVIDENCE_WEIGHT * evidence, num_tokens
 
 
 def evidential_loss(mean_logit: Tensor, concentration: Tensor, truth: Tensor) -> Tensor:
@@ -301,7 +324,7 @@ def step_auroc(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, groups: 
 
 def auroc(scores: Tensor, truths: Tensor) -> float:
     """P(a true one scores above a false one), ties by halves."""
-    unique, ranks, counts = scores.unique(return_inverse=True, return_counts=True)
+    _, ranks, counts = scores.unique(return_inverse=True, return_counts=True)
     upper = counts.cumsum(0).double()
     rank = (upper - (counts - 1) / 2)[ranks]
     num_true, num_false = int(truths.sum()), int((~truths).sum())

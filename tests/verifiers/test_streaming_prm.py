@@ -11,9 +11,7 @@ from torch import Tensor
 
 from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM, beta_std, tokenizer_fingerprint
 
-CONFIG = PRMConfig(
-    vocab_size=23, width=16, num_layers=2, mlp_width=24, inner=32, head_dim=8, state_dim=8, chunk_len=8
-)
+CONFIG = PRMConfig(vocab_size=23, width=16, num_layers=2, mlp_width=24, inner=32, head_dim=8, state_dim=8, chunk_len=8)
 ANYTHING = 10**9  # an id that no vocabulary holds
 
 
@@ -143,7 +141,7 @@ def test_flops_count_the_matrices(model: StreamingPRM) -> None:
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="which is no folder, wanted a folder"):
+    with pytest.raises(ValueError, match=r"which is no folder, wanted a folder"):
         StreamingPRM.from_pretrained(tmp_path / "nothing")
 
 
@@ -186,7 +184,7 @@ def test_corrupt_weights_are_refused(model: StreamingPRM, tmp_path: Path) -> Non
     model.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ValueError, match="corrupt file .*, wanted safetensors"):
+    with pytest.raises(ValueError, match=r"corrupt file .*, wanted safetensors"):
         StreamingPRM.from_pretrained(tmp_path)
 
 
