@@ -60,6 +60,8 @@ class Mamba2Mixer(nn.Module):
 
     def _convolve(self, x: Tensor, lengths: Tensor, conv_state: Tensor) -> tuple[Tensor, Tensor]:
         """Causal depthwise convolution with SiLU, and the last inputs of each row."""
+        if x.shape[1] == 0:  # which conv1d refuses
+            return x, conv_state
         padded = torch.cat([conv_state, x], 1)
         out = F.silu(self.conv1d(padded.mT)).mT
         last = lengths[:, None] + torch.arange(self.conv_len - 1, device=x.device)  # token t is at t + conv_len - 1

@@ -40,7 +40,7 @@ RECORD_FILE = "training.json"
 NUM_SAMPLED_PROBLEMS, NUM_SAMPLES = 6000, 5
 BATCHES_AT_ONCE = 8  # drawn together and sorted by length
 CUT_RATE = 0.5  # of wrong completions, which then end with their first wrong step
-TOKEN_WEIGHT, LM_WEIGHT, EVIDENCE_WEIGHT, KL_WEIGHT = 0.5, 1.0, 0.1, 0.1
+TOKEN_WEIGHT, LM_WEIGHT, EVIDENCE_WEIGHT, KL_WEIGHT = 0.5, 1.0, 0.1, 1.0
 
 REPORT_EVERY, EVALUATE_EVERY = 50, 250
 NUM_DEV_PROBLEMS, NUM_DEV_SAMPLES = 200, 4
