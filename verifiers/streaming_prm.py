@@ -226,7 +226,7 @@ class StreamingPRM(nn.Module):
         return model.eval()
 
     def _mixers(self) -> list[Mamba2Mixer]:
-        return [block.mixer for block in (*self.trunk, self.verifier)]  # type: ignore[misc]
+        return [block.mixer for block in (*self.trunk, self.verifier)]
 
     def _unpack(self, state: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
         """Views of the state vector: (conv, SSM) per block, the verifier's last; and the trunk's last hidden vector."""
@@ -267,8 +267,9 @@ def _read_config(path: Path) -> PRMConfig:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except FileNotFoundError:
         raise ValueError(f"PRM checkpoint: got no {path}, wanted the model's weights") from None
     except SafetensorError as error:
         raise ValueError(f"PRM checkpoint {path}: got a corrupt file ({error}), wanted safetensors") from None
+    return tensors

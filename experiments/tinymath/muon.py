@@ -33,12 +33,13 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonalise(matrices: Tensor, num_iterations: int = 5) -> Tensor:
     """The nearest orthogonal matrices, roughly: (batch, rows, columns) with singular values pushed towards 1."""
-    wide = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
-    x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x: Tensor = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(num_iterations):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.mT if matrices.shape[1] > matrices.shape[2] else x
+    return x.mT if tall else x
 
 
 def split_optimizers(

@@ -102,4 +102,5 @@ def _forward(
         mixed = F.scaled_dot_product_attention(q, seen_keys, seen_values, mask[:, None], enable_gqa=True)
         hidden = hidden + attention.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
         hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    return model.lm_head(body.norm(hidden[:, -1]))
+    logits: Tensor = model.lm_head(body.norm(hidden[:, -1]))
+    return logits

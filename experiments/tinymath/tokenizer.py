@@ -47,9 +47,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
     """Token ids of a user's prompt up to the start of the completion: what `apply_chat_template` gives."""
-    return tokenizer.encode(f"{prompt}{ASSISTANT}", add_special_tokens=False)
+    ids: list[int] = tokenizer.encode(f"{prompt}{ASSISTANT}", add_special_tokens=False)
+    return ids
 
 
 def completion_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Token ids of a whole completion, with the end token."""
-    return tokenizer.encode(f"{text}{EOS}", add_special_tokens=False)
+    ids: list[int] = tokenizer.encode(f"{text}{EOS}", add_special_tokens=False)
+    return ids

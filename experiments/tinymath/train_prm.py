@@ -286,11 +286,13 @@ def evidential_loss(mean_logit: Tensor, concentration: Tensor, truth: Tensor) ->
     misleading = torch.where(truth == 1, beta, alpha).clamp(min=1)
     expected = torch.digamma(concentration) - torch.digamma(for_truth)
     divergence = misleading.log() - (misleading - 1) / misleading  # KL(Beta(1, misleading) || Beta(1, 1))
-    return (expected + KL_WEIGHT * divergence).mean()
+    loss: Tensor = (expected + KL_WEIGHT * divergence).mean()
+    return loss
 
 
 def is_step_end(tokenizer: PreTrainedTokenizerFast, ids: Tensor) -> Tensor:
-    return (ids == tokenizer.convert_tokens_to_ids(STEP_DELIMITER)) | (ids == tokenizer.eos_token_id)
+    ends: Tensor = (ids == tokenizer.convert_tokens_to_ids(STEP_DELIMITER)) | (ids == tokenizer.eos_token_id)
+    return ends
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
