@@ -1,6 +1,7 @@
 """Composition of `headrace serve`: one YAML file to a running endpoint, everything cheap checked first."""
 
 import json
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def _welcome(config: ServeConfig) -> str:
     lines = [
         f"[bold]{escape(config.alias)}[/] is served at [bold]{url}/v1[/] (Ctrl-C stops it)",
         f"  models: {escape(', '.join(models))}; {escape(config.alias)} is {config.default_strategy}",
-        f"  try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d {escape(repr(body))}",
+        f"  try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d {escape(shlex.quote(body))}",
     ]
     if not _loopback(config.host):
         lines.append(f"  [yellow]anyone who can reach {escape(config.host)} can use it: there is no authentication[/]")

@@ -1,18 +1,23 @@
 """`headrace serve`: the whole endpoint on Ray Serve with the tiny pair, as the real OpenAI client meets it."""
 
 import asyncio
+import io
+import json
+import shlex
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from rich.console import Console
 
 from experiments.config import PROJECT_ROOT
-from experiments.serving import base_url, plan_serving
+from experiments.serving import base_url, plan_serving, serve
 from orchestrator.core.errors import UserError
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import check_port, running_endpoint
@@ -20,6 +25,7 @@ from strategies import STRATEGIES
 
 CONFIG = PROJECT_ROOT / "configs" / "serve.yaml"
 TIMEOUT_S = 120.0
+pytestmark = pytest.mark.timeout(900)  # the first test on the endpoint pays for its start
 PROMPT: Any = [{"role": "user", "content": "Box with 58 pens\nJon sells 16\nZoe buys 6\nHow many now?"}]
 LONG: Any = {"strategy": "best_of_n", "n": 64}  # with a high temperature: seconds of work
 
@@ -64,6 +70,34 @@ def test_a_mistake_is_found_before_anything_is_started(override: str, words: str
         plan(override)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_server_in_order(monkeypatch: pytest.MonkeyPatch, signum: signal.Signals) -> None:
+    events: list[str] = []
+
+    @contextmanager
+    def recorded(*_: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            events.append("closed")
+
+    class Terminal(Console):
+        def print(self, *objects: Any, **_: Any) -> None:
+            events.append(str(objects[0]))
+            if "is served at" in events[-1]:
+                signal.raise_signal(signum)
+
+    monkeypatch.setattr("experiments.serving.connected", recorded)
+    monkeypatch.setattr("experiments.serving.running_endpoint", recorded)
+    port = free_port()
+    serve(CONFIG, [f"port={port}"], Terminal(file=io.StringIO()))
+    welcome, *rest = events
+    assert rest == ["closed", "closed", "stopped"]
+    curl = shlex.split(welcome.split("try: ")[1])
+    assert curl[:2] == ["curl", f"http://127.0.0.1:{port}/v1/chat/completions"]
+    assert json.loads(curl[-1])["messages"][0]["content"].startswith("Box with 58 pens\nJon")
 
 
 # the running endpoint
