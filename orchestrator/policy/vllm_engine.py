@@ -74,7 +74,13 @@ class VllmEngine:
         on_cpu = current_platform.is_cpu()
         options: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
         if on_cpu:
-            options = {"kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30), "enforce_eager": True}
+            options = {
+                "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
+                "enforce_eager": True,
+                # vLLM 0.32 rewinds the generator of a seeded request after each chunk of its prompt but the last one;
+                # a CPU generator can't be rewound, which kills the engine
+                "enable_chunked_prefill": False,
+            }
         block_size = config.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
         if block_size is not None:
             options["block_size"] = block_size

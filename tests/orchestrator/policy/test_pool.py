@@ -64,6 +64,15 @@ async def test_the_same_seed_gives_the_same_tokens_alone_and_among_others(policy
     assert len({tuple(ids(other)) for other in others}) > 1
 
 
+async def test_more_prompt_tokens_than_one_engine_step_takes_do_no_harm(policy_pool: PolicyPool) -> None:
+    [prompt] = await policy_pool.encode(problems(20)[:1])
+    long = [(number % 20 + 5, *prompt * 8)[:450] for number in range(60)]  # 27,000 tokens at once
+    written = await run(policy_pool, [sample(ids, seed, max_tokens=4) for seed, ids in enumerate(long)])
+    assert all(segments[-1].finish is not None for segments in written)
+    assert await policy_pool.stats()
+    assert all(replica["running"] == 0 for replica in await policy_pool.stats())
+
+
 async def test_temperature_zero_ignores_the_seed(policy_pool: PolicyPool) -> None:
     [prompt] = await policy_pool.encode(problems(20)[:1])
     written = await run(policy_pool, [sample(prompt, seed, temperature=0.0) for seed in range(4)])
