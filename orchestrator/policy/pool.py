@@ -408,7 +408,7 @@ class PolicyPool:
 
     async def _ask(self, call: Callable[[Any], Awaitable[T]]) -> T:
         """Asks some serving replica, and another one should it die meanwhile."""
-        while True:
+        for attempts_left in reversed(range(self._config.replicas + 2)):
             async with asyncio.timeout(self._config.start_timeout_s):
                 await self._serving.wait()
             if self._ended is not None:
@@ -417,8 +417,11 @@ class PolicyPool:
             try:
                 return await _call(call(replica.actor), _CALL_TIMEOUT_S)
             except ReplicaError as error:
+                if not attempts_left:
+                    raise
                 log.info("policy replica %d did not answer: %s", replica.index, error)
                 await asyncio.sleep(0.1)  # its supervisor is about to notice
+        raise AssertionError("unreachable")
 
 
 async def _call(reply: Awaitable[T], timeout_s: float) -> T:

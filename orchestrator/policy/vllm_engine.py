@@ -14,6 +14,7 @@ from contextlib import aclosing
 from itertools import count
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from orchestrator.config import PolicyConfig
@@ -159,7 +160,10 @@ class VllmEngine:
                 "wanted chat_template.jinja, or chat_template in tokenizer_config.json"
             )
         conversation = [{"role": message.role, "content": message.content} for message in messages]
-        ids = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+        try:
+            ids = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+        except TemplateError as error:
+            raise ProblemError(f"policy: the chat template refuses these messages: {error}") from error
         return tuple(ids)
 
     def stop(self) -> None:

@@ -49,5 +49,5 @@ def test_a_port_in_use_is_the_users_mistake() -> None:
 
 
 def test_a_foreign_address_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match="can't listen on 192.0.2.1"):
+    with pytest.raises(UserError, match=r"can't listen on 192.0.2.1"):
         check_port("192.0.2.1", 8000)
