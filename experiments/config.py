@@ -91,15 +91,13 @@ def load_yaml(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tup
         raise UserError(f"config: {path} is not UTF-8: {error}") from None
     except OSError as error:
         raise UserError(f"config: can't read {path}: {error.strerror}") from None
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"config: an override must be key=value, got {override!r}")
     try:
         given = OmegaConf.create(text)
         if not isinstance(given, DictConfig):
             raise UserError(f"config: {path} must be a YAML mapping, got {type(given).__name__}")
-        merged = OmegaConf.merge(given, OmegaConf.from_dotlist(list(overrides)))
-        merged = OmegaConf.merge(OmegaConf.structured(schema), merged)
+        for override in overrides:
+            _apply(given, override)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
         return cast(C, OmegaConf.to_object(merged)), OmegaConf.to_yaml(merged, resolve=True)
     except yaml.YAMLError as error:
         raise UserError(f"config: {path} is not YAML: {' '.join(str(error).split())}") from None
@@ -112,6 +110,17 @@ def load_yaml(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tup
         if isinstance(error, UserError):
             raise
         raise UserError(f"config: {path}: {error}") from None
+
+
+def _apply(given: DictConfig, override: str) -> None:
+    """Sets `key=value`; `strategies.0.n=4` reaches into lists. The value is read as YAML."""
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"config: an override must be key=value, got {override!r}")
+    try:
+        OmegaConf.update(given, key, OmegaConf.create(f"value: {value}").value)
+    except (IndexError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"config: the override {override!r} does not fit: {str(error).splitlines()[0]}") from None
 
 
 def make_strategies(entries: Sequence[Mapping[str, Any]]) -> list[NamedStrategy]:

@@ -31,6 +31,18 @@ def test_overrides_win_over_the_file(tmp_path):
     assert "replicas: 3" in resolved
 
 
+def test_overrides_reach_into_lists(tmp_path):
+    config, _ = load(tmp_path, GOOD, "strategies.0.name=best_of_n", "strategies.0.n=4", "seeds=[1,2]")
+    assert config.strategies == [{"name": "best_of_n", "n": 4}]
+    assert config.seeds == [1, 2]
+
+
+@pytest.mark.parametrize("override", ["strategies.9.n=4", "name.x=1", "seeds=[1", "=3"])
+def test_an_override_that_does_not_fit_is_the_users_error(tmp_path, override):
+    with pytest.raises(UserError, match="override"):
+        load(tmp_path, GOOD, override)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
