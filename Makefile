@@ -45,10 +45,10 @@ check: install  ## lint, types, import boundaries
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-train-tiny: install  ## train the shipped tiny policy and tiny PRM again, from scratch, on the CPU
-	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_policy
-	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_prm
-	$(BIN)/python -m experiments.tinymath.evaluate
+train-tiny: install  ## train a tiny policy and a tiny PRM from scratch on the CPU, into results/tiny, and measure them
+	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_policy --out results/tiny/policy
+	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_prm --policy results/tiny/policy --out results/tiny/prm
+	$(BIN)/python -m experiments.tinymath.evaluate --policy results/tiny/policy --prm results/tiny/prm
 
 clean:  ## remove the environment and everything generated
 	rm -rf .venv results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
