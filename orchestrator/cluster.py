@@ -1,5 +1,6 @@
 """Connects to Ray: a local one of this process, or a running cluster by address."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def _start_local(num_cpus: int) -> None:
     """Starts Ray in this process's care. It gives its own parts 30 s, which a busy machine may exceed: so again."""
     import ray
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of its own default, token authentication
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
             ray.init(
@@ -53,7 +55,6 @@ def _start_local(num_cpus: int) -> None:
             return
         except Exception as error:  # Ray raises no narrower type
             ray.shutdown()
-            if "timed out during startup" not in str(error):
-                raise
             if attempt == _START_ATTEMPTS:
-                raise ReplicaError(f"ray: no local Ray could be started in {attempt} attempts: {error}") from error
+                reason = str(error).splitlines()[0]
+                raise ReplicaError(f"ray: no local Ray could be started in {attempt} attempts: {reason}") from error
