@@ -73,11 +73,6 @@ class PRMOutput(NamedTuple):
     lm_logits: Tensor  # (batch, time, vocabulary): of the next token in a correct solution
 
 
-def tokenizer_fingerprint(vocab: dict[str, int]) -> str:
-    """Identifies a vocabulary: sha256 (hex) of its sorted items as JSON."""
-    return hashlib.sha256(json.dumps(sorted(vocab.items())).encode()).hexdigest()
-
-
 def beta_std(mean: Tensor, concentration: Tensor) -> Tensor:
     """Standard deviation of a Beta distribution, from its mean and concentration (alpha + beta)."""
     return (mean * (1 - mean) / (concentration + 1)).sqrt()

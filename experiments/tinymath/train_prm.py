@@ -25,7 +25,8 @@ from experiments.tinymath.muon import split_optimizers
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import MAX_LEVEL, STEP_DELIMITER, TinyProblem, generate, stream
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids, prompt_ids
-from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM, tokenizer_fingerprint
+from orchestrator.core.fingerprint import tokenizer_fingerprint
+from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM
 
 SEED = 0
 NUM_LM_STEPS, LM_BATCH_SIZE = 960, 32

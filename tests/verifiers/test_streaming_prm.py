@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM, beta_std, tokenizer_fingerprint
+from orchestrator.core.fingerprint import tokenizer_fingerprint
+from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM, beta_std
 
 CONFIG = PRMConfig(vocab_size=23, width=16, num_layers=2, mlp_width=24, inner=32, head_dim=8, state_dim=8, chunk_len=8)
 ANYTHING = 10**9  # an id that no vocabulary holds
