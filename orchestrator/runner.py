@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from orchestrator.core.errors import ReplicaError, UserError
+from orchestrator.core.errors import ReplicaError, UserError, first_error
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, SearchResult, Step
 from orchestrator.core.protocols import Strategy
@@ -97,7 +97,7 @@ async def run_jobs(
             for _ in range(in_flight):
                 tasks.create_task(work(waiting))
     except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+        raise first_error(group) from None
 
 
 async def _solve(

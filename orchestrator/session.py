@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from orchestrator.core.errors import PromptTooLong, UserError
+from orchestrator.core.errors import PromptTooLong, UserError, first_error
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Carry, Problem, Status, Step, Trajectory
 from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sampling, Segment, Verifier
@@ -202,7 +202,7 @@ class SearchSession:
                         self._append(writing[index], segment)
                         arrived.set()
         except BaseExceptionGroup as group:
-            raise _sole(group) from None
+            raise first_error(group) from None
         finally:
             for track in writing:
                 assert track.request is not None
@@ -337,11 +337,3 @@ def _shares(tokens: int | None, parts: int) -> list[int | None]:
     if tokens is None:
         return [None] * parts
     return [max(0, tokens) // parts + (i < max(0, tokens) % parts) for i in range(parts)] if parts else []
-
-
-def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first leaf of an exception group: the failure that cancelled the rest."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

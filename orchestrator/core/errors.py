@@ -31,3 +31,11 @@ class ReplicaError(HeadraceError):
 
 class PoolExhausted(ReplicaError):
     """Every replica of a pool is gone and restarting failed."""
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure of a task group, the one that cancelled the rest."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

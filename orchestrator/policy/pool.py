@@ -18,7 +18,7 @@ from math import ceil
 from typing import Any, Self, TypeVar
 
 from orchestrator.config import PolicyConfig, StepConfig
-from orchestrator.core.errors import HeadraceError, PoolExhausted, PromptTooLong, ReplicaError
+from orchestrator.core.errors import HeadraceError, PoolExhausted, PromptTooLong, ReplicaError, first_error
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Generation, Segment
@@ -153,7 +153,7 @@ class PolicyPool:
                     for replica in pool._replicas:
                         starting.create_task(pool._start(replica))
             except BaseExceptionGroup as group:
-                raise _first(group) from None
+                raise first_error(group) from None
             info = pool._replicas[0].info
             assert info is not None
             pool.shape, pool.context_length, pool.fingerprint = info.shape, info.context_length, info.fingerprint
@@ -324,7 +324,7 @@ class PolicyPool:
                     tasks.create_task(self._send(replica))
                     tasks.create_task(self._receive(replica))
             except BaseExceptionGroup as group:
-                error = _first(group)
+                error = first_error(group)
                 if not isinstance(error, ClientForgotten):
                     raise error from None
                 log.warning("policy replica %d gave this client up: its requests are sent again", replica.index)
@@ -467,11 +467,3 @@ def _resources(config: PolicyConfig) -> dict[str, float]:
         if ray.cluster_resources().get("GPU", 0) > 0:
             return {"num_gpus": config.tensor_parallel_size, "num_cpus": 1}
     return {"num_cpus": 1}
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first failure of a group: the one that cancelled the rest."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
