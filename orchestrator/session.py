@@ -98,8 +98,10 @@ class SearchSession:
         tracks = self._tracks(prefixes, n, max_tokens, temperature, tuple(stop), until_step=False)
         return await self._write(tracks, scored)
 
-    async def expand(self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True) -> list[Trajectory]:
-        tracks = self._tracks(prefixes, n, None, None, (), until_step=True)
+    async def expand(
+        self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True, temperature: float | None = None
+    ) -> list[Trajectory]:
+        tracks = self._tracks(prefixes, n, None, temperature, (), until_step=True)
         return await self._write(tracks, scored)
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:

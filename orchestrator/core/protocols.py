@@ -150,7 +150,9 @@ class Session(Protocol):
         of its own, the last."""
         ...
 
-    async def expand(self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True) -> list[Trajectory]:
+    async def expand(
+        self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True, temperature: float | None = None
+    ) -> list[Trajectory]:
         """As `rollout`, but to the next step boundary."""
         ...
 
