@@ -10,6 +10,7 @@ from strategies.adaptive_best_of_n import AdaptiveBestOfN
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
+from strategies.dvts import DVTS
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
 
@@ -18,6 +19,7 @@ STRATEGIES: dict[str, type] = {
     "best_of_n": BestOfN,
     "self_consistency": SelfConsistency,
     "beam_search": BeamSearch,
+    "dvts": DVTS,
     "adaptive_best_of_n": AdaptiveBestOfN,
     "budget_forcing": BudgetForcing,
 }
