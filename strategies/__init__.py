@@ -12,6 +12,7 @@ from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.dvts import DVTS
 from strategies.greedy import Greedy
+from strategies.particle_filter import ParticleFilter
 from strategies.self_consistency import SelfConsistency
 
 STRATEGIES: dict[str, type] = {
@@ -20,6 +21,7 @@ STRATEGIES: dict[str, type] = {
     "self_consistency": SelfConsistency,
     "beam_search": BeamSearch,
     "dvts": DVTS,
+    "particle_filter": ParticleFilter,
     "adaptive_best_of_n": AdaptiveBestOfN,
     "budget_forcing": BudgetForcing,
 }
