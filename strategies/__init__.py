@@ -12,6 +12,7 @@ from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.dvts import DVTS
 from strategies.greedy import Greedy
+from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
 from strategies.self_consistency import SelfConsistency
 
@@ -22,6 +23,7 @@ STRATEGIES: dict[str, type] = {
     "beam_search": BeamSearch,
     "dvts": DVTS,
     "particle_filter": ParticleFilter,
+    "mcts": MCTS,
     "adaptive_best_of_n": AdaptiveBestOfN,
     "budget_forcing": BudgetForcing,
 }
