@@ -11,6 +11,7 @@ from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.dvts import DVTS
+from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
 from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
@@ -20,6 +21,7 @@ STRATEGIES: dict[str, type] = {
     "greedy": Greedy,
     "best_of_n": BestOfN,
     "self_consistency": SelfConsistency,
+    "early_stop": EarlyStop,
     "beam_search": BeamSearch,
     "dvts": DVTS,
     "particle_filter": ParticleFilter,
