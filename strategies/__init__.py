@@ -16,6 +16,7 @@ from strategies.greedy import Greedy
 from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
 from strategies.self_consistency import SelfConsistency
+from strategies.token_budget_prompt import TokenBudgetPrompt
 
 STRATEGIES: dict[str, type] = {
     "greedy": Greedy,
@@ -28,6 +29,7 @@ STRATEGIES: dict[str, type] = {
     "mcts": MCTS,
     "adaptive_best_of_n": AdaptiveBestOfN,
     "budget_forcing": BudgetForcing,
+    "token_budget_prompt": TokenBudgetPrompt,
 }
 
 
