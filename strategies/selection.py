@@ -16,6 +16,12 @@ def as_candidates(trajectories: Sequence[Trajectory], how: Aggregation | None) -
     )
 
 
+def value(trajectory: Trajectory, how: Aggregation) -> float:
+    """Its aggregate score, to rank by: what has no score (a cap, nothing written) ranks below every score."""
+    score = aggregate(trajectory.step_scores, how)
+    return float("-inf") if score is None else score
+
+
 def best_scored(candidates: Sequence[Candidate]) -> int | None:
     """Index of the highest score, the earlier one in a tie. One with an answer goes before any without."""
 

@@ -10,21 +10,9 @@ from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
-from tests.fakes import ScriptedPolicy, TableVerifier, open_session, problem
+from tests.strategies.searching import belief, run
 
 SAMPLES = {"Q:": ["Answer: 1", "Answer: 2", "Answer: 2", "Answer: 3"]}
-
-
-def belief(table: dict[str, float]):
-    """Scores a text by the table's key that it ends with."""
-    return lambda text: next(value for key, value in table.items() if text.endswith(key))
-
-
-async def run(strategy, script, judge=None, **session_options):
-    policy = ScriptedPolicy(script)
-    async with open_session(policy, TableVerifier(judge) if judge else None, **session_options) as session:
-        result = await strategy.search(problem(), session)
-    return result, policy
 
 
 async def test_greedy_takes_one_completion_at_temperature_zero():
