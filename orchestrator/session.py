@@ -13,7 +13,7 @@ from types import TracebackType
 from orchestrator.core.errors import PromptTooLong, UserError, first_error
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Carry, Problem, Status, Step, Trajectory
-from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sampling, Segment, Verifier
+from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sampling, Segment, Verifier, Workload
 from orchestrator.core.seeds import derive_seed
 
 
@@ -43,6 +43,7 @@ class SearchSession:
         extract_answer: Callable[[str], str | None],
     ) -> None:
         self.sampling = sampling
+        self.workload: Workload | None = None  # set by the runner, where searches share a budget
         self._policy = policy
         self._verifier = verifier
         self._budget = budget

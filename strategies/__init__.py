@@ -12,6 +12,7 @@ from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
+from strategies.workload_budget import WorkloadBudget
 
 STRATEGIES: dict[str, type] = {
     "greedy": Greedy,
@@ -20,6 +21,7 @@ STRATEGIES: dict[str, type] = {
     "beam_search": BeamSearch,
     "adaptive_best_of_n": AdaptiveBestOfN,
     "budget_forcing": BudgetForcing,
+    "workload_budget": WorkloadBudget,
 }
 
 

@@ -10,6 +10,7 @@ from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
+from strategies.workload_budget import WorkloadBudget
 from tests.fakes import ScriptedPolicy, TableVerifier, open_session, problem
 
 SAMPLES = {"Q:": ["Answer: 1", "Answer: 2", "Answer: 2", "Answer: 3"]}
@@ -134,6 +135,18 @@ async def test_adaptive_best_of_n_ends_with_its_token_budget():
     assert len(result.candidates) == 4
 
 
+async def test_workload_budget_alone_spends_its_samples_per_problem():
+    result, _ = await run(WorkloadBudget(n=8, samples_per_problem=5), {"Q:": ["Answer: 1"]}, lambda text: 0.9)
+    assert len(result.candidates) == 5
+    assert result.detail["samples"] == 5
+
+
+async def test_workload_budget_asks_for_nothing_that_is_not_worth_its_price():
+    strategy = WorkloadBudget(n=8, samples_per_problem=8, price=0.01)
+    result, _ = await run(strategy, {"Q:": ["Answer: 1"]}, lambda text: 0.97)
+    assert len(result.candidates) == 2
+
+
 FORCED = {"Q:": ["abcd\n\nAnswer: 1"], "Wait": ["ef\n\nAnswer: 2"], "Answer:": [" 9"]}
 
 
@@ -171,6 +184,9 @@ async def test_budget_forcing_leaves_thinking_of_the_right_length_alone():
         ("adaptive_best_of_n", {"round": 0}, "round must be >= 1, got 0"),
         ("adaptive_best_of_n", {"price": -1.0}, "price must be >= 0, got -1.0"),
         ("adaptive_best_of_n", {"easy": 0.5}, "hopeless <= medium <= easy"),
+        ("workload_budget", {"samples_per_problem": 1.5}, "between probe=2 and n=16, got 1.5"),
+        ("workload_budget", {"n": 2}, "between probe=2 and n=2, got 4"),
+        ("workload_budget", {"probe": 0}, "probe must be >= 1, got 0"),
         ("budget_forcing", {"min_thinking_tokens": 9, "max_thinking_tokens": 3}, "got 9 and 3"),
     ],
 )
