@@ -49,15 +49,7 @@ def run(
         for named in plan.strategies:
             console.print(f"  {strategy_label(named.name, named.strategy)}", highlight=False)
         num_errors = 0
-        with Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[errors]}"),
-            TimeElapsedColumn(),
-            console=console,
-        ) as progress:
+        with _progress() as progress:
             bar = progress.add_task("starting", total=len(jobs), completed=done, errors="")
 
             def on_row(row: ProblemRow) -> None:
@@ -79,6 +71,45 @@ def run(
                     f"to finish: headrace run {config} --resume"
                 )
                 raise typer.Exit(130) from None
+    write_report(plan.folder, console)
+
+
+@app.command()
+def replay(
+    recorded: Annotated[Path, typer.Argument(metavar="RUN", help="A results folder.", show_default=False)],
+    config: ConfigPath,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of this replay.")] = False,
+) -> None:
+    """Run the strategies of a YAML file over the recorded samples of a run, without an engine, and report."""
+    from experiments.replay import plan_replay
+    from experiments.replay import replay as run_replay
+    from experiments.report import report as write_report
+    from experiments.run import versions
+    from orchestrator.results import ProblemRow, ResultsWriter
+
+    plan = plan_replay(recorded, config, overrides or [])
+    writer = ResultsWriter.open(plan.folder, run_yaml=plan.resolved_yaml, versions=versions(), overwrite=overwrite)
+    with writer as results, _progress() as progress:
+        bar = progress.add_task("replaying", total=len(plan.jobs), errors="")
+        num_errors = 0
+
+        def on_row(row: ProblemRow) -> None:
+            nonlocal num_errors
+            num_errors += row.status == "error"
+            progress.update(bar, advance=1, errors=f"[red]{num_errors} errors[/]" if num_errors else "")
+
+        asyncio.run(
+            run_replay(
+                plan.recording,
+                plan.jobs,
+                results=results,
+                run_id=plan.folder.name,
+                in_flight=plan.config.problems_in_flight,
+                timeout_s=plan.config.problem_timeout_s,
+                on_row=on_row,
+            )
+        )
     write_report(plan.folder, console)
 
 
@@ -136,6 +167,18 @@ def doctor() -> None:
     from experiments.doctor import doctor as examine
 
     raise typer.Exit(examine(console))
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[errors]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
 
 
 def main() -> None:

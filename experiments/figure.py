@@ -115,7 +115,7 @@ def _ticks(low: float, high: float, *, binary: bool) -> list[float]:
     """Powers of two, or round decimal steps: as many as fit."""
     if binary:
         steps = [2.0**e for e in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
-        return steps[:: math.ceil(len(steps) / 7)] or [low]
+        return steps[:: math.ceil(len(steps) / 7) or 1] or [low]
     decades = math.log10(high / low)
     digits = (1, 2, 5) if decades < 1.4 else (1, 3) if decades < 2.5 else (1,)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

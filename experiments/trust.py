@@ -1,4 +1,4 @@
-"""The trust gate: does this verifier choose better than chance and than a majority, on problems whose answers are known?
+"""The trust gate: does this verifier choose better than chance and than a majority, where answers are known?
 
 Where it does not, searches of the run fall back to a vote. A score that ranks samples at random costs accuracy and
 compute; a majority costs neither (negative results of this kind are common: see crucible-ttc).

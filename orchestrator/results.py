@@ -229,7 +229,7 @@ class ResultsWriter:
         self._flush_problems = flush_problems
         self._flush_seconds = flush_seconds
         self._buffer = _Buffer(0)
-        self._keys: set[RowKey] = set()
+        self._num_candidates: dict[RowKey, int] = {}
         self._last_flush = time.monotonic()
 
     @classmethod
@@ -274,16 +274,20 @@ class ResultsWriter:
 
     def done_keys(self) -> set[RowKey]:
         """Keys of the rows that need no more work: those found on resume and those added since."""
-        return set(self._keys)
+        return set(self._num_candidates)
+
+    def num_candidates(self, key: RowKey) -> int:
+        """How many candidates a row of `done_keys` cost."""
+        return self._num_candidates[key]
 
     def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow]) -> None:
         """Buffers a finished problem; flushes when enough problems or seconds went by since the last."""
-        if problem.key in self._keys:
+        if problem.key in self._num_candidates:
             raise ValueError(f"results: a row for {problem.key} was already written")
         if strays := [row.key for row in candidates if row.key != problem.key]:
             raise ValueError(f"results: wanted candidates of {problem.key}, got one of {strays[0]}")
         self._buffer.rows.append((_table([problem], PROBLEMS_SCHEMA), _table(candidates, CANDIDATES_SCHEMA)))
-        self._keys.add(problem.key)
+        self._num_candidates[problem.key] = problem.num_candidates
         late = time.monotonic() - self._last_flush >= self._flush_seconds
         if late or len(self._buffer.rows) >= self._flush_problems:
             self.flush()
@@ -361,7 +365,7 @@ class ResultsWriter:
         for name in ("problems", "candidates"):
             (self.folder / name).mkdir(exist_ok=True)
         for path in _shards(self.folder, "problems"):
-            self._keys |= _drop_errors(path)
+            self._num_candidates |= _drop_errors(path)
         committed = [path.name for path in _shards(self.folder, "problems")]
         for path in _shards(self.folder, "candidates"):
             if path.name not in committed:
@@ -499,14 +503,14 @@ def _table(rows: Sequence[ProblemRow] | Sequence[CandidateRow], schema: pa.Schem
     return table
 
 
-def _drop_errors(problems_path: Path) -> set[RowKey]:
-    """Takes the rows with an error out of a shard, candidates first; returns the keys of the others.
+def _drop_errors(problems_path: Path) -> dict[RowKey, int]:
+    """Takes the rows with an error out of a shard, candidates first; returns the others: key -> candidates.
 
     Killed between the two files, it leaves an error row without candidates, which the next resume takes out.
     """
     problems = _read_parquet(problems_path, PROBLEMS_SCHEMA)
     kept = problems.filter(pc.equal(problems["status"], "ok"))
-    keys = set(_keys(kept))
+    keys = dict(zip(_keys(kept), kept["num_candidates"].to_pylist(), strict=True))
     if kept.num_rows == problems.num_rows:
         return keys
     if not keys:

@@ -1,5 +1,8 @@
 """Runs many searches, bounded in flight, and turns each into rows. The one place where a fault becomes a row.
 
+Searches that share a workload are all begun at once, because its budget goes to whoever gains most; the workload then
+bounds what is in flight.
+
 A problem that fails is a row with its error and the run goes on. What concerns every problem (a user's mistake, a
 pool with no replica left, a full disk) ends the run; what was finished by then is saved.
 """
@@ -14,8 +17,8 @@ from typing import Any, Protocol
 from orchestrator.core.errors import ReplicaError, UserError, first_error
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import EndReason, Problem, SearchResult, Step
-from orchestrator.core.protocols import Strategy
-from orchestrator.results import CandidateRow, ProblemRow, ResultsWriter, RowKey, to_json
+from orchestrator.core.protocols import SharesWorkload, Strategy, Workload
+from orchestrator.results import CandidateRow, ProblemRow, RowKey, to_json
 from orchestrator.session import SearchSession
 
 
@@ -23,6 +26,20 @@ class Grader(Protocol):
     """Ground truth. It holds the reference answers, which problems do not."""
 
     async def grade(self, problem: Problem, answers: Sequence[str | None]) -> list[bool]: ...
+
+
+class Results(Protocol):
+    """Where rows go. `orchestrator.results.ResultsWriter` is one."""
+
+    def done_keys(self) -> set[RowKey]:
+        """Keys of the rows that need no more work."""
+        ...
+
+    def num_candidates(self, key: RowKey) -> int:
+        """How many candidates a row of `done_keys` cost."""
+        ...
+
+    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +89,7 @@ async def run_jobs(
     *,
     open_session: Callable[[int], SearchSession],
     grader: Grader,
-    results: ResultsWriter,
+    results: Results,
     info: RunInfo,
     in_flight: int,
     timeout_s: float,
@@ -80,36 +97,91 @@ async def run_jobs(
 ) -> None:
     """Runs the jobs that have no row yet, at most `in_flight` at a time; rows are added as jobs end.
 
+    Jobs that share a workload come last, one (strategy, seed) after the other; there `in_flight` bounds the grants.
     `open_session(seed)` makes the session of one job. Raises UserError and ReplicaError, after the jobs in flight
     were cancelled and released.
     """
     done = results.done_keys()
-    waiting = iter([job for job in jobs if job.key not in done])
+    alone = iter([job for job in jobs if job.key not in done and not isinstance(job.strategy, SharesWorkload)])
+
+    async def solve(job: Job, workload: Workload | None = None) -> None:
+        row, candidates = await _solve(job, open_session, grader, info, timeout_s, workload)
+        results.add(row, candidates)
+        on_row(row)
 
     async def work(queue: Iterator[Job]) -> None:
         for job in queue:
-            row, candidates = await _solve(job, open_session, grader, info, timeout_s)
-            results.add(row, candidates)
-            on_row(row)
+            await solve(job)
 
     try:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(in_flight):
-                tasks.create_task(work(waiting))
+                tasks.create_task(work(alone))
+        for strategy, sharing in _sharing(jobs):
+            spent = [results.num_candidates(job.key) for job in sharing if job.key in done]
+            if len(spent) == len(sharing):
+                continue
+            workload = strategy.open_workload(len(sharing), in_flight, done=len(spent), spent=sum(spent))
+            async with asyncio.TaskGroup() as tasks:
+                for job in sharing:
+                    if job.key not in done:
+                        tasks.create_task(solve(job, workload))
     except ExceptionGroup as group:
         raise first_error(group) from None
 
 
+def _sharing(jobs: Sequence[Job]) -> list[tuple[SharesWorkload, list[Job]]]:
+    """The jobs that share a workload: those of one strategy and seed."""
+    groups: dict[tuple[str, str, int], tuple[SharesWorkload, list[Job]]] = {}
+    for job in jobs:
+        if isinstance(job.strategy, SharesWorkload):
+            key = (job.strategy_name, job.params, job.seed)
+            groups.setdefault(key, (job.strategy, []))[1].append(job)
+    return list(groups.values())
+
+
+class _Turns:
+    """A workload as one job sees it: the job's time stands still while it waits for its turn."""
+
+    def __init__(self, workload: Workload, deadline: asyncio.Timeout) -> None:
+        self._workload = workload
+        self._deadline = deadline
+        self.waited_s = 0.0
+
+    async def grant(self, problem_id: str, *, gain: float, samples: int) -> int:
+        clock = asyncio.get_running_loop().time
+        started, end = clock(), self._deadline.when()
+        assert end is not None, "a job waits for one grant at a time"
+        self._deadline.reschedule(None)
+        try:
+            return await self._workload.grant(problem_id, gain=gain, samples=samples)
+        finally:
+            waited_s = clock() - started
+            self.waited_s += waited_s
+            self._deadline.reschedule(end + waited_s)
+
+    def leave(self, problem_id: str) -> None:
+        self._workload.leave(problem_id)
+
+
 async def _solve(
-    job: Job, open_session: Callable[[int], SearchSession], grader: Grader, info: RunInfo, timeout_s: float
+    job: Job,
+    open_session: Callable[[int], SearchSession],
+    grader: Grader,
+    info: RunInfo,
+    timeout_s: float,
+    workload: Workload | None = None,
 ) -> tuple[ProblemRow, list[CandidateRow]]:
     started = time.monotonic()
+    turns: _Turns | None = None
     result: SearchResult | None = None
     correct: list[bool] = []
     error: str | None = None
     session = open_session(job.seed)
     try:
         async with asyncio.timeout(timeout_s) as deadline, session:
+            if workload is not None:
+                session.workload = turns = _Turns(workload, deadline)
             result = await job.strategy.search(job.problem, session)
         if session.cut_short:
             result = replace(result, end_reason=EndReason.BUDGET)
@@ -121,6 +193,11 @@ async def _solve(
         late = isinstance(problem_error, TimeoutError) and deadline.expired()
         error = f"no answer after {timeout_s:g} s" if late else f"{type(problem_error).__name__}: {problem_error}"
         wall_s, result = time.monotonic() - started, None
+    finally:
+        if workload is not None:
+            workload.leave(job.problem.id)  # the others wait for its bid, also where its search did not begin
+    if turns is not None:
+        wall_s -= turns.waited_s
     row = _problem_row(job, info, result, correct, error, session.ledger, wall_s)
     return row, _candidate_rows(job, info, result, correct) if result is not None else []
 

@@ -14,7 +14,7 @@ from orchestrator.core.account import Account, Amounts, Hold, affordable_tokens,
 from orchestrator.core.errors import PromptTooLong, UserError, first_error
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import Carry, Problem, Status, Step, Trajectory
-from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sampling, Verdict, Verifier
+from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sampling, Verdict, Verifier, Workload
 from orchestrator.core.seeds import derive_seed
 from orchestrator.writing import Scriptorium, Writer
 
@@ -59,6 +59,7 @@ class SearchSession:
         """
         self.sampling = sampling
         self.cut_short = False  # a cap of the budget ended something
+        self.workload: Workload | None = None  # set by the runner, where searches share a budget
         self._policy = policy
         self._verifier = verifier
         self._account = Account(budget, run_account)

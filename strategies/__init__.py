@@ -17,6 +17,7 @@ from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
 from strategies.self_consistency import SelfConsistency
 from strategies.token_budget_prompt import TokenBudgetPrompt
+from strategies.workload_budget import WorkloadBudget
 
 STRATEGIES: dict[str, type] = {
     "greedy": Greedy,
@@ -30,6 +31,7 @@ STRATEGIES: dict[str, type] = {
     "adaptive_best_of_n": AdaptiveBestOfN,
     "budget_forcing": BudgetForcing,
     "token_budget_prompt": TokenBudgetPrompt,
+    "workload_budget": WorkloadBudget,
 }
 
 

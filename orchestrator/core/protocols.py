@@ -7,7 +7,7 @@ Batch is the only shape: a sequence in, the same order out.
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
@@ -146,10 +146,23 @@ class Verifier(Protocol):
         ...
 
 
+class Workload(Protocol):
+    """A budget of samples that the searches of many problems share."""
+
+    async def grant(self, problem_id: str, *, gain: float, samples: int) -> int:
+        """Waits for a turn; how many of the asked samples to draw now, 0 when there will be no more."""
+        ...
+
+    def leave(self, problem_id: str) -> None:
+        """Says that a problem asks for no more, for whatever reason. Leaving twice is allowed."""
+        ...
+
+
 class Session(Protocol):
     """One problem's search: batched verbs over both pools, under a budget, on a ledger."""
 
     sampling: Sampling
+    workload: Workload | None  # None: this search shares no budget with others
 
     @property
     def ledger(self) -> Ledger: ...
@@ -212,3 +225,12 @@ class Strategy(Protocol):
     """A frozen dataclass: its fields are its configuration, `search` is its algorithm."""
 
     async def search(self, problem: Problem, session: Session) -> SearchResult: ...
+
+
+@runtime_checkable
+class SharesWorkload(Protocol):
+    """A strategy whose searches of a run share a budget: all of them are started at once."""
+
+    def open_workload(self, num_problems: int, in_flight: int, *, done: int = 0, spent: int = 0) -> Workload:
+        """The budget of `num_problems`, of which `done` were finished before with `spent` samples."""
+        ...

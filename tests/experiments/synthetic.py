@@ -13,6 +13,8 @@ NUM_PROBLEMS, NUM_SAMPLES = 12, 8
 def write_run(folder: Path, *, judged: bool = True, seeds: tuple[int, ...] = (0,), sampled: bool = True) -> None:
     """Of problem i, min(i, 8) of 8 samples are correct; the verifier, if any, always scores those higher.
 
+    Samples have two steps, of two tokens and of one; samples 0 and 1, 2 and 3, ... of a problem share the first.
+
     `beam_search` solves the problems 3 to 11, `greedy` 6 to 11. Problem "broken" is an error.
     """
     with ResultsWriter.open(folder, run_yaml="seed: 0\n", versions={"headrace": "0"}) as results:
@@ -103,15 +105,15 @@ def _samples(problem_id: str, num_correct: int, seed: int, judged: bool) -> list
             label=row.label,
             seed=seed,
             candidate=index,
-            token_ids=(1, 2, 3),
-            text="Answer",
+            token_ids=(seed, index // 2, index),
+            text=f"so many\n\nAnswer: {7 if correct else 8}",
             answer="7" if correct else "8",
             correct=correct,
             chosen=False,
             status="finished",
-            step_scores=(0.5,) if judged else (None,),
-            step_uncertainties=(0.1,) if judged else (None,),
-            step_token_counts=(3,),
+            step_scores=(0.5, (0.8 if correct else 0.3) + index / 100) if judged else (None, None),
+            step_uncertainties=(0.1, 0.1) if judged else (None, None),
+            step_token_counts=(2, 1),
             aggregate_score=(0.8 if correct else 0.3) + index / 100 if judged else None,
             prompt_tokens=20,
             cached_tokens=0,

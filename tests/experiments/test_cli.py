@@ -9,6 +9,8 @@ import pytest
 from experiments import cli
 from experiments.config import PROJECT_ROOT
 from experiments.doctor import TINY_POLICY, TINY_PRM
+from orchestrator.results import read_results
+from tests.experiments.synthetic import NUM_PROBLEMS, write_run
 
 GOOD = """
 name: {name}
@@ -160,10 +162,23 @@ def test_the_doctor_says_what_is_missing(headrace, monkeypatch, tmp_path):
     assert "missing: tiny PRM" in out
 
 
+def test_a_recorded_run_is_replayed_into_a_folder_of_its_own(headrace, tmp_path):
+    write_run(tmp_path / "recorded")
+    path = tmp_path / "replay.yaml"
+    path.write_text(f"strategies: [{{name: workload_budget, n: 8}}]\nseeds: [0, 1]\nresults_dir: {tmp_path}\n")
+    code, out, message = headrace("replay", tmp_path / "recorded", path)
+    assert code == 0, message
+    assert "report.md" in out
+    problems, _ = read_results(tmp_path / "recorded-replay")
+    assert len(problems) == 2 * NUM_PROBLEMS and problems.num_candidates.sum() == 2 * NUM_PROBLEMS * 4
+    assert refused(headrace("replay", tmp_path / "recorded", path), "already holds results", "--overwrite")
+    assert refused(headrace("replay", tmp_path / "recorded", path, "strategies.0.name=greedy", "--overwrite"), "greedy")
+
+
 def test_help_lists_the_commands(headrace):
     code, out, _ = headrace("--help")
     assert code == 0
-    for command in ("run", "report", "serve", "doctor"):
+    for command in ("run", "replay", "report", "serve", "doctor"):
         assert command in out
 
 

@@ -10,6 +10,8 @@ from orchestrator.runner import Job, RunInfo, run_jobs, strategy_label
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from strategies.greedy import Greedy
+from strategies.workload import Workload
+from strategies.workload_budget import WorkloadBudget
 from tests.fakes import ScriptedPolicy, TableVerifier, open_session
 
 INFO = RunInfo(run_id="r", policy_model="scripted", verifier_model=None, version="0")
@@ -121,6 +123,92 @@ async def test_no_more_than_in_flight_run_at_once(tmp_path):
 
     await run(tmp_path / "r", jobs(Counting(), "counting", ids="abcdefgh"), in_flight=3)
     assert most == 3
+
+
+MIXED = {"easy": 0.97, "hard": 0.1}  # what the verifier says of each problem's samples
+
+
+def mixed_jobs(strategy, ids=("easy1", "easy2", "hard1", "hard2"), name="workload_budget", seed=0):
+    problems = [Problem.from_prompt(id, f"{id[:-1]} Q:") for id in ids]
+    return [Job(problem=problem, strategy_name=name, strategy=strategy, seed=seed) for problem in problems]
+
+
+def mixed_session(seed):
+    return open_session(
+        ScriptedPolicy({"Q:": ["Answer: 1"]}),
+        TableVerifier(lambda text: next(score for kind, score in MIXED.items() if text.startswith(kind))),
+    )
+
+
+async def test_a_workloads_samples_go_where_they_gain_most_and_never_above_its_budget(tmp_path):
+    strategy = WorkloadBudget(n=16, samples_per_problem=6)
+    await run(
+        tmp_path / "r", [*mixed_jobs(strategy), *mixed_jobs(strategy, seed=1)], session=mixed_session, in_flight=1
+    )
+    problems, _ = read_results(tmp_path / "r")
+    for _, rows in problems.groupby("seed"):
+        samples = rows.set_index("problem_id").num_candidates
+        assert samples.sum() == 24
+        assert samples["easy1"] == samples["easy2"] == 2
+        assert abs(samples["hard1"] - samples["hard2"]) <= 2
+
+
+async def test_a_problem_that_fails_leaves_its_share_of_the_workload_to_the_others(tmp_path):
+    @dataclass(frozen=True)
+    class Unlucky(WorkloadBudget):
+        async def search(self, problem, session):
+            if problem.id == "easy1":
+                raise ValueError("bad luck")
+            return await super().search(problem, session)
+
+    strategy = Unlucky(n=16, samples_per_problem=6)
+    await run(tmp_path / "r", mixed_jobs(strategy), session=mixed_session)
+    problems, _ = read_results(tmp_path / "r")
+    assert problems.set_index("problem_id").status.to_dict()["easy1"] == "error"
+    assert problems.num_candidates.sum() == 24
+
+
+async def test_resuming_a_workload_spends_only_what_is_left_of_its_budget(tmp_path):
+    strategy = WorkloadBudget(n=16, samples_per_problem=6)
+    alone = mixed_jobs(strategy, ids=("hard1",))
+    await run(tmp_path / "r", alone, session=mixed_session)  # 6 samples
+    await run(tmp_path / "r", mixed_jobs(strategy), session=mixed_session, resume=True)
+    problems, _ = read_results(tmp_path / "r")
+    assert problems.num_candidates.sum() == 24
+
+
+async def test_a_jobs_time_stands_still_while_it_waits_for_its_turn(tmp_path):
+    @dataclass(frozen=True)
+    class Waiting:
+        """The problem `slow` holds the only grant until its time is over."""
+
+        def open_workload(self, num_problems, in_flight, *, done=0, spent=0):
+            return Workload(num_problems=num_problems, samples=10, in_flight=in_flight)
+
+        async def search(self, problem, session):
+            await session.workload.grant(problem.id, gain=1.0, samples=1)
+            if problem.id == "slow1":
+                await asyncio.Event().wait()
+            return await Greedy().search(problem, session)
+
+    todo = mixed_jobs(Waiting(), ids=("slow1", "easy1"), name="waiting")
+    await run(tmp_path / "r", todo, session=mixed_session, in_flight=1, timeout_s=0.05)
+    rows = read_results(tmp_path / "r")[0].set_index("problem_id")
+    assert rows.error["slow1"] == "no answer after 0.05 s"
+    assert rows.status["easy1"] == "ok" and rows.wall_s["easy1"] < 0.05
+
+
+async def test_what_ends_the_run_ends_every_search_of_a_workload(tmp_path):
+    @dataclass(frozen=True)
+    class Fatal(WorkloadBudget):
+        async def search(self, problem, session):
+            if problem.id == "hard2":
+                raise PoolExhausted("gone")
+            return await super().search(problem, session)
+
+    with pytest.raises(PoolExhausted):
+        await run(tmp_path / "r", mixed_jobs(Fatal(n=16, samples_per_problem=6)), session=mixed_session)
+    assert len(asyncio.all_tasks()) == 1
 
 
 def test_a_label_shows_n_and_what_differs_from_the_defaults():

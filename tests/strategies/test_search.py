@@ -10,6 +10,7 @@ from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
+from strategies.workload_budget import WorkloadBudget
 from tests.strategies.searching import belief, run
 
 SAMPLES = {"Q:": ["Answer: 1", "Answer: 2", "Answer: 2", "Answer: 3"]}
@@ -90,9 +91,48 @@ async def test_beam_search_under_a_spent_budget_returns_what_it_has():
 
 @pytest.mark.parametrize(("score", "samples"), [(0.95, 4), (0.8, 8), (0.5, 32), (0.05, 8)])
 async def test_adaptive_best_of_n_spends_by_the_probe(score, samples):
-    result, _ = await run(AdaptiveBestOfN(n=32), {"Q:": ["Answer: 1"]}, lambda text: score)
+    result, _ = await run(AdaptiveBestOfN(n=32, rule="thresholds"), {"Q:": ["Answer: 1"]}, lambda text: score)
     assert len(result.candidates) == samples
     assert result.detail["samples"] == samples
+
+
+async def test_adaptive_best_of_n_stops_where_another_sample_is_not_worth_its_price():
+    sure, _ = await run(AdaptiveBestOfN(n=64), {"Q:": ["Answer: 1"]}, lambda text: 0.97)
+    torn, _ = await run(AdaptiveBestOfN(n=64), {"Q:": ["Answer: 1", "Answer: 2"]}, lambda text: 0.9)
+    lost, _ = await run(AdaptiveBestOfN(n=64), {"Q:": ["Answer: 1"]}, lambda text: 0.01)
+    assert len(sure.candidates) == 4 < len(torn.candidates) < len(lost.candidates) == 64
+    assert torn.detail["gain"] <= 0.002 and torn.detail["samples"] == len(torn.candidates)
+
+
+async def test_adaptive_best_of_n_goes_on_where_a_round_brought_a_better_answer():
+    samples = {"Q:": ["Answer: 1", "Answer: 1", "Answer: 2", "Answer: 1"]}
+    judge = belief({"1": 0.1, "2": 0.99})
+    result, _ = await run(AdaptiveBestOfN(n=16, probe=2, round=1), samples, judge)
+    assert (result.answer, len(result.candidates)) == ("2", 3)
+
+
+async def test_adaptive_best_of_n_draws_the_samples_that_best_of_n_would():
+    judge = belief({"1": 0.1, "2": 0.2, "3": 0.3})
+    _, adaptive = await run(AdaptiveBestOfN(n=8, price=0), SAMPLES, judge)
+    _, uniform = await run(BestOfN(n=8), SAMPLES, judge)
+    assert [request.seed for request in adaptive.requests] == [request.seed for request in uniform.requests]
+
+
+async def test_adaptive_best_of_n_ends_with_its_token_budget():
+    result, _ = await run(AdaptiveBestOfN(n=64), {"Q:": ["Answer: 1"]}, lambda text: 0.01, budget=30)
+    assert len(result.candidates) == 4
+
+
+async def test_workload_budget_alone_spends_its_samples_per_problem():
+    result, _ = await run(WorkloadBudget(n=8, samples_per_problem=5), {"Q:": ["Answer: 1"]}, lambda text: 0.9)
+    assert len(result.candidates) == 5
+    assert result.detail["samples"] == 5
+
+
+async def test_workload_budget_asks_for_nothing_that_is_not_worth_its_price():
+    strategy = WorkloadBudget(n=8, samples_per_problem=8, price=0.01)
+    result, _ = await run(strategy, {"Q:": ["Answer: 1"]}, lambda text: 0.97)
+    assert len(result.candidates) == 2
 
 
 FORCED = {"Q:": ["abcd\n\nAnswer: 1"], "Wait": ["ef\n\nAnswer: 2"], "Answer:": [" 9"]}
@@ -129,7 +169,12 @@ async def test_budget_forcing_leaves_thinking_of_the_right_length_alone():
         ("beam_search", {"n": 4, "beam_width": 8}, "beam_width must be between 1 and n=4, got 8"),
         ("beam_search", {"n": 6, "beam_width": 4}, "multiple of beam_width=4, got 6"),
         ("adaptive_best_of_n", {"n": 2, "probe": 4}, "probe must be between 1 and n=2, got 4"),
+        ("adaptive_best_of_n", {"round": 0}, "round must be >= 1, got 0"),
+        ("adaptive_best_of_n", {"price": -1.0}, "price must be >= 0, got -1.0"),
         ("adaptive_best_of_n", {"easy": 0.5}, "hopeless <= medium <= easy"),
+        ("workload_budget", {"samples_per_problem": 1.5}, "between probe=2 and n=16, got 1.5"),
+        ("workload_budget", {"n": 2}, "between probe=2 and n=2, got 4"),
+        ("workload_budget", {"probe": 0}, "probe must be >= 1, got 0"),
         ("budget_forcing", {"min_thinking_tokens": 9, "max_thinking_tokens": 3}, "got 9 and 3"),
     ],
 )
