@@ -48,6 +48,9 @@ def run(
         )
         for named in plan.strategies:
             console.print(f"  {strategy_label(named.name, named.strategy)}", highlight=False)
+        for warning in dict.fromkeys(getattr(named.strategy, "warning", "") for named in plan.strategies):
+            if warning:
+                console.print(f"[yellow]warning:[/] {warning}", highlight=False)
         num_errors = 0
         with _progress() as progress:
             bar = progress.add_task("starting", total=len(jobs), completed=done, errors="")
@@ -60,7 +63,11 @@ def run(
             try:
                 asyncio.run(
                     execute(
-                        plan, results, on_stage=lambda stage: progress.update(bar, description=stage), on_row=on_row
+                        plan,
+                        results,
+                        on_stage=lambda stage: progress.update(bar, description=stage),
+                        on_row=on_row,
+                        on_note=lambda note: progress.console.print(note, highlight=False, markup=False),
                     )
                 )
             except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from experiments.datasets import DataConfig
+from experiments.trust import TrustConfig
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
@@ -58,6 +59,7 @@ class RunConfig:
     steps: StepConfig = field(default_factory=StepConfig)
     budget: Budget = field(default_factory=Budget)  # of each search
     run_budget: Budget = field(default_factory=Budget)  # of all searches of one `headrace run` together
+    trust: TrustConfig | None = None  # when set, the verifier is tried first; if it fails, searches choose by a vote
     speculation: int = 0  # steps that a step search writes on while the verifier reads, on spare capacity; 0: none
     ray: RayConfig = field(default_factory=RayConfig)
     seeds: list[int] = field(default_factory=lambda: [0])

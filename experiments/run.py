@@ -2,25 +2,32 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_yaml, make_strategies, resolve_path
-from experiments.datasets import Dataset, load_dataset
+from experiments.datasets import DataConfig, Dataset, load_dataset
 from experiments.graders import ExactGrader, MathGrader, make_grader
+from experiments.trust import Trust, judge, pools_of
 from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.account import Account
 from orchestrator.core.errors import UserError
+from orchestrator.core.nouns import Selection
 from orchestrator.pools import open_pools
-from orchestrator.results import ProblemRow, ResultsWriter
+from orchestrator.results import ProblemRow, ResultsWriter, read_results
 from orchestrator.runner import Job, RunInfo, run_jobs
 from orchestrator.session import SearchSession
-from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.check import check_verifier, verifier_entry
+from strategies.best_of_n import BestOfN
+
+ENGINE_COUNTERS = ("generated_tokens", "preemptions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,7 @@ class Plan:
     dataset: Dataset
     strategies: tuple[NamedStrategy, ...]
     grader: ExactGrader | MathGrader
+    calibration: Dataset | None  # labelled problems on which the verifier is tried first
 
     @property
     def folder(self) -> Path:
@@ -62,11 +70,13 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     if needy and config.verifier is not None:
         verifier = replace(config.verifier, model=resolve_path(config.verifier.model))
         check_verifier(verifier)
-    data = config.data
-    if data.path is not None:
-        data = replace(data, path=resolve_path(data.path))
-    dataset = load_dataset(data)
-    references = {example.problem.id: example.reference for example in dataset.examples}
+        by_steps = [n.name for n in strategies if getattr(n.strategy, "needs_step_scores", False)]
+        if by_steps and not verifier_entry(verifier).scores_steps:
+            raise UserError(
+                f"verifier: {', '.join(dict.fromkeys(by_steps))} wants a value for each step, "
+                f"got {verifier.name}, which judges whole solutions only"
+            )
+    dataset = _load(config.data)
     plan = Plan(
         config=config,
         policy=policy,
@@ -74,12 +84,21 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
         resolved_yaml=resolved_yaml,
         dataset=dataset,
         strategies=tuple(strategies),
-        grader=make_grader(dataset.grader, references),
+        grader=_grader_of(dataset),
+        calibration=_load(config.trust.data) if verifier is not None and config.trust is not None else None,
     )
     keys = [job.key for job in plan.jobs]
     if len(set(keys)) < len(keys):
         raise UserError("strategies: two entries (or two seeds) are the same, so their rows could not be told apart")
     return plan
+
+
+def _load(data: DataConfig) -> Dataset:
+    return load_dataset(data if data.path is None else replace(data, path=resolve_path(data.path)))
+
+
+def _grader_of(dataset: Dataset) -> ExactGrader | MathGrader:
+    return make_grader(dataset.grader, {example.problem.id: example.reference for example in dataset.examples})
 
 
 def open_results(plan: Plan, *, resume: bool, overwrite: bool) -> ResultsWriter:
@@ -95,7 +114,12 @@ def open_results(plan: Plan, *, resume: bool, overwrite: bool) -> ResultsWriter:
 
 
 async def execute(
-    plan: Plan, results: ResultsWriter, *, on_stage: Callable[[str], None], on_row: Callable[[ProblemRow], None]
+    plan: Plan,
+    results: ResultsWriter,
+    *,
+    on_stage: Callable[[str], None],
+    on_row: Callable[[ProblemRow], None],
+    on_note: Callable[[str], None],
 ) -> None:
     """Runs what has no row yet. Leaves nothing running, also when cancelled."""
     config = plan.config
@@ -105,10 +129,9 @@ async def execute(
             on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
             policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
             await stack.enter_async_context(plan.grader)
-
             run_account = Account(config.run_budget)
 
-            def open_session(seed: int) -> SearchSession:
+            def open_session(seed: int, selection: Selection = Selection.SCORE) -> SearchSession:
                 return SearchSession(
                     policy=policy,
                     verifier=verifier,
@@ -118,24 +141,79 @@ async def execute(
                     extract_answer=extract_answer,
                     speculation=config.speculation,
                     run_account=run_account,
+                    selection=selection,
                 )
 
+            selection = Selection.SCORE
+            if plan.calibration is not None:
+                on_stage("trying the verifier")
+                trust = await _calibrate(plan, plan.calibration, open_session, resume=bool(results.done_keys()))
+                (plan.folder / "trust.json").write_text(trust.to_json(), encoding="utf-8")
+                on_note(str(trust))
+                selection = trust.selection
             on_stage("running")
-            await run_jobs(
-                plan.jobs,
-                open_session=open_session,
-                grader=plan.grader,
-                results=results,
-                info=RunInfo(
-                    run_id=config.name,
-                    policy_model=config.policy.model,
-                    verifier_model=config.verifier.model if config.verifier and plan.verifier else None,
-                    version=importlib.metadata.version("headrace"),
-                ),
-                in_flight=config.problems_in_flight,
-                timeout_s=config.problem_timeout_s,
-                on_row=on_row,
-            )
+            began, before = time.monotonic(), await policy.stats()
+            await _run(plan, plan.jobs, partial(open_session, selection=selection), plan.grader, results, on_row)
+            on_note(_engine_note(before, await policy.stats(), time.monotonic() - began))
+
+
+async def _run(
+    plan: Plan,
+    jobs: Sequence[Job],
+    open_session: Callable[[int], SearchSession],
+    grader: ExactGrader | MathGrader,
+    results: ResultsWriter,
+    on_row: Callable[[ProblemRow], None],
+) -> None:
+    config = plan.config
+    await run_jobs(
+        jobs,
+        open_session=open_session,
+        grader=grader,
+        results=results,
+        info=RunInfo(
+            run_id=config.name,
+            policy_model=config.policy.model,
+            verifier_model=config.verifier.model if config.verifier and plan.verifier else None,
+            version=importlib.metadata.version("headrace"),
+        ),
+        in_flight=config.problems_in_flight,
+        timeout_s=config.problem_timeout_s,
+        on_row=on_row,
+    )
+
+
+async def _calibrate(
+    plan: Plan, calibration: Dataset, open_session: Callable[[int], SearchSession], *, resume: bool
+) -> Trust:
+    """Samples the labelled problems, into a results folder of their own, and judges the verifier by them."""
+    assert plan.config.trust is not None
+    strategy = BestOfN(n=plan.config.trust.n)
+    jobs = [
+        Job(problem=example.problem, strategy_name="best_of_n", strategy=strategy, seed=plan.config.seeds[0])
+        for example in calibration.examples
+    ]
+    folder = plan.folder / "calibration"
+    with ResultsWriter.open(
+        folder,
+        run_yaml=plan.resolved_yaml,
+        versions=versions(),
+        resume=resume,
+        overwrite=not resume,
+        free_keys=FREE_KEYS,
+    ) as results:
+        async with _grader_of(calibration) as grader:
+            await _run(plan, jobs, open_session, grader, results, lambda row: None)
+    return judge(pools_of(read_results(folder)[1]))
+
+
+def _engine_note(before: Sequence[Mapping[str, int]], after: Sequence[Mapping[str, int]], seconds: float) -> str:
+    """What the engines counted during a run; a replica that was restarted counts from its restart."""
+    sums = {name: sum(s[name] for s in after) - sum(s[name] for s in before) for name in ENGINE_COUNTERS}
+    sampled = max(0, sums["generated_tokens"])
+    return (
+        f"engines: {sampled:,} tokens sampled, {sampled / seconds:,.0f} per second, {sums['preemptions']} preemptions"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
+from omegaconf import MISSING
 
 from experiments.datasets import DataConfig
 from experiments.metrics import Interval, Pool, bootstrap_mean, paired_difference, prm_at_k, vote_at_k
@@ -20,7 +21,7 @@ from orchestrator.core.nouns import Selection
 class TrustConfig:
     """Labelled problems, apart from those of the run, with n samples each."""
 
-    data: DataConfig
+    data: DataConfig = MISSING
     n: int = 8
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from orchestrator.core.account import Account, Amounts, Hold, affordable_tokens, share
 from orchestrator.core.errors import PromptTooLong, UserError, first_error
 from orchestrator.core.ledger import Budget, Ledger, Remaining
-from orchestrator.core.nouns import Carry, Problem, Status, Step, Trajectory
+from orchestrator.core.nouns import Carry, Problem, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sampling, Verdict, Verifier, Workload
 from orchestrator.core.seeds import derive_seed
 from orchestrator.writing import Scriptorium, Writer
@@ -52,12 +52,14 @@ class SearchSession:
         extract_answer: Callable[[str], str | None],
         speculation: int = 0,
         run_account: Account | None = None,
+        selection: Selection = Selection.SCORE,
     ) -> None:
         """`speculation`: steps that a child of `expand` may be written on while it is scored, on spare capacity.
 
         Under a cap on tokens, FLOPs or candidates nothing is spent on speculation.
         """
         self.sampling = sampling
+        self.selection = selection
         self.cut_short = False  # a cap of the budget ended something
         self.workload: Workload | None = None  # set by the runner, where searches share a budget
         self._policy = policy

@@ -8,6 +8,7 @@ import difflib
 
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
 from strategies.beam_search import BeamSearch
+from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.dvts import DVTS
@@ -22,6 +23,7 @@ from strategies.workload_budget import WorkloadBudget
 STRATEGIES: dict[str, type] = {
     "greedy": Greedy,
     "best_of_n": BestOfN,
+    "best_logprob": BestLogprob,
     "self_consistency": SelfConsistency,
     "early_stop": EarlyStop,
     "beam_search": BeamSearch,

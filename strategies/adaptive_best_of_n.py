@@ -16,7 +16,7 @@ from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation
 from strategies.allocation import marginal_gain
 from strategies.checks import require
-from strategies.selection import as_candidates, best_scored
+from strategies.selection import as_candidates, concluded
 
 
 class Rule(StrEnum):
@@ -69,11 +69,7 @@ class AdaptiveBestOfN:
                 completions += await session.rollout([root], min(self.round, room))
             detail = {"gain": gain}
         candidates = as_candidates(completions, self.aggregation)
-        return SearchResult(
-            candidates=candidates,
-            chosen=best_scored(candidates),
-            detail={**detail, "samples": len(candidates)},
-        )
+        return concluded(candidates, session.selection, detail={**detail, "samples": len(candidates)})
 
     def samples_for(self, confidence: float) -> int:
         """thresholds: samples in all, the probe included, from the mean score of the probe."""
@@ -85,7 +81,7 @@ class AdaptiveBestOfN:
 
     def _confidence(self, completions: list[Trajectory]) -> float:
         scores = [c.aggregate_score or 0.0 for c in as_candidates(completions, self.aggregation)]
-        return sum(scores) / len(scores)
+        return sum(scores) / max(1, len(scores))
 
     def _gain(self, completions: list[Trajectory]) -> float:
         return marginal_gain(as_candidates(completions, self.aggregation))

@@ -13,7 +13,7 @@ from orchestrator.core.nouns import Problem, SearchResult, Trajectory
 from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, best_scored, value
+from strategies.selection import as_candidates, concluded, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class BeamSearch:
             finished += await session.rollout(frontier, expansion)
             session.release(frontier)
         candidates = as_candidates(finished, self.aggregation)
-        return SearchResult(candidates=candidates, chosen=best_scored(candidates))
+        return concluded(candidates, session.selection)
 
     async def _values(self, children: Sequence[Trajectory], session: Session) -> list[float]:
         """What each child is worth: its own scores or, with lookahead, those of its simulation."""

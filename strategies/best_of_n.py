@@ -11,7 +11,7 @@ from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, best_scored
+from strategies.selection import as_candidates, concluded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +30,4 @@ class BestOfN:
         root = await session.start(problem)
         completions = await session.rollout([root], self.n)
         candidates = as_candidates(completions, self.aggregation)
-        return SearchResult(candidates=candidates, chosen=best_scored(candidates))
+        return concluded(candidates, session.selection)

@@ -13,7 +13,7 @@ from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.concurrency import together
-from strategies.selection import as_candidates, best_scored, value
+from strategies.selection import as_candidates, concluded, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class DVTS:
         subtrees = await together(self._descend(root, session) for _ in range(self.n // self.beam_width))
         session.release([root])
         candidates = as_candidates([ended for subtree in subtrees for ended in subtree], self.aggregation)
-        return SearchResult(candidates=candidates, chosen=best_scored(candidates))
+        return concluded(candidates, session.selection)
 
     async def _descend(self, root: Trajectory, session: Session) -> list[Trajectory]:
         """One subtree, to the end of its kept child. All children that ended on the way are candidates."""

@@ -14,7 +14,7 @@ from orchestrator.core.nouns import Problem, SearchResult, Status, Trajectory
 from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, best_scored, value
+from strategies.selection import as_candidates, concluded, value
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +73,7 @@ class MCTS:
             ended += await session.rollout([best.trajectory])
         session.release([leaf.trajectory for leaf in leaves])
         candidates = as_candidates(ended, self.aggregation)
-        return SearchResult(candidates=candidates, chosen=best_scored(candidates), detail={"simulations": simulations})
+        return concluded(candidates, session.selection, detail={"simulations": simulations})
 
     def _select(self, root: _Node) -> list[_Node]:
         """The path from the root to a leaf along the highest PUCT; the first child wins a tie."""

@@ -17,7 +17,7 @@ from orchestrator.core.protocols import Session
 from orchestrator.core.seeds import derive_seed
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, best_scored, value
+from strategies.selection import as_candidates, concluded, value
 
 MARGIN = 1e-6  # scores are clipped this far from 0 and 1, where the logit is infinite
 
@@ -69,9 +69,7 @@ class ParticleFilter:
                 particles = [particle if particle.status.done else next(children) for particle in particles]
                 steps += 1
         candidates = as_candidates(list({p.path: p for p in particles}.values()), self.aggregation)
-        return SearchResult(
-            candidates=candidates, chosen=best_scored(candidates), detail={"steps": steps, "resamplings": resamplings}
-        )
+        return concluded(candidates, session.selection, detail={"steps": steps, "resamplings": resamplings})
 
 
 def softmax_of_logits(scores: Sequence[float], temperature: float) -> list[float]:

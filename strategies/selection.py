@@ -1,8 +1,9 @@
 """From trajectories to candidates, and from candidates to the chosen one. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from orchestrator.core.nouns import Candidate, Status, Trajectory
+from orchestrator.core.nouns import Candidate, SearchResult, Selection, Status, Trajectory
 from strategies.aggregation import Aggregation, aggregate
 from strategies.voting import majority_vote
 
@@ -42,3 +43,17 @@ def most_voted(candidates: Sequence[Candidate], *, weighted: bool) -> int | None
         return voters[0] if voters else None
     best = best_scored([candidates[index] for index in voters])
     return None if best is None else voters[best]
+
+
+def concluded(
+    candidates: tuple[Candidate, ...], selection: Selection, *, detail: Mapping[str, Any] | None = None
+) -> SearchResult:
+    """The end of a search: its candidates, and the one chosen by the selection."""
+    match selection:
+        case Selection.SCORE:
+            chosen = best_scored(candidates)
+        case Selection.WEIGHTED:
+            chosen = most_voted(candidates, weighted=True)
+        case Selection.MAJORITY:
+            chosen = most_voted(candidates, weighted=False)
+    return SearchResult(candidates=candidates, chosen=chosen, selection=selection, detail=detail or {})

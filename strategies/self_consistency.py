@@ -6,11 +6,11 @@ Verifier", arXiv 2206.02336.
 
 from dataclasses import dataclass
 
-from orchestrator.core.nouns import Problem, SearchResult
+from orchestrator.core.nouns import Problem, SearchResult, Selection
 from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, most_voted
+from strategies.selection import as_candidates, concluded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,4 +32,5 @@ class SelfConsistency:
         root = await session.start(problem)
         completions = await session.rollout([root], self.n, scored=self.weighted)
         candidates = as_candidates(completions, self.aggregation if self.weighted else None)
-        return SearchResult(candidates=candidates, chosen=most_voted(candidates, weighted=self.weighted))
+        weighted = self.weighted and session.selection is not Selection.MAJORITY
+        return concluded(candidates, Selection.WEIGHTED if weighted else Selection.MAJORITY)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from orchestrator.core.errors import ProblemError
-from orchestrator.core.nouns import Problem, SearchResult, Trajectory
+from orchestrator.core.nouns import Problem, SearchResult, Selection, Trajectory
 from orchestrator.core.protocols import Session
 from strategies.checks import require
-from strategies.selection import as_candidates, most_voted
+from strategies.selection import as_candidates, concluded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,7 @@ class TokenBudgetPrompt:
             whole = [sample for sample in samples if sample.status.done] + await self._answered(cut, session)
             samples = sorted(whole, key=lambda sample: sample.path)
         candidates = as_candidates(samples, None)
-        return SearchResult(
-            candidates=candidates, chosen=most_voted(candidates, weighted=False), detail={"cut": len(cut)}
-        )
+        return concluded(candidates, Selection.MAJORITY, detail={"cut": len(cut)})
 
     def _stated(self, problem: Problem) -> Problem:
         """The problem with the budget in its last user message."""

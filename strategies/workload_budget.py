@@ -13,7 +13,7 @@ from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation
 from strategies.allocation import marginal_gain
 from strategies.checks import require
-from strategies.selection import as_candidates, best_scored
+from strategies.selection import as_candidates, concluded
 from strategies.workload import Workload
 
 
@@ -71,11 +71,7 @@ class WorkloadBudget:
         finally:
             workload.leave(problem.id)
         candidates = as_candidates(completions, self.aggregation)
-        return SearchResult(
-            candidates=candidates,
-            chosen=best_scored(candidates),
-            detail={"gain": gain, "samples": len(candidates)},
-        )
+        return concluded(candidates, session.selection, detail={"gain": gain, "samples": len(candidates)})
 
     def _gain(self, completions: list[Trajectory]) -> float:
         return marginal_gain(as_candidates(completions, self.aggregation))

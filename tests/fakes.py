@@ -4,11 +4,12 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.core.account import Account
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget
-from orchestrator.core.nouns import Carry, Problem, Score
+from orchestrator.core.nouns import Carry, Problem, Score, Selection
 from orchestrator.core.protocols import Finish, Generation, Reading, Sampling, Segment, Verdict
 from orchestrator.session import SearchSession
 
@@ -73,8 +74,11 @@ class ScriptedPolicy:
             pieces.append(ids(marker))
         if request.until_step and len(pieces) > 1 + request.speculate:
             pieces, finish = pieces[: 1 + request.speculate], Finish.BOUNDARY
-        segments = [Segment(token_ids=piece, text=text_of(piece)) for piece in pieces[:-1]]
-        return [*segments, Segment(token_ids=pieces[-1], text=text_of(pieces[-1]), finish=finish)]
+        segments = [
+            Segment(token_ids=piece, text=text_of(piece), logprob=-float(sum(piece)) if request.logprobs else None)
+            for piece in pieces
+        ]
+        return [*segments[:-1], replace(segments[-1], finish=finish)]
 
 
 class CoinPolicy(ScriptedPolicy):
@@ -205,6 +209,7 @@ def open_session(
     budget: Budget | int | None = None,
     speculation: int = 0,
     run_account: Account | None = None,
+    selection: Selection = Selection.SCORE,
 ) -> SearchSession:
     return SearchSession(
         policy=policy,
@@ -215,6 +220,7 @@ def open_session(
         extract_answer=answer_after_colon,
         speculation=speculation,
         run_account=run_account,
+        selection=selection,
     )
 
 

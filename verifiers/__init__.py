@@ -12,9 +12,12 @@ class VerifierEntry:
     """Where a verifier's code is and which checkpoints it loads."""
 
     host: str  # "module:class" with the methods of VerifierHost
+    scores_steps: bool  # False: it only judges whole solutions
     architecture: str | None  # what `architectures` in the checkpoint's config.json must name; None: no checkpoint
 
 
 VERIFIERS: dict[str, VerifierEntry] = {
-    "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architecture="HeadraceStreamingPRM"),
+    "streaming_prm": VerifierEntry(
+        host="verifiers.streaming:StreamingHost", scores_steps=True, architecture="HeadraceStreamingPRM"
+    ),
 }

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
-from orchestrator.core.nouns import Carry, Problem, Score, SearchResult, Trajectory
+from orchestrator.core.nouns import Carry, Problem, Score, SearchResult, Selection, Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +162,7 @@ class Session(Protocol):
     """One problem's search: batched verbs over both pools, under a budget, on a ledger."""
 
     sampling: Sampling
+    selection: Selection  # by what a search that scores its candidates may choose among them
     workload: Workload | None  # None: this search shares no budget with others
 
     @property

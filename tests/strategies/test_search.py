@@ -2,12 +2,15 @@
 
 import pytest
 
-from orchestrator.core.nouns import Status
+from orchestrator.core.nouns import Selection, Status
 from strategies import STRATEGIES, strategy_class
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
 from strategies.beam_search import BeamSearch
+from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
+from strategies.dvts import DVTS
+from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
 from strategies.workload_budget import WorkloadBudget
@@ -186,3 +189,31 @@ def test_bad_fields_are_errors_that_name_the_field_and_the_value(name, fields, m
 def test_an_unknown_strategy_lists_the_valid_names_and_the_nearest():
     with pytest.raises(ValueError, match=r"got 'best_of_m'.*greedy.*beam_search.*did you mean best_of_n"):
         strategy_class("best_of_m")
+
+
+async def test_best_logprob_takes_the_largest_mean_per_token_and_warns():
+    result, policy = await run(BestLogprob(n=3), {"Q:": ["Answer: 9 9 9 9", "Answer: 7", "Answer: zzzz"]})
+    assert result.answer == "9 9 9 9"  # a token's log-probability here is minus its code point
+    assert all(request.logprobs for request in policy.requests)
+    assert "baseline only" in BestLogprob.warning
+
+
+VOTES = {"Q:": ["Answer: 1", "Answer: 2", "Answer: 2", "Answer: 3"]}
+SCORES = belief({"1": 0.6, "2": 0.4, "3": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("selection", "answer"), [(Selection.SCORE, "3"), (Selection.WEIGHTED, "2"), (Selection.MAJORITY, "2")]
+)
+@pytest.mark.parametrize("strategy", [BestOfN(n=4), BeamSearch(n=4, beam_width=4), EarlyStop(n=4, z=10.0), DVTS(n=4)])
+async def test_where_the_verifier_is_not_trusted_a_vote_chooses(strategy, selection, answer):
+    result, _ = await run(strategy, VOTES, SCORES, selection=selection)
+    assert (result.answer, result.selection) == (answer, selection)
+
+
+async def test_a_vote_weighted_by_a_verifier_that_guesses_is_a_plain_one():
+    judge = belief({"1": 0.9, "2": 0.1, "3": 0.2})
+    trusted, _ = await run(SelfConsistency(n=4, weighted=True), VOTES, judge)
+    overruled, _ = await run(SelfConsistency(n=4, weighted=True), VOTES, judge, selection=Selection.MAJORITY)
+    assert (trusted.answer, overruled.answer) == ("1", "2")
+    assert (trusted.selection, overruled.selection) == (Selection.WEIGHTED, Selection.MAJORITY)

@@ -1,0 +1,41 @@
+"""A named baseline: choose the sample that the policy itself finds likeliest.
+
+It misleads: a policy is most confident of what it writes most often, right or wrong, so this favours short, typical
+solutions and mostly repeats what greedy decoding would say ("sample and rank" in Wang et al., arXiv 2203.11171, where a
+vote beats it). Report it beside a verifier, not as one.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from orchestrator.core.nouns import Candidate, Problem, SearchResult, Selection, Trajectory
+from orchestrator.core.protocols import Session
+from strategies.checks import require
+from strategies.selection import concluded
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestLogprob:
+    """n independent samples; the largest mean log-probability per token wins."""
+
+    n: int = 16
+
+    needs_verifier: ClassVar[bool] = False
+    warning: ClassVar[str] = (
+        "best_logprob ranks samples by the policy's own log-probability: it prefers what the policy writes most often, "
+        "right or wrong; use it as a baseline only"
+    )
+
+    def __post_init__(self) -> None:
+        require(self.n >= 1, f"best_logprob: n must be >= 1, got {self.n}")
+
+    async def search(self, problem: Problem, session: Session) -> SearchResult:
+        root = await session.start(problem)
+        completions = await session.rollout([root], self.n, scored=False, logprobs=True)
+        candidates = [Candidate(trajectory=c, aggregate_score=_mean_logprob(c)) for c in completions if c.steps]
+        return concluded(tuple(candidates), Selection.SCORE)
+
+
+def _mean_logprob(completion: Trajectory) -> float | None:
+    logprobs = [step.logprob for step in completion.steps if step.logprob is not None]
+    return sum(logprobs) / completion.num_tokens if logprobs else None
