@@ -257,10 +257,11 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
                 *(_count(finished[name]) for name in ("generated_tokens", "discarded_tokens", "verifier_tokens")),
                 si(flops.mean()) if len(flops) else "-",
                 f"{finished['wall_s'].mean():.2f}" if len(finished) else "-",
+                *_speeds(finished),
                 *([f"{len(group) - len(finished)}"] if some_failed else []),
             ]
         )
-    costs = ("tokens", "discarded", "verifier tokens", "FLOPs", "s")
+    costs = ("tokens", "discarded", "verifier tokens", "FLOPs", "s", "tokens/s", "goodput")
     seeds = ("seeds",) if several_seeds else ()
     errors = ("errors",) if some_failed else ()
     problem_counts = ("problems",) if len(counts) > 1 else ()
@@ -270,6 +271,15 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
         headers=("strategy", *problem_counts, *seeds, "accuracy %", *costs, *errors),
         rows=rows,
     )
+
+
+def _speeds(rows: pd.DataFrame) -> tuple[str, str]:
+    """Tokens per second of all searches of a strategy together, and of them those that were not thrown away."""
+    if rows.empty:
+        return "-", "-"
+    seconds = (rows["finished_at"].max() - rows["started_at"].min()).total_seconds()
+    sampled, lost = rows["generated_tokens"].sum(), rows["discarded_tokens"].sum()
+    return (f"{sampled / seconds:,.0f}", f"{(sampled - lost) / seconds:,.0f}") if seconds > 0 else ("-", "-")
 
 
 def _pool_table(pool: SampledPool, tidy: pd.DataFrame) -> _Cells:

@@ -72,6 +72,7 @@ PROBLEMS_SCHEMA = pa.schema(
         pa.field("verifier_model", pa.string()),
         _required("version", pa.string()),
         _required("detail", pa.string()),
+        _required("started_at", pa.timestamp("us", tz="UTC")),
         _required("finished_at", pa.timestamp("us", tz="UTC")),
     ]
 )
@@ -148,6 +149,7 @@ class ProblemRow:
     verifier_model: str | None
     version: str
     detail: str  # what the strategy decided, as `to_json` writes it
+    started_at: datetime  # with its time zone
     finished_at: datetime  # with its time zone
 
     @property

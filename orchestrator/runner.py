@@ -172,7 +172,7 @@ async def _solve(
     timeout_s: float,
     workload: Workload | None = None,
 ) -> tuple[ProblemRow, list[CandidateRow]]:
-    started = time.monotonic()
+    started, started_at = time.monotonic(), datetime.now(UTC)
     turns: _Turns | None = None
     result: SearchResult | None = None
     correct: list[bool] = []
@@ -198,7 +198,7 @@ async def _solve(
             workload.leave(job.problem.id)  # the others wait for its bid, also where its search did not begin
     if turns is not None:
         wall_s -= turns.waited_s
-    row = _problem_row(job, info, result, correct, error, session.ledger, wall_s)
+    row = _problem_row(job, info, result, correct, error, session.ledger, started_at, wall_s)
     return row, _candidate_rows(job, info, result, correct) if result is not None else []
 
 
@@ -209,6 +209,7 @@ def _problem_row(
     correct: list[bool],
     error: str | None,
     ledger: Ledger,
+    started_at: datetime,
     wall_s: float,
 ) -> ProblemRow:
     chosen = None if result is None else result.chosen
@@ -237,6 +238,7 @@ def _problem_row(
         verifier_model=info.verifier_model,
         version=info.version,
         detail=to_json({} if result is None else result.detail),
+        started_at=started_at,
         finished_at=datetime.now(UTC),
     )
 

@@ -80,7 +80,8 @@ def _row(
         "verifier_model": "models/tiny-prm",
         "version": "0",
         "detail": "{}",
-        "finished_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "started_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "finished_at": datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC),
     }
     return ProblemRow(**(fields | changes))
 

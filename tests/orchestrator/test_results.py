@@ -65,6 +65,7 @@ def problem_row(name: str, **changes: Any) -> ProblemRow:
         verifier_model=None,
         version="0",
         detail="{}",
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
         finished_at=datetime(2026, 1, 2, tzinfo=UTC),
     )
     return replace(row, **changes)
