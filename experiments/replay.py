@@ -10,8 +10,8 @@ import asyncio
 import importlib.metadata
 import json
 import random
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -127,12 +127,9 @@ class RecordedPolicy:
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         raise UserError(f"replay: only samples from the prompt were recorded, got text to inject: {texts[0]!r}")
 
-    async def generate(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Segment], None]:
+    def generate(self, requests: Sequence[Generation]) -> "RecordedWriting":
         """A sample's text comes with its last segment: the texts of single steps were not recorded."""
-        await asyncio.sleep(0)  # other searches go on meanwhile, as with an engine
-        for index, request in enumerate(requests):
-            for segment in self._segments(request):
-                yield index, segment
+        return RecordedWriting([self._segments(request) for request in requests])
 
     def _segments(self, request: Generation) -> list[Segment]:
         recorded = self._recording[request.prefix_ids]
@@ -188,10 +185,53 @@ class RecordedPolicy:
         return begun[turn]
 
 
+class RecordedWriting:
+    """Implements `Writing`. A turn of the event loop stands for one token of each sequence, as in an engine's batch:
+    what is written at the same time ends in the order of its length."""
+
+    def __init__(self, plans: Sequence[Sequence[Segment]]) -> None:
+        self._due = deque(_in_time(plans))
+        self._now = 0
+
+    def __aiter__(self) -> "RecordedWriting":
+        return self
+
+    async def __anext__(self) -> tuple[int, Segment]:
+        while self._due and self._now < self._due[0][0]:
+            self._now += 1
+            await asyncio.sleep(0)
+        if not self._due:
+            raise StopAsyncIteration
+        _, index, segment = self._due.popleft()
+        return index, segment
+
+    def abort(self, indices: Sequence[int]) -> None:
+        aborted = {index for _, index, _ in self._due if index in indices}
+        ends = [(self._now, index, Segment(token_ids=(), text="", finish=Finish.ABORTED)) for index in sorted(aborted)]
+        self._due = deque([*ends, *(due for due in self._due if due[1] not in aborted)])
+
+    async def aclose(self) -> None:
+        self._due.clear()
+
+
+def _in_time(plans: Sequence[Sequence[Segment]]) -> list[tuple[int, int, Segment]]:
+    """(when, index of the request, segment) in order; equal times in the order of the requests."""
+
+    def timed() -> Iterator[tuple[int, int, Segment]]:
+        for index, segments in enumerate(plans):
+            ends = accumulate(len(segment.token_ids) for segment in segments)
+            yield from ((end, index, segment) for end, segment in zip(ends, segments, strict=True))
+
+    return sorted(timed(), key=lambda due: due[:2])
+
+
 class RecordedVerifier:
     """Implements `Verifier`. Its states are empty: a carry only says how many tokens need not be read again."""
 
+    state_bytes = 0
+
     def __init__(self, recording: Recording) -> None:
+        self.flops_per_token = recording.verifier_flops
         self._recording = recording
 
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]:

@@ -30,6 +30,7 @@ class PolicyConfig:
     dtype: str = "auto"  # auto: bfloat16 where the device computes it natively, else float32
     max_model_len: int | None = None  # None: the model's own
     max_num_seqs: int = 256  # sequences that one engine decodes together
+    spare_seqs: int = 16  # an engine that runs fewer sequences than this has room for speculation
     kv_cache_gib: float = 1.0  # CPU builds: size of the KV cache
     gpu_memory_utilization: float = 0.9  # CUDA builds
     tensor_parallel_size: int = 1
@@ -41,7 +42,8 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         for name in ("replicas", "max_num_seqs", "tensor_parallel_size", "max_model_len"):
             _at_least("policy", name, getattr(self, name), 1)
-        _at_least("policy", "max_restarts", self.max_restarts, 0)
+        for name in ("max_restarts", "spare_seqs"):
+            _at_least("policy", name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,27 @@ from strategies.adaptive_best_of_n import AdaptiveBestOfN
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
+from strategies.dvts import DVTS
+from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
+from strategies.mcts import MCTS
+from strategies.particle_filter import ParticleFilter
 from strategies.self_consistency import SelfConsistency
+from strategies.token_budget_prompt import TokenBudgetPrompt
 from strategies.workload_budget import WorkloadBudget
 
 STRATEGIES: dict[str, type] = {
     "greedy": Greedy,
     "best_of_n": BestOfN,
     "self_consistency": SelfConsistency,
+    "early_stop": EarlyStop,
     "beam_search": BeamSearch,
+    "dvts": DVTS,
+    "particle_filter": ParticleFilter,
+    "mcts": MCTS,
     "adaptive_best_of_n": AdaptiveBestOfN,
     "budget_forcing": BudgetForcing,
+    "token_budget_prompt": TokenBudgetPrompt,
     "workload_budget": WorkloadBudget,
 }
 

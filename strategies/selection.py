@@ -2,17 +2,24 @@
 
 from collections.abc import Sequence
 
-from orchestrator.core.nouns import Candidate, Trajectory
+from orchestrator.core.nouns import Candidate, Status, Trajectory
 from strategies.aggregation import Aggregation, aggregate
 from strategies.voting import majority_vote
 
 
 def as_candidates(trajectories: Sequence[Trajectory], how: Aggregation | None) -> tuple[Candidate, ...]:
-    """Candidates in the same order; with an aggregation, each with its score."""
+    """Candidates in the same order, pruned ones left out; with an aggregation, each with its score."""
     return tuple(
         Candidate(trajectory=t, aggregate_score=None if how is None else aggregate(t.step_scores, how))
         for t in trajectories
+        if t.status is not Status.PRUNED
     )
+
+
+def value(trajectory: Trajectory, how: Aggregation) -> float:
+    """Its aggregate score, to rank by: what has no score (a cap, nothing written) ranks below every score."""
+    score = aggregate(trajectory.step_scores, how)
+    return float("-inf") if score is None else score
 
 
 def best_scored(candidates: Sequence[Candidate]) -> int | None:

@@ -61,11 +61,14 @@ class WorkloadBudget:
         try:
             root = await session.start(problem)
             size, gain = self.probe, self._gain(completions)
-            while size > 0 and session.remaining_tokens != 0:
+            while size > 0:
                 granted = await workload.grant(problem.id, gain=gain, samples=size)
                 if granted == 0:
                     break
-                completions += await session.rollout([root], granted)
+                more = await session.rollout([root], granted)
+                completions += more
+                if not any(completion.steps for completion in more):
+                    break  # the search's own budget is spent
                 gain = self._gain(completions)
                 size = min(self.round, self.n - len(completions)) if gain > self.price else 0
         finally:

@@ -1,9 +1,11 @@
 """A scripted policy and a table verifier, for the pure logic of strategies and sessions. A token is a character."""
 
 import asyncio
+import random
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from orchestrator.core.account import Account
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Carry, Problem, Score
@@ -37,6 +39,7 @@ class ScriptedPolicy:
         self.aborted = 0
         self.gate: asyncio.Event | None = None  # when set by a test, each segment waits for it
         self.ended = asyncio.Event()
+        self.fails_after: int | None = None  # segments of one call
         self._turns: dict[str, int] = defaultdict(int)
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
@@ -45,28 +48,18 @@ class ScriptedPolicy:
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return [ids(text) for text in texts]
 
-    async def generate(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Segment], None]:
-        plans = [self._plan(request) for request in requests]
+    def generate(self, requests: Sequence[Generation]) -> "ScriptedWriting":
         self.requests += requests
-        open_plans = {index for index, plan in enumerate(plans) if plan}
-        try:
-            while open_plans:
-                for index in sorted(open_plans):
-                    if self.gate is not None:
-                        await self.gate.wait()
-                    await asyncio.sleep(0)
-                    yield index, plans[index].pop(0)
-                    if not plans[index]:
-                        open_plans.discard(index)
-        finally:
-            self.aborted += len(open_plans)
-            self.ended.set()
+        return ScriptedWriting(self, [self._plan(request) for request in requests])
 
-    def _plan(self, request: Generation) -> list[Segment]:
-        text = text_of(request.prefix_ids)
+    def _continuation(self, text: str, request: Generation) -> str:
         key = max((key for key in self.script if text.endswith(key)), key=len)
         continuation = self.script[key][self._turns[key] % len(self.script[key])]
         self._turns[key] += 1
+        return continuation
+
+    def _plan(self, request: Generation) -> list[Segment]:
+        continuation = self._continuation(text_of(request.prefix_ids), request)
         cut = min((continuation.find(s) for s in request.stop if s in continuation), default=None)
         marker = next((s for s in request.stop if cut is not None and continuation.startswith(s, cut)), "")
         tokens = ids(continuation if cut is None else continuation[:cut])
@@ -78,10 +71,72 @@ class ScriptedPolicy:
         pieces = _steps(tokens)
         if marker:
             pieces.append(ids(marker))
-        if request.until_step and len(pieces) > 1:
-            pieces, finish = pieces[:1], Finish.BOUNDARY
+        if request.until_step and len(pieces) > 1 + request.speculate:
+            pieces, finish = pieces[: 1 + request.speculate], Finish.BOUNDARY
         segments = [Segment(token_ids=piece, text=text_of(piece)) for piece in pieces[:-1]]
         return [*segments, Segment(token_ids=pieces[-1], text=text_of(pieces[-1]), finish=finish)]
+
+
+class CoinPolicy(ScriptedPolicy):
+    """Draws up to three letters, each a step, from the request's seed; which are likely depends on the one before."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def _continuation(self, text: str, request: Generation) -> str:
+        rng, last, drawn = random.Random(request.seed), text.rstrip()[-1:], ""
+        for _ in range(3 - text.count("\n\n")):
+            last = rng.choices("abc", weights=[5, 3, 2] if last == "a" else [2, 5, 3])[0]
+            drawn += last + "\n\n"
+        return drawn
+
+
+class ScriptedWriting:
+    """One segment of each open sequence in turn."""
+
+    def __init__(self, policy: ScriptedPolicy, plans: list[list[Segment]]) -> None:
+        self.policy = policy
+        self.plans = dict(enumerate(plans))
+        self.ready: list[tuple[int, Segment]] = []
+        self.turn = iter(self._turns())
+        self.num_given = 0
+
+    def _turns(self) -> Iterator[tuple[int, Segment]]:
+        while self.plans:
+            for index in sorted(self.plans):
+                if index in self.plans:
+                    segment = self.plans[index].pop(0)
+                    if not self.plans[index]:
+                        del self.plans[index]
+                    yield index, segment
+
+    def __aiter__(self) -> "ScriptedWriting":
+        return self
+
+    async def __anext__(self) -> tuple[int, Segment]:
+        if self.policy.gate is not None:
+            await self.policy.gate.wait()
+        await asyncio.sleep(0)
+        if self.policy.fails_after is not None and self.num_given == self.policy.fails_after:
+            raise RuntimeError("a scripted failure")
+        self.num_given += 1
+        if self.ready:
+            return self.ready.pop(0)
+        for item in self.turn:
+            return item
+        self.policy.ended.set()
+        raise StopAsyncIteration
+
+    def abort(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            if self.plans.pop(index, None):
+                self.policy.aborted += 1
+                self.ready.append((index, Segment(token_ids=(), text="", finish=Finish.ABORTED)))
+
+    async def aclose(self) -> None:
+        self.policy.aborted += len(self.plans)
+        self.plans.clear()
+        self.policy.ended.set()
 
 
 def _steps(tokens: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -96,6 +151,9 @@ def _steps(tokens: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 class TableVerifier:
     """Scores a prefix by a function of its text. Its state is the text; it reads only what its carry does not cover."""
+
+    flops_per_token = 1.0
+    state_bytes = 10
 
     def __init__(self, judge: Callable[[str], float]) -> None:
         self.judge = judge
@@ -138,15 +196,23 @@ def answer_after_colon(text: str) -> str | None:
 
 
 def open_session(
-    policy: ScriptedPolicy, verifier: TableVerifier | None = None, *, max_tokens: int = 1000, budget: int | None = None
+    policy: ScriptedPolicy,
+    verifier: TableVerifier | None = None,
+    *,
+    max_tokens: int = 1000,
+    budget: Budget | int | None = None,
+    speculation: int = 0,
+    run_account: Account | None = None,
 ) -> SearchSession:
     return SearchSession(
         policy=policy,
         verifier=verifier,
         sampling=Sampling(max_tokens=max_tokens),
-        budget=Budget(policy_tokens=budget),
+        budget=budget if isinstance(budget, Budget) else Budget(policy_tokens=budget),
         run_seed=0,
         extract_answer=answer_after_colon,
+        speculation=speculation,
+        run_account=run_account,
     )
 
 

@@ -5,28 +5,59 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Compute spent, in exact counts; FLOPs by the formula in `orchestrator.core.flops`. Ledgers add up."""
+    """Compute spent, in exact counts; FLOPs by the formula in `orchestrator.core.flops`. Ledgers add up (the peak by
+    its maximum). Seconds are sums over requests that ran at the same time."""
 
     prompt_tokens: int = 0  # sent to the policy as prefixes, over all requests
     cached_tokens: int = 0  # of those, served from the prefix cache
     generated_tokens: int = 0  # sampled by the policy, discarded ones included
-    discarded_tokens: int = 0  # sampled past a boundary or lost with a replica, in no trajectory
+    discarded_tokens: int = 0  # of those, thrown away: past a boundary, taken back or lost with a replica
+    speculative_tokens: int = 0  # of the generated: written past a boundary before its verdict, kept or not
     verifier_tokens: int = 0  # read by the verifier, repeats included
     reingested_tokens: int = 0  # of those, read again because a state was lost
     policy_flops: float = 0.0
     verifier_flops: float = 0.0
     candidates: int = 0
+    queue_s: float = 0.0  # requests waited for a place in an engine
+    engine_s: float = 0.0  # requests were in an engine
+    verifier_s: float = 0.0  # readings were with the verifier, waiting included
+    peak_state_bytes: int = 0  # verifier states held at the same time
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        return Ledger(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Ledger)})
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Ledger)}
+        return Ledger(**{**sums, "peak_state_bytes": max(self.peak_state_bytes, other.peak_state_bytes)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Hard caps for one problem; None is no cap. Never exceeded by one token."""
+    """Hard caps for one problem or for a run; None is no cap. Never exceeded by one token or one candidate.
+
+    Verifier tokens that are read again because a state was lost are not charged: a fault changes no result.
+    """
 
     policy_tokens: int | None = None
+    verifier_tokens: int | None = None
+    flops: float | None = None  # of policy and verifier together
+    candidates: int | None = None
+    seconds: float | None = None  # from the start of the search (or run); then the best answer so far counts
 
     def __post_init__(self) -> None:
-        if self.policy_tokens is not None and self.policy_tokens < 1:
-            raise ValueError(f"budget: policy_tokens must be >= 1 (or null for no cap), got {self.policy_tokens}")
+        for name in ("policy_tokens", "verifier_tokens", "candidates"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"budget: {name} must be >= 1 (or null for no cap), got {value}")
+        for name in ("flops", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"budget: {name} must be > 0 (or null for no cap), got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remaining:
+    """What is left under the caps, of the search and of its run, promises in flight deducted; None: no cap."""
+
+    policy_tokens: int | None
+    verifier_tokens: int | None
+    flops: float | None
+    candidates: int | None
+    seconds: float | None

@@ -49,6 +49,7 @@ class Step:
     text: str
     forced: bool = False  # injected by a strategy, not sampled
     score: Score | None = None  # None: not scored (never a silent 0.0)
+    logprob: float | None = None  # the policy's own, summed over the tokens; only where a strategy asked for it
 
 
 class Status(StrEnum):
@@ -88,6 +89,7 @@ class Trajectory:
     carry: Carry | None = None
     status: Status = Status.RUNNING
     answer: str | None = None  # extracted from the text once it is done; equal answers are equal strings
+    cost: Ledger = field(default_factory=Ledger)  # of writing and reading this path; forks share their prefix's
 
     @property
     def completion_ids(self) -> tuple[int, ...]:

@@ -4,13 +4,13 @@
 Batch is the only shape: a sequence in, the same order out.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.ledger import Ledger
+from orchestrator.core.ledger import Ledger, Remaining
 from orchestrator.core.nouns import Carry, Problem, Score, SearchResult, Trajectory
 
 
@@ -41,6 +41,8 @@ class Generation:
     temperature: float
     top_p: float
     until_step: bool = False  # stop at the next step boundary
+    speculate: int = 0  # with `until_step`: write on for up to so many more steps while the engine has room to spare
+    logprobs: bool = False
     stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
 
 
@@ -51,6 +53,7 @@ class Finish(StrEnum):
     LENGTH = "length"
     BOUNDARY = "boundary"  # at a step boundary, as asked
     STOP = "stop"  # at a stop string, as asked
+    ABORTED = "aborted"  # by the caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Segment:
     """A finished step of a sequence (or its unfinished tail), as soon as its last token is known.
 
     A stop string is a segment of its own: whole tokens, from the one in which it begins to the one that completes it.
-    The counts are set on the last segment of a sequence, the one with a `finish`.
+    `discarded_tokens` and the seconds are set on the last segment of a sequence, the one with a `finish`.
     """
 
     token_ids: tuple[int, ...]
@@ -66,6 +69,25 @@ class Segment:
     finish: Finish | None = None
     discarded_tokens: int = 0  # sampled after the end of the last segment and thrown away
     cached_tokens: int = 0  # of the prefix, served from the prefix cache
+    logprob: float | None = None  # of the tokens, summed
+    queue_s: float = 0.0  # waited for a place in an engine
+    engine_s: float = 0.0  # in the engine
+
+
+class Writing(Protocol):
+    """Sequences being written: yields (index of the request, segment) in order of completion."""
+
+    def __aiter__(self) -> AsyncIterator[tuple[int, Segment]]: ...
+
+    async def __anext__(self) -> tuple[int, Segment]: ...
+
+    def abort(self, indices: Sequence[int]) -> None:
+        """Ends sequences now. Each still yields a last segment, without tokens, that says what was thrown away."""
+        ...
+
+    async def aclose(self) -> None:
+        """Aborts what is left; yields nothing more."""
+        ...
 
 
 class Policy(Protocol):
@@ -82,9 +104,7 @@ class Policy(Protocol):
         """Ids of raw text, without special tokens: for injection."""
         ...
 
-    def generate(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Segment], None]:
-        """Yields (index of the request, segment) in order of completion. Closing the generator aborts the rest."""
-        ...
+    def generate(self, requests: Sequence[Generation]) -> Writing: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +130,14 @@ class Verdict:
 
 class Verifier(Protocol):
     """Judges. Raises rather than guess: there is no default score."""
+
+    @property
+    def flops_per_token(self) -> float: ...
+
+    @property
+    def state_bytes(self) -> int:
+        """Of one trajectory's carried state; 0 without one."""
+        ...
 
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]: ...
 
@@ -140,8 +168,9 @@ class Session(Protocol):
     def ledger(self) -> Ledger: ...
 
     @property
-    def remaining_tokens(self) -> int | None:
-        """Policy tokens left under the budget; None without a cap. At 0 every new child comes back truncated."""
+    def remaining(self) -> Remaining:
+        """What is left of the budget. Where nothing is, every new child comes back done: truncated, or pruned when
+        no more candidates are allowed."""
         ...
 
     async def start(self, problem: Problem) -> Trajectory:
@@ -157,6 +186,7 @@ class Session(Protocol):
         temperature: float | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
+        logprobs: bool = False,
     ) -> list[Trajectory]:
         """Continues each prefix to its end, n times: children in prefix-major order. A child that reaches one of
         the `stop` strings, or `max_tokens` below its hard cap, comes back RUNNING; the stop string is then a step
@@ -166,7 +196,11 @@ class Session(Protocol):
     async def expand(
         self, prefixes: Sequence[Trajectory], n: int = 1, *, scored: bool = True, temperature: float | None = None
     ) -> list[Trajectory]:
-        """As `rollout`, but to the next step boundary."""
+        """As `rollout`, but to the next step boundary.
+
+        With speculation a child may be written on meanwhile, on spare capacity: that continuation becomes the first
+        child of its next `expand`, and is thrown away when it is released. Selection never sees it.
+        """
         ...
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -182,7 +216,8 @@ class Session(Protocol):
         ...
 
     def release(self, trajectories: Sequence[Trajectory]) -> None:
-        """Gives up trajectories: their verifier states are freed. Scores and tokens stay."""
+        """Gives up trajectories: what is being written of them is aborted, their verifier states are freed. Scores
+        and tokens stay."""
         ...
 
 

@@ -25,7 +25,7 @@ class PolicyActor:
         prepare_process(self._config, self._num_threads or max(1, (cores - 1) // self._config.replicas))
         end_children_with_this_process()
         self._engine = VllmEngine(self._config)
-        self._host = PolicyHost(self._engine, self._steps)
+        self._host = PolicyHost(self._engine, self._steps, spare_seqs=self._config.spare_seqs)
         self._watch = asyncio.create_task(self._host.watch())
         return self._engine.info()
 

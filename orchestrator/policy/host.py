@@ -4,6 +4,7 @@ mailbox per client. One poll carries what accumulated for many sequences. Plain 
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,7 @@ class Delta(NamedTuple):
     token_ids: Sequence[int]
     cached_tokens: int
     finish: Finish | None  # BOUNDARY: at one of the `stop_token_ids`
+    logprobs: Sequence[float] | None = None  # of the tokens, where the generation asks for them
 
 
 class TokenEngine(Protocol):
@@ -71,13 +73,31 @@ class TokenEngine(Protocol):
     @property
     def num_running(self) -> int: ...
 
-    def stream(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
-        """Closing it aborts the request."""
+    def counters(self) -> dict[str, int]:
+        """What the engine itself counted since its start."""
+        ...
+
+    def stream(self, name: str, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+        """Closing it aborts the request, too."""
+        ...
+
+    async def abort(self, name: str) -> None:
+        """Ends a stream now; its last delta, with all that was sampled, says ABORTED."""
         ...
 
     def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Prompt ids through the chat template."""
         ...
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A request being run."""
+
+    name: str  # the engine's
+    work: Work
+    aborted: bool = False
+    task: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True)
@@ -86,7 +106,7 @@ class _Client:
 
     last_seen: float
     paced: float = 0.0  # when the next reply may go out, on the loop's clock
-    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    jobs: dict[int, _Job] = field(default_factory=dict)
     items: list[tuple[int, Segment | ProblemError]] = field(default_factory=list)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     pending_tokens: int = 0  # sampled, in no item yet
@@ -106,16 +126,20 @@ class PolicyHost:
         engine: TokenEngine,
         steps: StepConfig,
         *,
+        spare_seqs: int = 0,
         clock: Callable[[], float] = time.monotonic,
         client_timeout_s: float = 30.0,
     ) -> None:
+        """It speculates while fewer than `spare_seqs` sequences run."""
         self._engine = engine
         self._steps = steps
+        self._spare_seqs = spare_seqs
         self._clock = clock
         self._client_timeout_s = client_timeout_s
         self._vocabulary = Vocabulary(engine.tokenizer)
         self._clients: dict[str, _Client] = {}
         self._sampled_tokens = 0
+        self._aborting: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None  # what stopped the engine
 
     def connect(self, client: str) -> None:
@@ -123,13 +147,15 @@ class PolicyHost:
         self._clients.setdefault(client, _Client(last_seen=self._clock()))
 
     def update(self, client: str, submits: Sequence[tuple[int, Work]], aborts: Sequence[int]) -> None:
-        """Aborts, then starts requests, under ids that the client chose."""
+        """Aborts, then starts requests, under ids that the client chose. Every request yields a last segment."""
         state = self._client(client)
-        self._abort(state, aborts)
+        for request_id in aborts:
+            if request_id in state.jobs:
+                self._abort(state.jobs[request_id])
         for request_id, work in submits:
-            task = asyncio.create_task(self._run(state, request_id, work))
-            state.tasks[request_id] = task
-            task.add_done_callback(partial(self._ended, state, request_id))
+            job = state.jobs[request_id] = _Job(name=f"{client}/{request_id}", work=work)
+            job.task = asyncio.create_task(self._run(state, request_id, job))
+            job.task.add_done_callback(partial(self._ended, state, request_id))
 
     async def poll(self, client: str, wait_s: float) -> Batch:
         """What happened since the last poll, at once or within `wait_s`. Raises ReplicaError when the engine died."""
@@ -155,8 +181,7 @@ class PolicyHost:
         now = self._clock()
         stalled = [name for name, state in self._clients.items() if now - state.last_seen > self._client_timeout_s]
         for name in stalled:
-            state = self._clients.pop(name)
-            self._abort(state, list(state.tasks))
+            _cancel(self._clients.pop(name))
         return stalled
 
     async def watch(self) -> None:
@@ -177,13 +202,12 @@ class PolicyHost:
             "running": self._engine.num_running,
             "clients": len(self._clients),
             "sampled_tokens": self._sampled_tokens,
+            **self._engine.counters(),
         }
 
     async def stop(self) -> None:
         """Aborts every request and waits until all are gone."""
-        tasks = [task for state in self._clients.values() for task in state.tasks.values()]
-        for task in tasks:
-            task.cancel()
+        tasks = [task for state in self._clients.values() for task in _cancel(state)]
         await asyncio.gather(*tasks, return_exceptions=True)
         self._clients.clear()
 
@@ -194,13 +218,14 @@ class PolicyHost:
         state.last_seen = self._clock()
         return state
 
-    def _abort(self, state: _Client, request_ids: Sequence[int]) -> None:
-        for request_id in request_ids:
-            if request_id in state.tasks:
-                state.tasks[request_id].cancel()
+    def _abort(self, job: _Job) -> None:
+        job.aborted = True
+        task = asyncio.create_task(self._engine.abort(job.name))
+        self._aborting.add(task)
+        task.add_done_callback(self._aborting.discard)
 
     def _ended(self, state: _Client, request_id: int, task: asyncio.Task[None]) -> None:
-        del state.tasks[request_id]
+        del state.jobs[request_id]
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, ProblemError):
@@ -210,40 +235,77 @@ class PolicyHost:
             for client in self._clients.values():
                 client.ready.set()
 
-    async def _run(self, state: _Client, request_id: int, work: Work) -> None:
+    def _has_spare(self) -> bool:
+        return self._engine.num_running < self._spare_seqs
+
+    async def _run(self, state: _Client, request_id: int, job: _Job) -> None:
         """Streams one request into its client's mailbox."""
-        generation = work.generation
+        generation = job.work.generation
         text = TextStream(self._engine.tokenizer, generation.prefix_ids)
-        splitter = StepSplitter(self._steps, text, stop=generation.stop, seen=work.seen)
+        splitter = StepSplitter(self._steps, text, stop=generation.stop, seen=job.work.seen)
+        speculates = generation.speculate > 0 and self._has_spare()
         stops = list(generation.stop)
-        if generation.until_step and self._steps.every_tokens is None:
+        if generation.until_step and not speculates and self._steps.every_tokens is None:
             stops += self._steps.delimiters
         stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
+        boundaries_left = generation.speculate if speculates else 0
+        logprobs: deque[float] = deque()
+        last: Segment | None = None  # once the sequence has ended and the engine is still to say so
 
         try:
-            async with aclosing(self._engine.stream(generation, stop_token_ids)) as deltas:
+            async with aclosing(self._engine.stream(job.name, generation, stop_token_ids)) as deltas:
                 async for delta in deltas:
                     self._sampled_tokens += len(delta.token_ids)
                     state.pending_tokens += len(delta.token_ids)
-                    finish = None
+                    if last is not None:
+                        last = replace(last, discarded_tokens=last.discarded_tokens + len(delta.token_ids))
+                        continue
+                    logprobs.extend(delta.logprobs or ())
                     for left, token_id in zip(reversed(range(len(delta.token_ids))), delta.token_ids, strict=True):
                         pieces = splitter.push(token_id)
                         finish = _finish(generation, pieces, None if left else delta.finish)
-                        if finish is not None and not pieces:
+                        goes_on = delta.finish is None or left
+                        if finish is Finish.BOUNDARY and goes_on and boundaries_left > 0 and self._has_spare():
+                            boundaries_left -= 1
+                            finish = None
+                        if finish is not None and finish is not Finish.ABORTED and not pieces:
                             pieces = [splitter.rest()]
                         for piece in pieces:
-                            segment = Segment(token_ids=piece.token_ids, text=piece.text)
-                            if finish is not None and piece is pieces[-1]:
-                                segment = replace(
-                                    segment, finish=finish, discarded_tokens=left, cached_tokens=delta.cached_tokens
-                                )
-                            state.put(request_id, segment)
-                        if finish is not None:
+                            segment = Segment(
+                                token_ids=piece.token_ids,
+                                text=piece.text,
+                                cached_tokens=delta.cached_tokens,
+                                logprob=sum(logprobs.popleft() for _ in piece.token_ids) if logprobs else None,
+                            )
+                            if finish is not None and finish is not Finish.ABORTED and piece is pieces[-1]:
+                                last = replace(segment, finish=finish, discarded_tokens=left)
+                            else:
+                                state.put(request_id, segment)
+                        if last is not None:
                             break
-                    if finish is not None and delta.finish is None:
-                        return  # closing the stream aborts the rest
-        finally:
+                    if last is None and delta.finish is not None:  # aborted, or it ended without a token
+                        last = Segment(
+                            token_ids=(),
+                            text="",
+                            finish=delta.finish,
+                            discarded_tokens=splitter.num_pending,
+                            cached_tokens=delta.cached_tokens,
+                        )
+                    if delta.finish is None and (last is not None or job.aborted):
+                        await self._engine.abort(job.name)
+            assert last is not None, "the engine ended a stream without saying so"
+            state.put(request_id, last)
+        except BaseException:
             state.pending_tokens -= splitter.num_pending
+            raise
+
+
+def _cancel(state: _Client) -> list[asyncio.Task[None]]:
+    """Cancels what runs for a client."""
+    tasks = [job.task for job in state.jobs.values() if job.task is not None]
+    for task in tasks:
+        task.cancel()
+    return tasks
 
 
 def _finish(generation: Generation, pieces: Sequence[Piece], engine: Finish | None) -> Finish | None:

@@ -8,9 +8,10 @@ import asyncio
 import logging
 import os
 import random
+import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -21,7 +22,7 @@ from orchestrator.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import HeadraceError, PoolExhausted, PromptTooLong, ReplicaError, first_error
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Generation, Segment
+from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.actor import PolicyActor
 from orchestrator.policy.host import Batch, ClientForgotten, PolicyInfo, Work
@@ -38,11 +39,32 @@ _OVERCOMMIT = 1.25  # sequences in flight per sequence decoded together: the eng
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
 class _Call:
-    """One `generate`: where its segments arrive, or the error that ends it."""
+    """Implements `Writing`: one `generate`, where its segments arrive, or the error that ends it."""
 
-    arrived: asyncio.Queue[tuple[int, Segment] | HeadraceError] = field(default_factory=asyncio.Queue)
+    def __init__(self, pool: "PolicyPool", generations: Sequence[Generation]) -> None:
+        self.arrived: asyncio.Queue[tuple[int, Segment] | HeadraceError] = asyncio.Queue()
+        self.requests = [_Request(call=self, index=i, generation=g) for i, g in enumerate(generations)]
+        self._pool = pool
+        self._unfinished = len(self.requests)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, Segment]:
+        if not self._unfinished:
+            raise StopAsyncIteration
+        item = await self.arrived.get()  # every replica's supervisor keeps deadlines
+        if isinstance(item, HeadraceError):
+            raise item
+        self._unfinished -= item[1].finish is not None
+        return item
+
+    def abort(self, indices: Sequence[int]) -> None:
+        self._pool.abort([self.requests[index] for index in indices])
+
+    async def aclose(self) -> None:
+        self._pool.cancel(self.requests)
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +77,16 @@ class _Request:
     token_ids: list[int] = field(default_factory=list)
     seen: str = ""  # end of the delivered text, where a stop string may have begun
     lost_tokens: int = 0  # died with replicas
+    aborted: bool = False
     done: bool = False
+    queue_s: float = 0.0
+    engine_s: float = 0.0
+    since: float = field(default_factory=time.monotonic)  # it waits, or is in an engine
+
+    def lap(self) -> float:
+        """Seconds since the last change of place."""
+        before, self.since = self.since, time.monotonic()
+        return self.since - before
 
     @property
     def num_reserved(self) -> int:
@@ -105,6 +136,7 @@ class _Replica:
         return not self.requests or (fits and few)
 
     def admit(self, request_id: int, request: _Request) -> None:
+        request.queue_s += request.lap()
         self.requests[request_id] = request
         self.num_reserved += request.num_reserved
         self.submits.append((request_id, request.work()))
@@ -112,11 +144,12 @@ class _Replica:
 
     def drop(self, request_id: int) -> _Request:
         request = self.requests.pop(request_id)
+        request.engine_s += request.lap()
         self.num_reserved -= request.num_reserved
         return request
 
     def abort(self, request_id: int) -> None:
-        self.drop(request_id)
+        """Has the engine end it; it is in place until its last segment comes."""
         self.aborts.append(request_id)
         self.wake.set()
 
@@ -177,30 +210,20 @@ class PolicyPool:
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return await self._ask(lambda actor: actor.encode_text.remote(list(texts)))
 
-    async def generate(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Segment], None]:
-        """See `Policy.generate`. Raises PromptTooLong, ProblemError for what the engine refuses, PoolExhausted."""
-        call = _Call()
-        mine = [
-            _Request(call=call, index=index, generation=self._checked(generation))
-            for index, generation in enumerate(requests)
-        ]
-        try:
-            if self._ended is not None:
-                raise self._ended
-            self._waiting.extend(mine)
+    def generate(self, requests: Sequence[Generation]) -> _Call:
+        """See `Policy.generate`. Iterating raises PromptTooLong, ProblemError for what the engine refuses,
+        PoolExhausted."""
+        call = _Call(self, [self._checked(generation) for generation in requests])
+        if self._ended is not None:
+            call.arrived.put_nowait(self._ended)
+        else:
+            self._waiting.extend(call.requests)
             self._pump()
-            unfinished = len(mine)
-            while unfinished:
-                item = await call.arrived.get()  # every replica's supervisor keeps deadlines
-                if isinstance(item, HeadraceError):
-                    raise item
-                unfinished -= item[1].finish is not None
-                yield item
-        finally:
-            self._cancel(mine)
+        return call
 
     async def stats(self) -> list[dict[str, int]]:
-        """Of the serving replicas: `running` requests, `clients`, `sampled_tokens`, `pid`, `replica`."""
+        """Of the serving replicas: `running` requests, `clients`, `sampled_tokens`, `pid`, `replica`, and the engine's
+        own `prompt_tokens`, `cached_tokens`, `generated_tokens`, `preemptions`."""
         serving = [replica for replica in self._replicas if replica.info is not None]
         stats = [await _call(replica.actor.stats.remote(), _CALL_TIMEOUT_S) for replica in serving]
         return [{**stat, "replica": replica.index} for stat, replica in zip(stats, serving, strict=True)]
@@ -244,8 +267,18 @@ class PolicyPool:
         self._affinity.record(prefix_ids, index)
         return self._replicas[index]
 
-    def _cancel(self, requests: Sequence[_Request]) -> None:
-        """Gives up what is unfinished of the requests."""
+    def abort(self, requests: Sequence[_Request]) -> None:
+        """Ends requests now. Those in an engine end with the segment that it then sends."""
+        for request in requests:
+            request.aborted |= not request.done
+        self._withdraw(requests)
+        mine = {request for request in requests if not request.done}
+        for replica in self._replicas:
+            for request_id in [i for i, request in replica.requests.items() if request in mine]:
+                replica.abort(request_id)
+
+    def cancel(self, requests: Sequence[_Request]) -> None:
+        """Gives up what is unfinished of the requests: nobody waits for it any more."""
         unfinished = {request for request in requests if not request.done}
         if not unfinished:
             return
@@ -254,7 +287,27 @@ class PolicyPool:
         for replica in self._replicas:
             for request_id in [i for i, request in replica.requests.items() if request in unfinished]:
                 replica.abort(request_id)
+                replica.drop(request_id)
         self._pump()
+
+    def _withdraw(self, requests: Iterable[_Request]) -> None:
+        """Ends those that were aborted and are in no engine."""
+        placed = {request for replica in self._replicas for request in replica.requests.values()}
+        for request in requests:
+            if request.aborted and not request.done and request not in placed:
+                request.done = True
+                request.queue_s += request.lap()
+                self._finish(request, Segment(token_ids=(), text="", finish=Finish.ABORTED))
+
+    def _finish(self, request: _Request, last: Segment) -> None:
+        """Hands over the last segment."""
+        segment = replace(
+            last,
+            discarded_tokens=last.discarded_tokens + request.lost_tokens,
+            queue_s=request.queue_s,
+            engine_s=request.engine_s,
+        )
+        request.call.arrived.put_nowait((request.index, segment))
 
     def _deliver(self, replica: _Replica, batch: Batch) -> None:
         """Hands what a replica reported to the callers."""
@@ -272,17 +325,15 @@ class PolicyPool:
             if request.generation.stop:
                 reach = stop_reach(request.generation.stop)
                 request.seen = (request.seen + item.text)[-reach:] if reach else ""
-            if item.finish is not None:
-                replica.drop(request_id)
-                request.done = True
-                if len(self._replicas) > 1:
-                    self._affinity.record((*request.generation.prefix_ids, *request.token_ids), replica.index)
-                item = replace(
-                    item,
-                    discarded_tokens=item.discarded_tokens + request.lost_tokens,
-                    cached_tokens=min(item.cached_tokens, len(request.generation.prefix_ids)),
-                )
-            request.call.arrived.put_nowait((request.index, item))
+            item = replace(item, cached_tokens=min(item.cached_tokens, len(request.generation.prefix_ids)))
+            if item.finish is None:
+                request.call.arrived.put_nowait((request.index, item))
+                continue
+            replica.drop(request_id)
+            request.done = True
+            if len(self._replicas) > 1:
+                self._affinity.record((*request.generation.prefix_ids, *request.token_ids), replica.index)
+            self._finish(request, item)
         self._pump()
 
     # replicas
@@ -362,9 +413,11 @@ class PolicyPool:
         for position, request in enumerate(requests):  # the poll told their sum: even shares of it
             share, extra = divmod(replica.pending_tokens, len(requests))
             request.lost_tokens += share + (position < extra)
+            request.engine_s += request.lap()
         replica.requests, replica.num_reserved, replica.pending_tokens = {}, 0, 0
         replica.submits, replica.aborts = [], []
         self._waiting.extendleft(reversed(requests))
+        self._withdraw(requests)
 
     async def _stop(self, replica: _Replica) -> None:
         """Ends the actor, in order if it got to serve and still answers."""

@@ -9,9 +9,9 @@ slower than float32) and float32 where not.
 
 import os
 import subprocess
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from itertools import count
 from typing import Any
 
 from jinja2 import TemplateError
@@ -92,14 +92,14 @@ class VllmEngine:
             max_num_seqs=config.max_num_seqs,
             tensor_parallel_size=config.tensor_parallel_size,
             enable_prefix_caching=True,
-            disable_log_stats=True,
+            disable_log_stats=True,  # vLLM's default loggers; ours below counts all the same
             use_tqdm_on_load=_verbose(),
             **options,
         )
-        self._llm = AsyncLLM.from_engine_args(args)
+        self._counters: Counter[str] = Counter()
+        self._llm = AsyncLLM.from_engine_args(args, stat_loggers=[_counting(self._counters)])
         self._tokenizer = self._llm.get_tokenizer()
         self._config = config
-        self._ids = count()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -121,7 +121,18 @@ class VllmEngine:
             max_num_seqs=self._config.max_num_seqs,
         )
 
-    async def stream(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+    def counters(self) -> dict[str, int]:
+        """vLLM's own: what it prefilled, found cached, sampled and preempted."""
+        names = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions")
+        return {name: self._counters[name] for name in names}
+
+    async def abort(self, name: str) -> None:
+        """vLLM counts no token that it samples after this."""
+        await self._llm.abort(name)
+
+    async def stream(
+        self, name: str, generation: Generation, stop_token_ids: Sequence[int]
+    ) -> AsyncGenerator[Delta, None]:
         """Tokens as they are sampled. Closing it aborts the request."""
         from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
@@ -137,17 +148,23 @@ class VllmEngine:
                 seed=generation.seed,
                 max_tokens=generation.max_tokens,
                 stop_token_ids=list(stop_token_ids),
+                logprobs=0 if generation.logprobs else None,  # of the sampled token only
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
                 stream_interval=_STREAM_INTERVAL if to_its_end else 1,
                 skip_clone=True,
             )
             prompt = tokens_input(list(generation.prefix_ids))
-            async with aclosing(self._llm.generate(prompt, params, str(next(self._ids)))) as outputs:
+            async with aclosing(self._llm.generate(prompt, params, name)) as outputs:
                 async for output in outputs:
                     [sampled] = output.outputs
                     finish = _finish(sampled.finish_reason, sampled.stop_reason, stop_token_ids)
-                    yield Delta(sampled.token_ids, output.num_cached_tokens or 0, finish)
+                    logprobs = None
+                    if sampled.logprobs is not None:
+                        logprobs = [
+                            by_token[t].logprob for t, by_token in zip(sampled.token_ids, sampled.logprobs, strict=True)
+                        ]
+                    yield Delta(sampled.token_ids, output.num_cached_tokens or 0, finish, logprobs)
         except VLLMClientError as error:
             raise ProblemError(f"policy: the engine refused a request: {error}") from error
         except EngineDeadError as error:
@@ -168,6 +185,29 @@ class VllmEngine:
 
     def stop(self) -> None:
         self._llm.shutdown(timeout=5.0)
+
+
+def _counting(counters: Counter[str]) -> Any:
+    """A class of vLLM stat loggers that only add up."""
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    class CountingLogger(StatLoggerBase):
+        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+            pass
+
+        def record(
+            self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+        ) -> None:
+            if iteration_stats is not None:
+                counters["prompt_tokens"] += iteration_stats.prompt_token_stats.total
+                counters["cached_tokens"] += iteration_stats.prompt_token_stats.cached_tokens
+                counters["generated_tokens"] += iteration_stats.num_generation_tokens
+                counters["preemptions"] += iteration_stats.num_preempted_reqs
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+    return CountingLogger
 
 
 def _verbose() -> bool:
@@ -193,6 +233,8 @@ def _finish(reason: str | None, stopped_at: int | str | None, stop_token_ids: Se
         return None
     if reason == "length":
         return Finish.LENGTH
+    if reason == "abort":
+        return Finish.ABORTED
     if reason == "stop":
         return Finish.BOUNDARY if stopped_at in stop_token_ids else Finish.EOS
-    raise ReplicaError(f"policy: the engine ended a request: got {reason!r}, wanted 'stop' or 'length'")
+    raise ReplicaError(f"policy: the engine ended a request: got {reason!r}, wanted 'stop', 'length' or 'abort'")

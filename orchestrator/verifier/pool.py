@@ -163,6 +163,14 @@ class VerifierPool:
         assert self._info is not None, "the pool is not open"
         return self._info
 
+    @property
+    def flops_per_token(self) -> float:
+        return self.hello().flops_per_token
+
+    @property
+    def state_bytes(self) -> int:
+        return self.hello().state_bytes
+
     def replicas(self) -> tuple[ReplicaStatus, ...]:
         return tuple(
             ReplicaStatus(index=r.index, epoch=r.epoch, up=r.up, pending_tokens=r.pending_tokens, pid=r.pid)

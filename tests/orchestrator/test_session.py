@@ -1,10 +1,17 @@
 import asyncio
+from collections import Counter
 
 import pytest
 
+from orchestrator.core.account import Account
 from orchestrator.core.errors import PromptTooLong, UserError
+from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Status
-from tests.fakes import ScriptedPolicy, TableVerifier, ids, open_session, problem
+from orchestrator.core.protocols import Sampling
+from orchestrator.session import SearchSession
+from strategies.beam_search import BeamSearch
+from strategies.best_of_n import BestOfN
+from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, ids, open_session, problem
 
 TWO_STEPS = {"Q:": ["a\n\nAnswer: 1", "b\n\nAnswer: 2"]}
 
@@ -106,7 +113,7 @@ async def test_the_token_budget_is_never_exceeded_by_one_token(budget):
         first = await session.rollout([root], 3, scored=False)
         second = await session.rollout([root], 3, scored=False)
         assert session.ledger.generated_tokens == min(budget, 6 * 9) == sum(t.num_tokens for t in first + second)
-        assert session.remaining_tokens == budget - session.ledger.generated_tokens
+        assert session.remaining.policy_tokens == budget - session.ledger.generated_tokens
 
 
 async def test_a_prompt_longer_than_the_context_is_an_error_with_both_lengths():
@@ -176,3 +183,192 @@ async def test_flops_follow_the_tokens_that_the_engine_computed():
         await session.rollout([await session.start(problem())], scored=False)
         # shape: 1 weight per token; 2 prompt tokens + 4 sampled ones, of which the last is not read again
         assert session.ledger.policy_flops == 2 * (len(ids("Q:")) + 4 - 1)
+
+
+# speculation: the policy writes on past the boundary at which a child was handed out
+
+CHAIN = {"Q:": ["a\n\nb\n\nc\n\nd", "x\n\ny\n\nz"], "a\n\n": ["B\n\n"], "b\n\n": ["C\n\n"]}
+
+
+async def test_a_survivors_own_continuation_is_its_first_child_and_the_others_fork():
+    policy = ScriptedPolicy(CHAIN)
+    async with open_session(policy, speculation=2) as session:
+        [child] = await session.expand([await session.start(problem())], scored=False)
+        grandchildren = await session.expand([child], 3, scored=False)
+        assert [t.text for t in grandchildren] == ["a\n\nb\n\n", "a\n\nB\n\n", "a\n\nB\n\n"]
+        assert [t.path for t in grandchildren] == [(0, 0), (0, 1), (0, 2)]
+        assert len(policy.requests) == 1 + 2  # nothing was asked for twice
+        [third] = await session.expand(grandchildren[:1], scored=False)
+        assert third.text == "a\n\nb\n\nc\n\n"
+        assert len(policy.requests) == 3
+
+
+async def test_a_sequence_that_stopped_at_its_depth_is_taken_up_by_a_new_request():
+    policy = ScriptedPolicy(CHAIN)
+    async with open_session(policy, speculation=1) as session:
+        [child] = await session.expand([await session.start(problem())], scored=False)
+        [child] = await session.expand([child], scored=False)
+        assert child.text == "a\n\nb\n\n"
+        [child] = await session.expand([child], scored=False)
+        assert child.text == "a\n\nb\n\nC\n\n"
+    assert [request.prefix_ids for request in policy.requests] == [ids("Q:"), ids("Q:a\n\nb\n\n")]
+
+
+async def test_releasing_a_child_aborts_what_is_written_past_it_and_counts_it_as_discarded():
+    policy = ScriptedPolicy(CHAIN)
+    async with open_session(policy, speculation=8) as session:
+        children = await session.expand([await session.start(problem())], 2, scored=False)
+        policy.gate = asyncio.Event()  # no segment from now on
+        session.release(children[1:])
+        assert policy.aborted == 1
+        policy.gate.set()
+        [first] = await session.expand(children[:1], scored=False)
+    kept = first.num_tokens + children[1].num_tokens
+    ledger = session.ledger
+    assert ledger.generated_tokens - ledger.discarded_tokens == kept
+    assert 0 < ledger.speculative_tokens == ledger.generated_tokens - 2 * len("a\n\n")
+
+
+@pytest.mark.parametrize("change", ["inject", "rollout", "temperature"])
+async def test_what_a_child_was_written_on_is_dropped_when_it_goes_another_way(change):
+    policy = ScriptedPolicy({**CHAIN, "Wait": ["!\n\n"]})
+    async with open_session(policy, speculation=8) as session:
+        [child] = await session.expand([await session.start(problem())], scored=False)
+        if change == "inject":
+            [child] = await session.inject([child], "Wait")
+            [child] = await session.expand([child], scored=False)
+            assert child.text == "a\n\nWait!\n\n"
+        elif change == "rollout":
+            [child] = await session.rollout([child], scored=False)
+            assert child.text == "a\n\nB\n\n"
+        else:
+            [child] = await session.expand([child], scored=False, temperature=0.0)
+            assert child.text == "a\n\nB\n\n"
+    forced = len("Wait") if change == "inject" else 0
+    assert session.ledger.generated_tokens - session.ledger.discarded_tokens == child.num_tokens - forced
+
+
+async def test_a_capped_budget_is_not_spent_on_speculation():
+    policy = ScriptedPolicy(CHAIN)
+    async with open_session(policy, speculation=8, budget=1000) as session:
+        await session.expand([await session.start(problem())], scored=False)
+    assert [request.speculate for request in policy.requests] == [0]
+    assert session.ledger.speculative_tokens == 0
+
+
+async def test_a_failure_past_the_boundary_reaches_whoever_takes_that_up():
+    policy = ScriptedPolicy(CHAIN)
+    async with open_session(policy, speculation=8) as session:
+        policy.fails_after = 1
+        [child] = await session.expand([await session.start(problem())], scored=False)
+        with pytest.raises(RuntimeError, match="scripted"):
+            await session.expand([child], scored=False)
+
+
+async def test_results_have_the_same_distribution_with_and_without_speculation():
+    """A beam search over a policy that flips biased coins: how often each text wins."""
+    judge = {"a": 0.5, "b": 0.4, "c": 0.6}
+
+    async def frequencies(speculation: int, first: int) -> Counter[str]:
+        won: Counter[str] = Counter()
+        for seed in range(first, first + 600):
+            session = SearchSession(
+                policy=CoinPolicy(),
+                verifier=TableVerifier(lambda text: sum(judge.get(letter, 0.0) for letter in text) % 1),
+                sampling=Sampling(max_tokens=100),
+                budget=Budget(),
+                run_seed=seed,
+                extract_answer=lambda text: text,
+                speculation=speculation,
+            )
+            async with session:
+                result = await BeamSearch(n=4, beam_width=2).search(problem(), session)
+            won[result.answer or ""] += 1
+            assert (session.ledger.speculative_tokens > 0) == (speculation > 0)
+        return won
+
+    without, with_it = await frequencies(0, 0), await frequencies(3, 10_000)
+    assert len(without) > 5
+    for text in without | with_it:
+        share = (without[text] + with_it[text]) / 1200
+        standard_error = (2 * share * (1 - share) / 600) ** 0.5
+        assert abs(without[text] - with_it[text]) / 600 < 4 * standard_error, text
+
+
+# budgets
+
+
+def cap(kind: str, amount: float) -> Budget:
+    return Budget(**{kind: amount})
+
+
+@pytest.mark.parametrize("kind", ["policy_tokens", "verifier_tokens", "flops", "candidates"])
+@pytest.mark.parametrize("amount", [1, 2, 5, 9, 16, 23, 50, 90, 200])
+@pytest.mark.parametrize("strategy", [BestOfN(n=5), BeamSearch(n=6, beam_width=2)])
+async def test_no_cap_is_exceeded_by_one(kind, amount, strategy):
+    policy = ScriptedPolicy({"Q:": ["a\n\nb\n\nAnswer: 1", "x\n\nAnswer: 22"], "\n\n": ["b\n\nAnswer: 3"]})
+    async with open_session(policy, TableVerifier(by_length), budget=cap(kind, amount)) as session:
+        result = await strategy.search(problem(), session)
+    ledger = session.ledger
+    spent = {
+        "policy_tokens": ledger.generated_tokens,
+        "verifier_tokens": ledger.verifier_tokens,
+        "flops": ledger.policy_flops + ledger.verifier_flops,
+        "candidates": ledger.candidates,
+    }
+    assert spent[kind] <= amount
+    assert getattr(session.remaining, kind) == amount - spent[kind]  # nothing stays promised
+    whole = {"policy_tokens": 80, "verifier_tokens": 82, "flops": 10_000, "candidates": 5}
+    assert session.cut_short or amount >= whole[kind] or isinstance(strategy, BeamSearch)
+    assert session.cut_short == any(c.trajectory.status is Status.TRUNCATED for c in result.candidates) or (
+        kind == "candidates"
+    )
+    assert len(result.candidates) == ledger.candidates
+
+
+async def test_the_searches_of_a_run_share_its_budget():
+    run = Account(Budget(policy_tokens=20, candidates=3))
+    total = Ledger()
+    for _ in range(4):
+        session = open_session(ScriptedPolicy({"Q:": ["abcdefg"]}), run_account=run)
+        async with session:
+            await session.rollout([await session.start(problem())], 2, scored=False)
+        total += session.ledger
+    assert (total.generated_tokens, total.candidates) == (20, 3)
+
+
+async def test_a_call_waits_for_what_others_give_back_before_it_is_cut_short():
+    policy = ScriptedPolicy({"Q:": ["abcdefg"]})
+    async with open_session(policy, max_tokens=100, budget=100) as session:
+        root = await session.start(problem())
+        calls = [session.rollout([root], scored=False) for _ in range(12)]
+        children = [child for [child] in await asyncio.gather(*calls)]
+    assert [child.status for child in children] == [Status.FINISHED] * 12
+    assert session.ledger.generated_tokens == 12 * 8
+
+
+async def test_at_its_deadline_a_search_has_its_best_answer_so_far():
+    policy, verifier = ScriptedPolicy({"Q:": ["Answer: 1", "a\n\n" * 50]}), TableVerifier(by_length)
+    async with open_session(policy, verifier, budget=Budget(seconds=0.2)) as session:
+        [quick] = await session.rollout([await session.start(problem())])
+        policy.gate = asyncio.Event()
+        [slow] = await session.rollout([await session.start(problem())])
+        assert (quick.status, slow.status) == (Status.FINISHED, Status.TRUNCATED)
+        [none] = await session.rollout([await session.start(problem())])
+        assert (none.status, none.num_tokens) == (Status.TRUNCATED, 0)
+        policy.gate.set()
+    assert session.cut_short
+    assert not verifier.states
+
+
+async def test_the_costs_of_independent_samples_add_up_to_the_searchs():
+    policy, verifier = ScriptedPolicy(TWO_STEPS), TableVerifier(by_length)
+    async with open_session(policy, verifier) as session:
+        children = await session.rollout([await session.start(problem())], 4)
+    summed = sum((child.cost for child in children), Ledger())
+    ledger = session.ledger
+    assert summed.generated_tokens == ledger.generated_tokens
+    assert summed.prompt_tokens == ledger.prompt_tokens == 4 * len("Q:")
+    assert summed.policy_flops == ledger.policy_flops
+    assert summed.verifier_tokens == ledger.verifier_tokens - len("Q:")
+    assert verifier.state_bytes <= ledger.peak_state_bytes <= verifier.state_bytes * 5  # the prompt's and four more

@@ -26,5 +26,5 @@ def test_samples_are_compared_at_equal_accuracy(tmp_path):
     assert found["baseline"] == {"strategy": "best_of_n", "n": 8, "accuracy": pytest.approx(11 / 12)}
     for name in ("per_problem", "oracle_difficulty"):
         assert found[name]["ratio_min"] <= found[name]["ratio"] <= found[name]["ratio_max"]
-    assert found["ratio"] > 1.5, "a verifier that is never wrong leaves most samples without gain"
+    assert 1 < found["ratio"] <= 4
     assert found["at_a_quarter_of_the_samples"]["samples"] == 2

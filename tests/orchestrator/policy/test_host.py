@@ -26,12 +26,25 @@ class ScriptedEngine:
         self.feeds: dict[int, asyncio.Queue[Delta | Exception]] = {}
         self.stop_token_ids: dict[int, list[int]] = {}
         self.aborted: list[int] = []
+        self.seeds: dict[str, int] = {}  # by the request's name
 
     @property
     def num_running(self) -> int:
         return len(self.feeds)
 
-    async def stream(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+    def counters(self) -> dict[str, int]:
+        return {"preemptions": 0}
+
+    async def abort(self, name: str) -> None:
+        seed = self.seeds[name]
+        if seed in self.feeds:
+            self.aborted.append(seed)
+            self.feeds[seed].put_nowait(Delta((), 7, Finish.ABORTED))
+
+    async def stream(
+        self, name: str, generation: Generation, stop_token_ids: Sequence[int]
+    ) -> AsyncGenerator[Delta, None]:
+        self.seeds[name] = generation.seed
         feed = self.feeds[generation.seed] = asyncio.Queue()
         self.stop_token_ids[generation.seed] = list(stop_token_ids)
         finished = False
@@ -99,7 +112,7 @@ async def test_steps_arrive_as_soon_as_they_end(host: PolicyHost, engine: Script
     host.update("me", [(1, work(1))], [])
     await engine.feed(1, A)
     await engine.feed(1, BLANK)
-    assert await segments(host, 1) == [(1, Segment(token_ids=(A, BLANK), text="a\n\n"))]
+    assert await segments(host, 1) == [(1, Segment(token_ids=(A, BLANK), text="a\n\n", cached_tokens=7))]
     await engine.feed(1, B)
     await engine.feed(1, EOS, finish=Finish.EOS)
     last = Segment(token_ids=(B, EOS), text="b", finish=Finish.EOS, cached_tokens=7)

@@ -39,12 +39,21 @@ class CountingEngine:
         self.running: list[Generation] = []
         self.started: list[Generation] = []
         self.most_tokens_reserved = 0
+        self.ended: set[str] = set()  # names of aborted requests
 
     @property
     def num_running(self) -> int:
         return len(self.running)
 
-    async def stream(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    async def abort(self, name: str) -> None:
+        self.ended.add(name)
+
+    async def stream(
+        self, name: str, generation: Generation, stop_token_ids: Sequence[int]
+    ) -> AsyncGenerator[Delta, None]:
         self.running.append(generation)
         self.started.append(generation)
         reserved = sum(len(g.prefix_ids) + g.max_tokens for g in self.running)
@@ -54,6 +63,9 @@ class CountingEngine:
             for position in range(start, start + generation.max_tokens):
                 await self.open.wait()
                 await asyncio.sleep(0)
+                if name in self.ended:
+                    yield Delta((), 0, Finish.ABORTED)
+                    return
                 last = position == start + generation.max_tokens - 1
                 yield Delta((position % len(WORDS),), 0, Finish.LENGTH if last else None)
         finally:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,7 +14,7 @@ from orchestrator.core.errors import HeadraceError, PoolExhausted, ReplicaError,
 from orchestrator.core.protocols import Generation, Segment
 from orchestrator.serving.config import Limits
 from orchestrator.serving.service import Pools
-from tests.fakes import ScriptedPolicy, TableVerifier
+from tests.fakes import ScriptedPolicy, ScriptedWriting, TableVerifier
 from tests.orchestrator.serving.endpoint import Connection, chat, client_of, endpoint, num_searches, until
 
 PATH = "/v1/chat/completions"
@@ -163,12 +163,16 @@ class FailingPolicy(ScriptedPolicy):
         super().__init__(SCRIPT)
         self.error = error
 
-    async def generate(self, requests: Sequence[Generation]) -> AsyncGenerator[tuple[int, Segment], None]:
-        if self.gate is not None:
-            await self.gate.wait()
-        for _ in requests:
-            raise self.error
-        yield 0, Segment(token_ids=(), text="")
+    def generate(self, requests: Sequence[Generation]) -> "FailingWriting":
+        return FailingWriting(self, [[] for _ in requests])
+
+
+class FailingWriting(ScriptedWriting):
+    async def __anext__(self) -> tuple[int, Segment]:
+        if self.policy.gate is not None:
+            await self.policy.gate.wait()
+        assert isinstance(self.policy, FailingPolicy)
+        raise self.policy.error
 
 
 @pytest.mark.parametrize(
@@ -231,12 +235,12 @@ async def test_a_client_that_leaves_frees_its_work(stream: bool, cancelled: bool
             connection.leave()
         await asyncio.wait([connection.task])
         await until(lambda: num_searches(app) == 0)
-        assert reader.states == {}
+        await until(lambda: reader.states == {})
         assert writer.ended.is_set()
         gate.set()
         reader.judge = prefers_2
         assert (await http.post(PATH, json=chat())).status_code == 200
-    assert reader.states == {}
+    await until(lambda: reader.states == {})
 
 
 async def test_a_stream_starts_at_once_and_says_that_the_search_still_runs() -> None:

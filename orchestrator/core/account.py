@@ -1,0 +1,120 @@
+"""What may still be spent: caps, what was spent, and what is promised to work in flight.
+
+Whoever starts work takes a hold first, so that no cap can be exceeded however the work ends.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from orchestrator.core.flops import ModelShape
+from orchestrator.core.ledger import Budget, Remaining
+
+Amounts = Mapping[str, float]  # by the names of Budget's caps, seconds aside
+
+
+class Account:
+    """Owner of the counts of one search, or of a run: each search's account then has the run's as its parent."""
+
+    def __init__(
+        self, budget: Budget, parent: "Account | None" = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._budget = budget
+        self._parent = parent
+        self._clock = clock
+        self._spent: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
+        self._started = clock()
+
+    @property
+    def capped(self) -> bool:
+        """Whether there is a cap on anything but time."""
+        own = any(getattr(self._budget, kind) is not None for kind in _COUNTED)
+        return own or (self._parent is not None and self._parent.capped)
+
+    @property
+    def remaining(self) -> Remaining:
+        left: dict[str, float | None] = {kind: self.left(kind) for kind in _COUNTED}
+        return Remaining(**left, seconds=self.seconds_left)  # type: ignore[arg-type]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Negative when late."""
+        own = None if self._budget.seconds is None else self._started + self._budget.seconds - self._clock()
+        return _least(own, None if self._parent is None else self._parent.seconds_left)
+
+    def left(self, kind: str) -> float | None:
+        cap = getattr(self._budget, kind)
+        own = None if cap is None else cap - self._spent[kind] - self._held[kind]
+        return _least(own, None if self._parent is None else self._parent.left(kind))
+
+    def hold(self, amounts: Amounts) -> "Hold":
+        return Hold(self, amounts)
+
+    def spend(self, **amounts: float) -> None:
+        """Spends what no hold was taken for."""
+        for kind, amount in amounts.items():
+            self._move(kind, 0, amount)
+
+    def _move(self, kind: str, held: float, spent: float) -> None:
+        self._held[kind] += held  # type: ignore[assignment]
+        self._spent[kind] += spent  # type: ignore[assignment]
+        if self._parent is not None:
+            self._parent._move(kind, held, spent)
+
+
+class Hold:
+    """A promise: amounts that some work may use. What it does not use goes back when it is closed."""
+
+    def __init__(self, account: Account, amounts: Amounts) -> None:
+        self._account = account
+        self._left = dict(amounts)
+        for kind, amount in amounts.items():
+            account._move(kind, amount, 0)
+
+    def use(self, **amounts: float) -> None:
+        """Spends; beyond what was held only where a fault repeated work."""
+        for kind, amount in amounts.items():
+            covered = min(amount, self._left.get(kind, 0))
+            self._left[kind] = self._left.get(kind, 0) - covered
+            self._account._move(kind, -covered, amount)
+
+    def close(self) -> None:
+        for kind, amount in self._left.items():
+            self._account._move(kind, -amount, 0)
+        self._left = {}
+
+
+def share(amount: float | None, parts: int, index: int) -> int | None:
+    """Part `index` of an amount split evenly into whole numbers; the first parts are one richer if it must be."""
+    if amount is None:
+        return None
+    whole, rest = divmod(max(0, int(amount)), parts)
+    return whole + (index < rest)
+
+
+def affordable_tokens(shape: ModelShape, *, prefix: int, flops: float, verifier_flops: float, unread: int) -> int:
+    """The most tokens that can be written after `prefix` ones and read by a verifier that takes `verifier_flops` a
+    token and has `unread` ones to read before. Counts as if nothing were cached."""
+
+    def cost(tokens: int) -> float:
+        return shape.flops(new_tokens=prefix + tokens, context_tokens=0, logits=tokens) + verifier_flops * (
+            unread + tokens
+        )
+
+    low, high = 0, 1
+    while cost(high) <= flops:
+        low, high = high, 2 * high
+        if high > 1 << 40:
+            return low  # costs nothing
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= flops else (low, middle)
+    return low
+
+
+_COUNTED = ("policy_tokens", "verifier_tokens", "flops", "candidates")
+
+
+def _least(a: float | None, b: float | None) -> float | None:
+    return b if a is None else a if b is None else min(a, b)
