@@ -130,6 +130,38 @@ def serve(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="orchestration, beam, adaptive or early_stop.", show_default=False)],
+    repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,
+    recording: Annotated[Path, typer.Option(help="Results folder with samples, for adaptive and early_stop.")] = Path(
+        "results/tinymath"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the JSON file.")] = Path("results/bench"),
+) -> None:
+    """Measure one promise as a ratio to a baseline, into results/bench/NAME.json."""
+    from importlib import import_module
+
+    from experiments.bench import BENCHES, RECORDED
+    from experiments.bench.core import Measured, write
+
+    if name not in BENCHES:
+        raise UserError(f"bench: got {name!r}, wanted one of {', '.join(BENCHES)}")
+    module = import_module(BENCHES[name])
+    with console.status(f"measuring {name}"):
+        if name in RECORDED:
+            measured: Measured = module.measure(recording)
+        else:
+            measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print))
+    path = write(name, measured, out)
+    console.print(
+        f"{name}: [bold]{measured.ratio:.3g}[/] [{measured.ratio_min:.3g}, {measured.ratio_max:.3g}], "
+        f"goal {measured.goal}, against {measured.baseline}; wrote {path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine can run and what is missing."""
     from experiments.doctor import doctor as examine

@@ -31,6 +31,7 @@ FREE_KEYS = (
     "policy.max_num_seqs",
     "policy.kv_cache_gib",
     "policy.gpu_memory_utilization",
+    "policy.spare_seqs",
     "policy.max_restarts",
     "policy.start_timeout_s",
     "policy.stall_timeout_s",
@@ -55,7 +56,9 @@ class RunConfig:
     strategies: list[dict[str, Any]] = MISSING
     sampling: Sampling = field(default_factory=Sampling)
     steps: StepConfig = field(default_factory=StepConfig)
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget = field(default_factory=Budget)  # of each search
+    run_budget: Budget = field(default_factory=Budget)  # of all searches of one `headrace run` together
+    speculation: int = 0  # steps that a step search writes on while the verifier reads, on spare capacity; 0: none
     ray: RayConfig = field(default_factory=RayConfig)
     seeds: list[int] = field(default_factory=lambda: [0])
     problems_in_flight: int = 32
@@ -69,6 +72,8 @@ class RunConfig:
             raise ValueError("seeds: wanted at least one, got none")
         if not self.strategies:
             raise ValueError("strategies: wanted at least one, got none")
+        if self.speculation < 0:
+            raise ValueError(f"speculation: must be >= 0, got {self.speculation}")
         if self.problems_in_flight < 1:
             raise ValueError(f"problems_in_flight: must be >= 1, got {self.problems_in_flight}")
         if self.problem_timeout_s <= 0:

@@ -14,6 +14,7 @@ from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
+from orchestrator.core.account import Account
 from orchestrator.core.errors import UserError
 from orchestrator.pools import open_pools
 from orchestrator.results import ProblemRow, ResultsWriter
@@ -105,6 +106,8 @@ async def execute(
             policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
             await stack.enter_async_context(plan.grader)
 
+            run_account = Account(config.run_budget)
+
             def open_session(seed: int) -> SearchSession:
                 return SearchSession(
                     policy=policy,
@@ -113,6 +116,8 @@ async def execute(
                     budget=config.budget,
                     run_seed=seed,
                     extract_answer=extract_answer,
+                    speculation=config.speculation,
+                    run_account=run_account,
                 )
 
             on_stage("running")

@@ -10,13 +10,13 @@ pool with no replica left, a full disk) ends the run; what was finished by then 
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from orchestrator.core.errors import ReplicaError, UserError, first_error
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.nouns import Problem, SearchResult, Step
+from orchestrator.core.nouns import EndReason, Problem, SearchResult, Step
 from orchestrator.core.protocols import SharesWorkload, Strategy, Workload
 from orchestrator.results import CandidateRow, ProblemRow, RowKey, to_json
 from orchestrator.session import SearchSession
@@ -183,6 +183,8 @@ async def _solve(
             if workload is not None:
                 session.workload = turns = _Turns(workload, deadline)
             result = await job.strategy.search(job.problem, session)
+        if session.cut_short:
+            result = replace(result, end_reason=EndReason.BUDGET)
         wall_s = time.monotonic() - started
         correct = await grader.grade(job.problem, [c.trajectory.answer for c in result.candidates])
     except (UserError, ReplicaError):
@@ -224,16 +226,12 @@ def _problem_row(
         score=None if result is None else result.score,
         status="ok" if result is not None else "error",
         end_reason=None if result is None else result.end_reason.value,
+        selection=None if result is None or result.selection is None else result.selection.value,
         error=error,
-        prompt_tokens=ledger.prompt_tokens,
-        cached_tokens=ledger.cached_tokens,
-        generated_tokens=ledger.generated_tokens,
-        discarded_tokens=ledger.discarded_tokens,
-        verifier_tokens=ledger.verifier_tokens,
-        reingested_tokens=ledger.reingested_tokens,
-        policy_flops=ledger.policy_flops,
-        verifier_flops=ledger.verifier_flops,
+        **_costs(ledger),
         num_candidates=ledger.candidates,
+        peak_state_bytes=ledger.peak_state_bytes,
+        verifier_s=ledger.verifier_s,
         wall_s=wall_s,
         policy_model=info.policy_model,
         verifier_model=info.verifier_model,
@@ -263,10 +261,28 @@ def _candidate_rows(job: Job, info: RunInfo, result: SearchResult, correct: list
             step_uncertainties=[_std(step) for step in candidate.trajectory.steps],
             step_token_counts=[len(step.token_ids) for step in candidate.trajectory.steps],
             aggregate_score=candidate.aggregate_score,
-            generated_tokens=candidate.trajectory.generated_tokens,
+            **_costs(candidate.trajectory.cost),
         )
         for index, candidate in enumerate(result.candidates)
     ]
+
+
+def _costs(ledger: Ledger) -> dict[str, Any]:
+    """The columns that a problem and a candidate have in common."""
+    names = (
+        "prompt_tokens",
+        "cached_tokens",
+        "generated_tokens",
+        "discarded_tokens",
+        "speculative_tokens",
+        "verifier_tokens",
+        "reingested_tokens",
+        "policy_flops",
+        "verifier_flops",
+        "queue_s",
+        "engine_s",
+    )
+    return {name: getattr(ledger, name) for name in names}
 
 
 def _mean(step: Step) -> float | None:

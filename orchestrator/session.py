@@ -58,8 +58,8 @@ class SearchSession:
         Under a cap on tokens, FLOPs or candidates nothing is spent on speculation.
         """
         self.sampling = sampling
-        self.workload: Workload | None = None  # set by the runner, where searches share a budget
         self.cut_short = False  # a cap of the budget ended something
+        self.workload: Workload | None = None  # set by the runner, where searches share a budget
         self._policy = policy
         self._verifier = verifier
         self._account = Account(budget, run_account)

@@ -64,10 +64,9 @@ class AdaptiveBestOfN:
             detail = {"confidence": confidence}
         else:
             while (gain := self._gain(completions)) > self.price and (room := self.n - len(completions)) > 0:
-                more = await session.rollout([root], min(self.round, room))
-                completions += more
-                if not any(completion.steps for completion in more):
-                    break  # the budget is spent
+                if session.remaining.exhausted:
+                    break
+                completions += await session.rollout([root], min(self.round, room))
             detail = {"gain": gain}
         candidates = as_candidates(completions, self.aggregation)
         return SearchResult(

@@ -52,7 +52,7 @@ class MCTS:
         leaves: list[_Node] = [root]
         ended: list[Trajectory] = []
         simulations = 0
-        while leaves and simulations < self.simulations and session.remaining_tokens != 0:
+        while leaves and simulations < self.simulations and not session.remaining.exhausted:
             simulations += 1
             path = self._select(root)
             leaf = path[-1]

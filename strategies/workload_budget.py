@@ -61,14 +61,11 @@ class WorkloadBudget:
         try:
             root = await session.start(problem)
             size, gain = self.probe, self._gain(completions)
-            while size > 0:
+            while size > 0 and not session.remaining.exhausted:
                 granted = await workload.grant(problem.id, gain=gain, samples=size)
                 if granted == 0:
                     break
-                more = await session.rollout([root], granted)
-                completions += more
-                if not any(completion.steps for completion in more):
-                    break  # the search's own budget is spent
+                completions += await session.rollout([root], granted)
                 gain = self._gain(completions)
                 size = min(self.round, self.n - len(completions)) if gain > self.price else 0
         finally:

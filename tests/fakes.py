@@ -100,6 +100,7 @@ class ScriptedWriting:
         self.ready: list[tuple[int, Segment]] = []
         self.turn = iter(self._turns())
         self.num_given = 0
+        self.gate: asyncio.Event | None = None
 
     def _turns(self) -> Iterator[tuple[int, Segment]]:
         while self.plans:
@@ -114,8 +115,9 @@ class ScriptedWriting:
         return self
 
     async def __anext__(self) -> tuple[int, Segment]:
-        if self.policy.gate is not None:
-            await self.policy.gate.wait()
+        for gate in (self.policy.gate, self.gate):
+            if gate is not None:
+                await gate.wait()
         await asyncio.sleep(0)
         if self.policy.fails_after is not None and self.num_given == self.policy.fails_after:
             raise RuntimeError("a scripted failure")

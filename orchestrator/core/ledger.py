@@ -61,3 +61,9 @@ class Remaining:
     flops: float | None
     candidates: int | None
     seconds: float | None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether some cap is used up, so that nothing new can be written."""
+        left = (self.policy_tokens, self.verifier_tokens, self.flops, self.candidates, self.seconds)
+        return any(amount is not None and amount <= 0 for amount in left)

@@ -135,6 +135,14 @@ class EndReason(StrEnum):
     BUDGET = "budget"
 
 
+class Selection(StrEnum):
+    """By what a search may choose among its candidates, and by what it chose."""
+
+    SCORE = "score"  # the verifier's favourite
+    WEIGHTED = "weighted"  # a vote, weighted by the verifier
+    MAJORITY = "majority"  # a vote
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A finished trajectory and the score the strategy ranked it by (None: it was not ranked by a score)."""
@@ -150,6 +158,7 @@ class SearchResult:
     candidates: tuple[Candidate, ...]
     chosen: int | None
     end_reason: EndReason = EndReason.COMPLETED
+    selection: Selection | None = None  # None: there was nothing to choose from
     detail: Mapping[str, Any] = field(default_factory=dict)  # what the strategy decided, for analysis
     ledger: Ledger = field(default_factory=Ledger)  # filled in by the session's owner
 

@@ -22,7 +22,7 @@ from orchestrator.core.errors import ProblemError, ReplicaError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape
 from orchestrator.core.nouns import Message
-from orchestrator.core.protocols import Finish, Generation
+from orchestrator.core.protocols import Finish, Generation, Sampling
 from orchestrator.policy.host import Delta, PolicyInfo
 
 _STREAM_INTERVAL = 4  # tokens per delta of a sequence that runs to its end: each delta costs the replica some 20 us
@@ -169,6 +169,24 @@ class VllmEngine:
             raise ProblemError(f"policy: the engine refused a request: {error}") from error
         except EngineDeadError as error:
             raise ReplicaError("policy: the engine's process died") from error
+
+    async def run_alone(self, name: str, prompt_ids: Sequence[int], seed: int, sampling: Sampling) -> int:
+        """One request as vLLM serves it, nothing around it: for benchmarks. Returns the number of tokens sampled."""
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=seed,
+            max_tokens=sampling.max_tokens,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        async for output in self._llm.generate(tokens_input(list(prompt_ids)), params, name):
+            sampled: int = len(output.outputs[0].token_ids)
+        return sampled
 
     def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
         if not self._tokenizer.chat_template:

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TypeVar
 
 from orchestrator.config import VerifierConfig
-from verifiers.contract import Answer, Run, StateBlob, VerifierHost, VerifierInfo
+from verifiers.contract import Answer, Read, Run, StateBlob, VerifierHost, VerifierInfo
 
 T = TypeVar("T")
 
@@ -33,6 +33,7 @@ class VerifierActor:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="verifier")
         self._requests: deque[_Request] = deque()
         self._batch_tokens = 0
+        self._tokens_read = 0
 
     async def load(self, host: str, config: VerifierConfig) -> tuple[VerifierInfo, int]:
         """Loads the model. Returns what it says about itself and the process id. Raises ValueError."""
@@ -61,6 +62,9 @@ class VerifierActor:
         self._requests.append(request)
         return await self._in_thread(lambda: self._serve(request))
 
+    async def stats(self) -> dict[str, int]:
+        return {"tokens_read": self._tokens_read}
+
     async def release(self, keys: Sequence[str]) -> None:
         await self._in_thread(lambda: self._host.release(keys))
 
@@ -88,6 +92,7 @@ class VerifierActor:
                 for r in batch:
                     r.answers = error
             else:
+                self._tokens_read += sum(answer.tokens_read for answer in answers if isinstance(answer, Read))
                 for r in batch:
                     r.answers, answers = answers[: len(r.runs)], answers[len(r.runs) :]
         if isinstance(request.answers, Exception):

@@ -177,6 +177,14 @@ class VerifierPool:
             for r in self._replicas
         )
 
+    async def stats(self) -> list[dict[str, int]]:
+        """Of the replicas that are up: `tokens_read` since their start, `replica`. Raises ReplicaError."""
+        up = [(replica, replica.epoch, replica.actor.stats.remote()) for replica in self._replicas if replica.up]
+        try:
+            return [{**await self._ask(replica, epoch, ref), "replica": replica.index} for replica, epoch, ref in up]
+        except _Lost:
+            raise ReplicaError("verifier: a replica was lost while it was asked for its counters") from None
+
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
         """Verdicts in order. Raises ProblemError where no score can be given, PoolExhausted, ReplicaError."""
         if self._closed:

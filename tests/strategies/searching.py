@@ -25,11 +25,11 @@ class OneHeldBack(ScriptedPolicy):
         self.held = held
         self.let_go = asyncio.Event()
 
-    async def generate(self, requests):
+    def generate(self, requests):
+        writing = super().generate(requests)
         if any(text_of(request.prefix_ids).endswith(self.held) for request in requests):
-            await self.let_go.wait()
-        async for pair in super().generate(requests):
-            yield pair
+            writing.gate = self.let_go
+        return writing
 
 
 class Watched:

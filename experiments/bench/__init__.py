@@ -1,0 +1,12 @@
+"""Benchmarks, one per promise: `headrace bench NAME` writes results/bench/NAME.json.
+
+Each is a ratio to a named baseline that runs beside it. To add one: a module with a `measure` and a line in `BENCHES`.
+"""
+
+BENCHES = {  # name -> module; those over recorded samples take a results folder
+    "orchestration": "experiments.bench.orchestration",
+    "beam": "experiments.bench.beam",
+    "adaptive": "experiments.bench.adaptive",
+    "early_stop": "experiments.bench.early_stop",
+}
+RECORDED = ("adaptive", "early_stop")

@@ -1,0 +1,156 @@
+"""PRM-guided beam search against best-of-N with the same verifier, and against beam search as it is usually done.
+
+Usually: one problem at a time, in lockstep, the whole prefix scored again at each step (search-and-learn works so);
+here that is a setting of the session and of the verifier, fair in all else: same engine, prefix cache on, same batch
+of children. Figures are seconds per useful token: tokens thrown away count as time, not as output.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from experiments.bench.core import Measured, interleave, ratio_of, spread
+from experiments.bench.tiny import POLICY, VERIFIER, open_session, problems
+from orchestrator.cluster import connected
+from orchestrator.config import RayConfig, StepConfig
+from orchestrator.core.ledger import Ledger
+from orchestrator.core.nouns import Carry
+from orchestrator.core.protocols import Policy, Reading, Strategy, Verdict, Verifier
+from orchestrator.pools import open_pools
+from strategies.beam_search import BeamSearch
+from strategies.best_of_n import BestOfN
+
+BEAM, BEST_OF_N = BeamSearch(n=16, beam_width=4), BestOfN(n=16)
+NUM_PROBLEMS = {1: 16, 8: 64, 64: 128}  # in flight -> problems of one repeat
+DEPTH = 4
+
+
+class WholePrefix:
+    """Implements `Verifier` without carried states: every reading reads the whole trajectory again."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self.flops_per_token = verifier.flops_per_token
+        self.state_bytes = 0
+
+    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+        whole = [replace(r, carry=None) for r in readings]
+        verdicts = await self._verifier.score([r for r in whole if r.boundaries])
+        self._verifier.release([v.carry for v in verdicts if v.carry is not None])
+        given = iter(verdicts)
+        unread = Verdict(scores=(), carry=None, verifier_tokens=0)
+        return [replace(next(given), carry=None) if r.boundaries else unread for r in whole]
+
+    def release(self, carries: Sequence[Carry]) -> None:
+        assert not carries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way to run a search over many problems."""
+
+    strategy: Strategy
+    in_flight: int
+    speculation: int = 0
+    carried: bool = True
+
+
+def variants() -> dict[str, Variant]:
+    made = {}
+    for in_flight in NUM_PROBLEMS:
+        made[f"best_of_n at {in_flight}"] = Variant(strategy=BEST_OF_N, in_flight=in_flight)
+        made[f"beam at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight)
+        made[f"beam, speculating, at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight, speculation=DEPTH)
+        made[f"beam, whole prefix, at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight, carried=False)
+    return made
+
+
+async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+    with connected(RayConfig(), replicas=2):
+        async with AsyncExitStack() as stack:
+            policy, verifier = await open_pools(stack, policy=POLICY, steps=StepConfig(), verifier=VERIFIER)
+            assert verifier is not None
+            ledgers: dict[str, Ledger] = {}
+
+            def runner(name: str, variant: Variant) -> Callable[[int], Any]:
+                async def run(repeat: int) -> float:
+                    seconds, ledger = await _run(policy, verifier, variant, repeat)
+                    ledgers[name] = ledgers.get(name, Ledger()) + ledger
+                    return seconds / (ledger.generated_tokens - ledger.discarded_tokens)
+
+                return run
+
+            await _run(policy, verifier, Variant(strategy=BEST_OF_N, in_flight=64), 1000)  # warm
+            runs = {name: runner(name, variant) for name, variant in variants().items()}
+            costs = await interleave(repeats, runs, on_repeat)
+            preemptions = sum(stats["preemptions"] for stats in await policy.stats())
+    lockstep = costs["beam, whole prefix, at 1"]
+    best = {f: _fastest(costs, f) for f in NUM_PROBLEMS}
+    details = {
+        "seconds_per_1000_useful_tokens": {
+            name: spread([1000 * value for value in values]) for name, values in costs.items()
+        },
+        "beam_over_best_of_n": {f: ratio_of(costs[best[f]], costs[f"best_of_n at {f}"]) for f in NUM_PROBLEMS},
+        "lockstep_over_beam": {f: ratio_of(lockstep, costs[best[f]]) for f in NUM_PROBLEMS},
+        "share_of_speculation": {
+            f: ratio_of(costs[f"beam at {f}"], costs[f"beam, speculating, at {f}"]) for f in NUM_PROBLEMS
+        },
+        "share_of_carried_state": {
+            f: ratio_of(costs[f"beam, whole prefix, at {f}"], costs[f"beam at {f}"]) for f in NUM_PROBLEMS
+        },
+        "share_of_cross_problem_batching": {f: ratio_of(costs["beam at 1"], costs[f"beam at {f}"]) for f in (8, 64)},
+        "tokens": {
+            name: {
+                "generated": ledger.generated_tokens,
+                "discarded": ledger.discarded_tokens,
+                "speculative": ledger.speculative_tokens,
+                "verifier": ledger.verifier_tokens,
+            }
+            for name, ledger in ledgers.items()
+        },
+        "preemptions": preemptions,
+    }
+    return Measured(
+        **ratio_of(costs[best[64]], costs["best_of_n at 64"]),
+        baseline="best_of_n n=16 with the same verifier at 64 problems in flight; seconds per useful token",
+        goal="<= 1.25; and lockstep_over_beam >= 5 at 64",
+        settings={
+            "n": BEAM.n,
+            "beam_width": BEAM.beam_width,
+            "problems_by_in_flight": NUM_PROBLEMS,
+            "speculation": DEPTH,
+            "spare_seqs": POLICY.spare_seqs,
+            "repeats": repeats,
+            "beam_chosen": best,
+        },
+        details=details,
+    )
+
+
+def _fastest(costs: dict[str, list[float]], in_flight: int) -> str:
+    names = (f"beam at {in_flight}", f"beam, speculating, at {in_flight}")
+    return min(names, key=lambda name: spread(costs[name])["median"])
+
+
+async def _run(policy: Policy, verifier: Verifier, variant: Variant, repeat: int) -> tuple[float, Ledger]:
+    """Seconds and costs of searching a repeat's own problems."""
+    count = NUM_PROBLEMS[variant.in_flight]
+    asked = iter(list(enumerate(problems(count, first=repeat % 5 * count))))
+    judge = verifier if variant.carried else WholePrefix(verifier)
+    total = Ledger()
+
+    async def work() -> None:
+        nonlocal total
+        for _, problem in asked:
+            async with open_session(policy, judge, repeat, speculation=variant.speculation) as session:
+                await variant.strategy.search(problem, session)
+            total += session.ledger
+
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(variant.in_flight):
+            tasks.create_task(work())
+    return time.monotonic() - began, total

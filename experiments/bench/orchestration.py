@@ -1,0 +1,121 @@
+"""What pools, sessions and Ray cost: best-of-N through them against the bare engine, scoring off.
+
+The bare engine is vLLM's AsyncLLM in a process of its own with the same options and threads, given the same prompts,
+seeds and token limits all at once and asked for whole results only.
+"""
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from multiprocessing.connection import Connection
+from typing import Any
+
+from experiments.bench.core import Measured, interleave, ratio_of, spread
+from experiments.bench.tiny import POLICY, SAMPLING, open_session, problems
+from orchestrator.cluster import connected
+from orchestrator.config import PolicyConfig, RayConfig, StepConfig
+from orchestrator.core.nouns import Problem
+from orchestrator.core.seeds import derive_seed
+from orchestrator.policy import PolicyPool
+
+N, NUM_PROBLEMS = 16, 64
+Request = tuple[tuple[int, ...], int]  # prompt ids and seed
+
+
+async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+    asked = problems(NUM_PROBLEMS)
+    with connected(RayConfig(), replicas=1):
+        async with AsyncExitStack() as stack:
+            pool = await stack.enter_async_context(PolicyPool.open(POLICY, StepConfig()))
+            bare = stack.enter_context(BareEngine(POLICY))
+            prompts = await pool.encode(asked)
+            tokens: dict[str, list[int]] = {"pools": [], "bare engine": []}
+
+            async def through_pools(repeat: int) -> float:
+                began = time.monotonic()
+                generated = await asyncio.gather(*(_sample(pool, problem, repeat) for problem in asked))
+                tokens["pools"].append(sum(generated))
+                return sum(generated) / (time.monotonic() - began)
+
+            async def through_bare_engine(repeat: int) -> float:
+                requests = [
+                    (prompt, derive_seed(repeat, problem.id, (child,)))
+                    for prompt, problem in zip(prompts, asked, strict=True)
+                    for child in range(N)
+                ]
+                generated, seconds = await asyncio.to_thread(bare.run, requests)
+                tokens["bare engine"].append(generated)
+                return generated / seconds
+
+            await through_pools(-1)  # both warm, with the prompts in their caches
+            await through_bare_engine(-1)
+            tokens = {"pools": [], "bare engine": []}
+            variants = {"pools": through_pools, "bare engine": through_bare_engine}
+            speeds = await interleave(repeats, variants, on_repeat)
+    return Measured(
+        **ratio_of(speeds["pools"], speeds["bare engine"]),
+        baseline="vLLM AsyncLLM alone in a process, same options, prompts, seeds and token limits; tokens per second",
+        goal=">= 0.95",
+        settings={"n": N, "problems": NUM_PROBLEMS, "repeats": repeats, "max_tokens": SAMPLING.max_tokens},
+        details={
+            "tokens_per_s": {name: spread(values) for name, values in speeds.items()},
+            "tokens": tokens,
+        },
+    )
+
+
+async def _sample(pool: PolicyPool, problem: Problem, seed: int) -> int:
+    async with open_session(pool, None, seed) as session:
+        await session.rollout([await session.start(problem)], N, scored=False)
+    return session.ledger.generated_tokens
+
+
+class BareEngine:
+    """Owner of the process that holds the engine."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, config), daemon=False)
+
+    def __enter__(self) -> "BareEngine":
+        self._process.start()
+        self._receive()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.send(None)
+        self._process.join(timeout=20)
+        self._process.kill()
+
+    def run(self, requests: Sequence[Request]) -> tuple[int, float]:
+        """Tokens and seconds."""
+        self._ours.send(list(requests))
+        answer: tuple[int, float] = self._receive()
+        return answer
+
+    def _receive(self) -> Any:
+        if not self._ours.poll(600):
+            raise TimeoutError("the bare engine did not answer within 600 s")
+        return self._ours.recv()
+
+
+def _serve(connection: Connection, config: PolicyConfig) -> None:
+    asyncio.run(_serve_requests(connection, config))
+
+
+async def _serve_requests(connection: Connection, config: PolicyConfig) -> None:
+    from orchestrator.policy.vllm_engine import VllmEngine, prepare_process
+
+    prepare_process(config, num_threads=1)
+    engine = VllmEngine(config)
+    connection.send("ready")
+    while (requests := await asyncio.to_thread(connection.recv)) is not None:
+        began = time.monotonic()
+        counts = await asyncio.gather(
+            *(engine.run_alone(str(i), ids, seed, SAMPLING) for i, (ids, seed) in enumerate(requests))
+        )
+        connection.send((sum(counts), time.monotonic() - began))
+    engine.stop()

@@ -1,0 +1,32 @@
+"""The tiny pair as the benchmarks use it."""
+
+from experiments.config import PROJECT_ROOT
+from experiments.tinymath.task import generate
+from orchestrator.answers import extract_answer
+from orchestrator.config import PolicyConfig, VerifierConfig
+from orchestrator.core.ledger import Budget
+from orchestrator.core.nouns import Problem
+from orchestrator.core.protocols import Policy, Sampling, Verifier
+from orchestrator.session import SearchSession
+
+MODELS = PROJECT_ROOT / "experiments" / "tinymath" / "models"
+POLICY = PolicyConfig(model=str(MODELS / "policy"))
+VERIFIER = VerifierConfig(model=str(MODELS / "prm"))
+SAMPLING = Sampling(temperature=1.0, max_tokens=160)
+
+
+def problems(count: int, first: int = 0) -> list[Problem]:
+    made = generate("test", first + count)[first:]
+    return [Problem.from_prompt(f"tiny-{first + i}", problem.prompt) for i, problem in enumerate(made)]
+
+
+def open_session(policy: Policy, verifier: Verifier | None, seed: int, *, speculation: int = 0) -> SearchSession:
+    return SearchSession(
+        policy=policy,
+        verifier=verifier,
+        sampling=SAMPLING,
+        budget=Budget(),
+        run_seed=seed,
+        extract_answer=extract_answer,
+        speculation=speculation,
+    )

@@ -1,0 +1,92 @@
+"""The trust gate: does this verifier choose better than chance and than a majority, where answers are known?
+
+Where it does not, searches of the run fall back to a vote. A score that ranks samples at random costs accuracy and
+compute; a majority costs neither (negative results of this kind are common: see crucible-ttc).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from experiments.datasets import DataConfig
+from experiments.metrics import Interval, Pool, bootstrap_mean, paired_difference, prm_at_k, vote_at_k
+from orchestrator.core.nouns import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustConfig:
+    """Labelled problems, apart from those of the run, with n samples each."""
+
+    data: DataConfig
+    n: int = 8
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ValueError(f"trust: n must be >= 2, got {self.n}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What the calibration set says. `auroc`: P(a right sample of a problem outscores a wrong one of it)."""
+
+    selection: Selection
+    auroc: Interval
+    over_majority: Interval  # accuracy of the verifier's favourite minus that of the majority, paired
+    num_problems: int
+    n: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    def __str__(self) -> str:
+        return (
+            f"trust gate: within-problem AUROC {_shown(self.auroc, 1)}, best-of-{self.n} minus majority "
+            f"{_shown(self.over_majority, 100)} points on {self.num_problems} problems: "
+            f"searches choose by {self.selection.value}"
+        )
+
+
+def judge(pools: Sequence[Pool]) -> Trust:
+    """The verifier's favourite is chosen where it beats chance and majority for sure; else a vote weighted by it where
+    it beats chance for sure; else a plain majority. For sure: the 95% interval over problems lies above.
+    """
+    n = min(len(pool) for pool in pools)
+    mixed = [pool for pool in pools if 0 < sum(pool.correct) < len(pool) and pool.scored]
+    unsure = Interval(value=0.5, low=0.0, high=1.0)
+    auroc = bootstrap_mean([_auroc(pool) for pool in mixed]) if mixed else unsure
+    by_score = {str(i): prm_at_k(pool, n) for i, pool in enumerate(pools)}
+    by_majority = {str(i): vote_at_k(pool, [n], weighted=False)[n] for i, pool in enumerate(pools)}
+    over_majority = paired_difference(by_score, by_majority)
+    if auroc.low <= 0.5:
+        selection = Selection.MAJORITY
+    elif over_majority.low <= 0:
+        selection = Selection.WEIGHTED
+    else:
+        selection = Selection.SCORE
+    return Trust(selection=selection, auroc=auroc, over_majority=over_majority, num_problems=len(pools), n=n)
+
+
+def pools_of(candidates: pd.DataFrame) -> list[Pool]:
+    """The samples of each problem of a results folder."""
+    return [
+        Pool(
+            answers=[None if pd.isna(answer) else answer for answer in group["answer"]],
+            correct=[bool(correct) for correct in group["correct"].fillna(False)],
+            scores=[None if pd.isna(score) else score for score in group["aggregate_score"]],
+        )
+        for _, group in candidates.groupby("problem_id")
+    ]
+
+
+def _auroc(pool: Pool) -> float:
+    scores = np.array([-np.inf if score is None else score for score in pool.scores])
+    correct = np.array(pool.correct, bool)
+    differences = scores[correct][:, None] - scores[~correct][None, :]
+    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
+
+
+def _shown(interval: Interval, scale: float) -> str:
+    return f"{scale * interval.value:.3g} [{scale * interval.low:.3g}, {scale * interval.high:.3g}]"

@@ -1,0 +1,145 @@
+"""Searches over real engines: what ledgers say, what speculation changes, and what a cancelled search leaves."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from experiments.tinymath.task import generate as tiny_problems
+from orchestrator.answers import extract_answer
+from orchestrator.config import VerifierConfig
+from orchestrator.core.ledger import Budget, Ledger
+from orchestrator.core.nouns import Problem
+from orchestrator.core.protocols import Sampling, Strategy
+from orchestrator.policy import PolicyPool
+from orchestrator.session import SearchSession
+from orchestrator.verifier.pool import VerifierPool
+from strategies.beam_search import BeamSearch
+from strategies.best_of_n import BestOfN
+
+PRM = Path(__file__).parents[2] / "experiments" / "tinymath" / "models" / "prm"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def verifier_pool(local_ray: Path) -> AsyncIterator[VerifierPool]:
+    config = VerifierConfig(model=str(PRM), replicas=2, start_timeout_s=600.0)
+    async with VerifierPool.open(config) as pool:
+        yield pool
+
+
+def problems(number: int) -> list[Problem]:
+    return [Problem.from_prompt(f"p{i}", p.prompt) for i, p in enumerate(tiny_problems("test", number))]
+
+
+def session_of(policy: PolicyPool, verifier: VerifierPool | None, seed: int = 0, speculation: int = 0) -> SearchSession:
+    return SearchSession(
+        policy=policy,
+        verifier=verifier,
+        sampling=Sampling(temperature=1.0, max_tokens=160),
+        budget=Budget(),
+        run_seed=seed,
+        extract_answer=extract_answer,
+        speculation=speculation,
+    )
+
+
+async def counted(policy: PolicyPool, verifier: VerifierPool) -> dict[str, int]:
+    totals: Counter[str] = Counter()
+    for stats in [*await policy.stats(), *await verifier.stats()]:
+        totals.update(stats)
+    return totals
+
+
+@pytest.mark.parametrize("strategy", [BestOfN(n=4), BeamSearch(n=8, beam_width=2)])
+async def test_ledgers_equal_what_the_engines_counted(
+    policy_pool: PolicyPool, verifier_pool: VerifierPool, strategy: Strategy
+) -> None:
+    before = await counted(policy_pool, verifier_pool)
+    ledgers = []
+
+    async def search(problem: Problem) -> None:
+        async with session_of(policy_pool, verifier_pool, speculation=4) as session:
+            await strategy.search(problem, session)
+        ledgers.append(session.ledger)
+
+    await asyncio.gather(*map(search, problems(6)))
+    after = await counted(policy_pool, verifier_pool)
+    total = sum(ledgers, Ledger())
+    assert {name: after[name] - before[name] for name in after} == {
+        **dict.fromkeys(after, 0),
+        "clients": after["clients"] - before["clients"],
+        "sampled_tokens": total.generated_tokens,
+        "generated_tokens": total.generated_tokens,
+        "prompt_tokens": total.prompt_tokens,
+        "cached_tokens": total.cached_tokens,
+        "tokens_read": total.verifier_tokens,
+    }
+    assert (total.speculative_tokens > 0) == isinstance(strategy, BeamSearch)
+    assert total.engine_s > 0 and total.verifier_s > 0 and total.peak_state_bytes > 0
+
+
+async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task(
+    policy_pool: PolicyPool, verifier_pool: VerifierPool
+) -> None:
+    sessions: list[SearchSession] = []
+
+    async def search(problem: Problem) -> None:
+        async with session_of(policy_pool, verifier_pool, speculation=4) as session:
+            sessions.append(session)
+            await BeamSearch(n=8, beam_width=2).search(problem, session)
+
+    tasks = [asyncio.create_task(search(problem)) for problem in problems(8)]
+    async with asyncio.timeout(60):
+        while not all(session._live for session in sessions) or len(sessions) < len(tasks):
+            await policy_pool.stats()  # a round trip
+    carries = [carry for session in sessions for carry in session._live]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert not policy_pool._waiting and not any(replica.requests for replica in policy_pool._replicas)
+    async with asyncio.timeout(60):
+        while any(stats["running"] for stats in await policy_pool.stats()):
+            pass
+        while any(replica.in_flight for replica in verifier_pool._replicas):
+            await policy_pool.stats()
+    keys = [carry.key for carry in carries]
+    for replica in verifier_pool._replicas:
+        found, _ = replica.actor.export.options(num_returns=2).remote(keys)
+        assert keys and await asyncio.wrap_future(found.future()) == 0
+
+
+async def test_second_steps_have_the_same_distribution_with_and_without_speculation(policy_pool: PolicyPool) -> None:
+    """Chi-squared over the second steps of one problem, each sampled 384 times."""
+    [problem] = [p for p in problems(40) if p.messages[0].content.count("\n") == 4][:1]
+
+    async def second_steps(speculation: int) -> tuple[Counter[str], Ledger]:
+        steps: Counter[str] = Counter()
+        total = Ledger()
+        for seed in range(48):
+            async with session_of(policy_pool, None, 1000 * speculation + seed, speculation) as session:
+                children = await session.expand([await session.start(problem)], 8, scored=False)
+                running = [child for child in children if not child.status.done]
+                grandchildren = await session.expand(running, scored=False)
+                steps.update(child.steps[0].text + child.steps[1].text for child in grandchildren)
+            total += session.ledger
+        return steps, total
+
+    (without, spent), (with_it, spent_speculating) = await second_steps(0), await second_steps(4)
+    assert spent.speculative_tokens == 0 < spent_speculating.speculative_tokens
+    common = [text for text, count in (without + with_it).items() if count >= 16]
+    rest = [text for text in without | with_it if text not in common]
+    cells = [(without[text], with_it[text]) for text in common]
+    cells.append((sum(without[t] for t in rest), sum(with_it[t] for t in rest)))
+    totals = [sum(column) for column in zip(*cells, strict=True)]
+    statistic = sum(
+        (cell[i] - sum(cell) * totals[i] / sum(totals)) ** 2 / (sum(cell) * totals[i] / sum(totals))
+        for cell in cells
+        for i in range(2)
+        if sum(cell)
+    )
+    degrees = len(cells) - 1
+    assert degrees >= 3
+    assert statistic < degrees + 4 * (2 * degrees) ** 0.5  # four standard deviations above its mean
