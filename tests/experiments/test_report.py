@@ -38,7 +38,7 @@ def test_the_tables_hold_the_known_numbers(reported: tuple[Path, str]) -> None:
     text = (reported[0] / "report.md").read_text()
     low, high = 100 * wilson_interval(11, 12).low, 100 * wilson_interval(11, 12).high
     assert f"| best_of_n n=8 | 91.7 [{low:.0f}, {high:.0f}] | 400 | 40 | 480 | 880 M | 0.25 | 480 | 432 | 0 |" in text
-    assert "| greedy | 50.0 [25, 75] | 50 | 0 | 0 | 50 M | 0.25 | 1 |" in text
+    assert "| greedy | 50.0 [25, 75] | 50 | 0 | 0 | 50 M | 0.25 | 60 | 60 | 1 |" in text
     assert "| k | tokens | pass@k | maj@k | prm@k | weighted@k |" in text
     assert "| 8 | 400 | 91.7 [" in text
     assert "prm@8 - greedy: +41.7 points" in text  # 11 of 12 against 6 of 12, on the same problems
