@@ -30,7 +30,7 @@ class EarlyStop:
 
     n: int = 16
     z: float = 1.0  # standard deviations of benefit of the doubt
-    min_value: float = 0.0  # a floor that holds before anything is finished too
+    min_value: float = 0.1  # a floor that holds before anything is finished too: below it nothing is expected any more
 
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True

@@ -58,7 +58,7 @@ async def test_a_sample_cut_by_a_cap_stops_no_other():
 
 async def test_without_a_floor_nothing_stops_before_one_is_finished():
     script = {"Q:": ["a\n\n-"], "a\n\n": ["b\n\n-"], "b\n\n": ["Answer: 2"]}
-    result, _ = await run(EarlyStop(n=4), script, lambda text: 0.0)
+    result, _ = await run(EarlyStop(n=4, min_value=0.0), script, lambda text: 0.0)
     assert answers(result) == ["2"] * 4
 
 
