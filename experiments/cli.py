@@ -149,14 +149,14 @@ def bench(
     from importlib import import_module
 
     from experiments.bench import BENCHES, RECORDED
-    from experiments.bench.core import Measured, write
+    from experiments.bench.core import recorded, write
 
     if name not in BENCHES:
         raise UserError(f"bench: got {name!r}, wanted one of {', '.join(BENCHES)}")
     module = import_module(BENCHES[name])
     with console.status(f"measuring {name}"):
         if name in RECORDED:
-            measured: Measured = module.measure(recording)
+            measured = recorded(module.measure(recording), module.BASELINE, module.GOAL, recording)
         else:
             measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print))
     path = write(name, measured, out)

@@ -21,6 +21,8 @@ from strategies.workload_budget import WorkloadBudget
 
 Floats = NDArray[np.float64]
 
+BASELINE = "uniform best_of_n n=64 over the same recorded samples; samples for an accuracy within one point"
+GOAL = ">= 4 (workload_budget); per_problem >= 2"
 POINT = 0.01  # accuracies this near count as equal
 SEEDS = (0, 1, 2)
 NUM_RESAMPLES = 2000

@@ -24,7 +24,7 @@ from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 
 BEAM, BEST_OF_N = BeamSearch(n=16, beam_width=4), BestOfN(n=16)
-NUM_PROBLEMS = {1: 16, 8: 64, 64: 128}  # in flight -> problems of one repeat
+NUM_PROBLEMS = {1: 13, 8: 32, 64: 64}  # in flight -> problems of one repeat; each repeat has its own
 DEPTH = 4
 
 

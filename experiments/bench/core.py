@@ -26,6 +26,18 @@ class Measured:
     details: Mapping[str, Any] = field(default_factory=dict)  # the figures behind it
 
 
+def recorded(found: Mapping[str, Any], baseline: str, goal: str, folder: Path) -> Measured:
+    """What was found over the recorded samples of a run."""
+    ratios = ("ratio", "ratio_min", "ratio_max")
+    return Measured(
+        **{name: found[name] for name in ratios},
+        baseline=baseline,
+        goal=goal,
+        settings={"recording": folder.name},
+        details={name: value for name, value in found.items() if name not in ratios},
+    )
+
+
 def ratio_of(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
     """Median, least and largest of the ratios of repeats that ran beside each other."""
     ratios = [a / b for a, b in zip(ours, baseline, strict=True)]

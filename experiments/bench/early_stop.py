@@ -13,6 +13,8 @@ from orchestrator.results import ProblemRow
 from strategies import strategy_class
 from strategies.best_of_n import BestOfN
 
+BASELINE = "best_of_n n=16 over the same recorded samples; generated tokens"
+GOAL = "> 1 at equal accuracy"
 SEEDS = (0, 1, 2)
 NUM_RESAMPLES = 2000
 

@@ -202,3 +202,28 @@ def test_no_schedule_of_forks_evictions_releases_and_moves_changes_a_score(
                     assert_same(again, whole(prm, text, [len(text)]))
                 else:
                     assert_same(again, whole(prm, text, [len(text)] if run.boundaries else []))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_states_carried_on_a_gpu_give_the_scores_of_the_cpu(prm: StreamingPRM) -> None:
+    """Forked, spilled to host memory and read in batches of unlike lengths."""
+    rng = Random(0)
+    texts = [tokens(rng, rng.randint(20, 90)) for _ in range(12)]
+    reader = StreamingHost("tiny", StreamingPRM(prm.config), slots=8, host_slots=64, batch_tokens=256, device="cuda")
+    reader.model.load_state_dict(prm.state_dict())
+    reader.read([Run(key=f"{i}", token_ids=text[:9]) for i, text in enumerate(texts)])
+    runs = [
+        Run(
+            key=f"{i}-{child}",
+            token_ids=(*text[9:], child),
+            boundaries=(len(text) - 8,),
+            parent=f"{i}",
+            parent_tokens=9,
+        )
+        for i, text in enumerate(texts)
+        for child in range(3)
+    ]
+    for run, answer in zip(runs, reader.read(runs), strict=True):
+        text = (*texts[int(run.parent or 0)][:9], *run.token_ids)
+        assert_same(answer, whole(prm, text, [len(text)]))
