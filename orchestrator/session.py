@@ -136,6 +136,7 @@ class SearchSession:
             top_p=self.sampling.top_p,
             stop=tuple(stop),
             logprobs=logprobs,
+            eager=scored,
         )
         return await self._write(prefixes, n, how, scored)
 

@@ -20,7 +20,7 @@ from orchestrator.core.nouns import Problem
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy import PolicyPool
 
-N, NUM_PROBLEMS = 16, 64
+N, NUM_PROBLEMS = 16, 128
 Request = tuple[tuple[int, ...], int]  # prompt ids and seed
 
 
@@ -29,7 +29,9 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
     with connected(RayConfig(), replicas=1):
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(PolicyPool.open(POLICY, StepConfig()))
-            bare = stack.enter_context(BareEngine(POLICY))
+            bare = BareEngine(POLICY)
+            stack.callback(bare.stop)
+            await asyncio.to_thread(bare.start)
             prompts = await pool.encode(asked)
             tokens: dict[str, list[int]] = {"pools": [], "bare engine": []}
 
@@ -80,12 +82,12 @@ class BareEngine:
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, config), daemon=False)
 
-    def __enter__(self) -> "BareEngine":
+    def start(self) -> None:
+        """Takes tens of seconds."""
         self._process.start()
         self._receive()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self._ours.send(None)
         self._process.join(timeout=20)
         self._process.kill()

@@ -43,6 +43,7 @@ class Generation:
     until_step: bool = False  # stop at the next step boundary
     speculate: int = 0  # with `until_step`: write on for up to so many more steps while the engine has room to spare
     logprobs: bool = False
+    eager: bool = True  # steps are wanted as soon as they end; False: nobody looks before the sequence does
     stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
 
 

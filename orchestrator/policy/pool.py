@@ -19,9 +19,16 @@ from math import ceil
 from typing import Any, Self, TypeVar
 
 from orchestrator.config import PolicyConfig, StepConfig
-from orchestrator.core.errors import HeadraceError, PoolExhausted, PromptTooLong, ReplicaError, first_error
+from orchestrator.core.errors import (
+    HeadraceError,
+    PoolExhausted,
+    ProblemError,
+    PromptTooLong,
+    ReplicaError,
+    first_error,
+)
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.nouns import Problem
+from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.actor import PolicyActor
@@ -169,6 +176,8 @@ class PolicyPool:
         self._replicas = [_Replica(index=index) for index in range(config.replicas)]
         self._waiting: deque[_Request] = deque()  # first come, first served; bounded by what callers have in flight
         self._next_id = 0
+        self._to_encode: list[tuple[Message, ...]] = []
+        self._encoding: asyncio.Task[list[tuple[int, ...]]] | None = None  # that is about to take these
         self._affinity = PrefixAffinity()
         self._rng = random.Random(0)  # only where work runs depends on it
         self._serving = asyncio.Event()  # some replica is
@@ -204,7 +213,21 @@ class PolicyPool:
     # the Policy protocol
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
+        """What is asked in one turn of the event loop goes to a replica as one call."""
+        if self._encoding is None:
+            self._encoding = asyncio.create_task(self._encode_together())
+        task, first = self._encoding, len(self._to_encode)
         conversations = [problem.messages for problem in problems]
+        self._to_encode += conversations
+        try:
+            encoded = await asyncio.shield(task)
+        except ProblemError:  # perhaps another caller's
+            return await self._ask(lambda actor: actor.encode.remote(conversations))
+        return encoded[first : first + len(problems)]
+
+    async def _encode_together(self) -> list[tuple[int, ...]]:
+        await asyncio.sleep(0)
+        conversations, self._to_encode, self._encoding = self._to_encode, [], None
         return await self._ask(lambda actor: actor.encode.remote(conversations))
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:

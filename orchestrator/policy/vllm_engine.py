@@ -25,7 +25,8 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Sampling
 from orchestrator.policy.host import Delta, PolicyInfo
 
-_STREAM_INTERVAL = 4  # tokens per delta of a sequence that runs to its end: each delta costs the replica some 20 us
+# tokens per delta of a sequence that runs to its end, by whether its steps are waited for: each delta costs some 20 us
+_STREAM_INTERVAL = {True: 4, False: 32}
 _CPU_BLOCK_SIZE = 32  # the least that the CPU attention backend takes; a prefix is cached in whole blocks
 
 
@@ -151,7 +152,7 @@ class VllmEngine:
                 logprobs=0 if generation.logprobs else None,  # of the sampled token only
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
-                stream_interval=_STREAM_INTERVAL if to_its_end else 1,
+                stream_interval=_STREAM_INTERVAL[generation.eager] if to_its_end else 1,
                 skip_clone=True,
             )
             prompt = tokens_input(list(generation.prefix_ids))

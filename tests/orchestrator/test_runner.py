@@ -206,9 +206,10 @@ async def test_what_ends_the_run_ends_every_search_of_a_workload(tmp_path):
                 raise PoolExhausted("gone")
             return await super().search(problem, session)
 
+    before = asyncio.all_tasks()
     with pytest.raises(PoolExhausted):
         await run(tmp_path / "r", mixed_jobs(Fatal(n=16, samples_per_problem=6)), session=mixed_session)
-    assert len(asyncio.all_tasks()) == 1
+    assert asyncio.all_tasks() == before
 
 
 def test_a_label_shows_n_and_what_differs_from_the_defaults():

@@ -60,12 +60,10 @@ async def test_ledgers_equal_what_the_engines_counted(
     before = await counted(policy_pool, verifier_pool)
     ledgers = []
 
-    async def search(problem: Problem) -> None:
+    for problem in problems(3):  # one at a time, which leaves room for speculation
         async with session_of(policy_pool, verifier_pool, speculation=4) as session:
             await strategy.search(problem, session)
         ledgers.append(session.ledger)
-
-    await asyncio.gather(*map(search, problems(6)))
     after = await counted(policy_pool, verifier_pool)
     total = sum(ledgers, Ledger())
     assert {name: after[name] - before[name] for name in after} == {
@@ -112,13 +110,13 @@ async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task
 
 
 async def test_second_steps_have_the_same_distribution_with_and_without_speculation(policy_pool: PolicyPool) -> None:
-    """Chi-squared over the second steps of one problem, each sampled 384 times."""
-    [problem] = [p for p in problems(40) if p.messages[0].content.count("\n") == 4][:1]
+    """Chi-squared over the first two steps of a hard problem, each sampled 256 times."""
+    [problem] = [p for p in problems(40) if p.messages[0].content.count("\n") >= 7][:1]
 
     async def second_steps(speculation: int) -> tuple[Counter[str], Ledger]:
         steps: Counter[str] = Counter()
         total = Ledger()
-        for seed in range(48):
+        for seed in range(32):
             async with session_of(policy_pool, None, 1000 * speculation + seed, speculation) as session:
                 children = await session.expand([await session.start(problem)], 8, scored=False)
                 running = [child for child in children if not child.status.done]
@@ -129,7 +127,7 @@ async def test_second_steps_have_the_same_distribution_with_and_without_speculat
 
     (without, spent), (with_it, spent_speculating) = await second_steps(0), await second_steps(4)
     assert spent.speculative_tokens == 0 < spent_speculating.speculative_tokens
-    common = [text for text, count in (without + with_it).items() if count >= 16]
+    common = [text for text, count in (without + with_it).items() if count >= 8]
     rest = [text for text in without | with_it if text not in common]
     cells = [(without[text], with_it[text]) for text in common]
     cells.append((sum(without[t] for t in rest), sum(with_it[t] for t in rest)))

@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError
 from tokenizers import Tokenizer, decoders, models
 
 from orchestrator.config import PolicyConfig, StepConfig
-from orchestrator.core.errors import PoolExhausted, ReplicaError
+from orchestrator.core.errors import PoolExhausted, ProblemError, ReplicaError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
@@ -72,7 +72,9 @@ class CountingEngine:
             self.running.remove(generation)
 
     def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return tuple(range(len(messages)))
+        if messages[0].content == "refused":
+            raise ProblemError("the chat template refuses these messages")
+        return (len(messages[0].content),)
 
 
 class LocalReplica:
@@ -219,6 +221,15 @@ async def test_without_replicas_and_restarts_callers_are_told(cluster: Cluster, 
             await run(pool, [sample(1)])
         with pytest.raises(PoolExhausted):
             await pool.encode([Problem.from_prompt("p", "text")])
+
+
+async def test_prompts_encoded_together_fail_alone(opened: Open, cluster: Cluster) -> None:
+    async with opened(replicas=1) as pool:
+        texts = ["a", "bb", "refused", "ccc"]
+        results = await asyncio.gather(
+            *(pool.encode([Problem.from_prompt(text, text)]) for text in texts), return_exceptions=True
+        )
+        assert [r if isinstance(r, list) else type(r) for r in results] == [[(1,)], [(2,)], ProblemError, [(3,)]]
 
 
 async def test_restarts_that_fail_are_counted_and_end(cluster: Cluster, opened: Open) -> None:

@@ -101,7 +101,14 @@ def test_two_strategies_in_one_request_are_refused() -> None:
 
 def test_without_a_verifier_only_what_needs_none_is_served() -> None:
     alone = {"has_verifier": False, "default_strategy": "self_consistency"}
-    assert catalog(**alone).models == ["tiny", "tiny@greedy", "tiny@self_consistency", "tiny@budget_forcing"]
+    assert catalog(**alone).models == [
+        "tiny",
+        "tiny@greedy",
+        "tiny@best_logprob",
+        "tiny@self_consistency",
+        "tiny@budget_forcing",
+        "tiny@token_budget_prompt",
+    ]
     assert refusal("tiny@best_of_n", {}, **alone).status == 404
     assert "needs a verifier" in refusal("tiny", {"weighted": True}, **alone).message
 
@@ -114,7 +121,7 @@ def test_without_a_verifier_only_what_needs_none_is_served() -> None:
         ({"params": {"beam": {}}}, "strategies: got 'beam'"),
         ({"params": {"best_of_n": {"N": 4}}}, "strategies.best_of_n.N"),
         ({"params": {"best_of_n": {"n": "4"}}}, "strategies.best_of_n.n"),
-        ({"max_n": 8}, "strategies.self_consistency.n: must be <= limits.max_n=8, got 16"),
+        ({"max_n": 8}, "strategies.best_logprob.n: must be <= limits.max_n=8, got 16"),
     ],
 )
 def test_a_configuration_that_can_serve_nothing_is_the_users_mistake(changes: dict[str, object], words: str) -> None:
