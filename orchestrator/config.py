@@ -30,7 +30,7 @@ class PolicyConfig:
     dtype: str = "auto"  # auto: bfloat16 where the device computes it natively, else float32
     max_model_len: int | None = None  # None: the model's own
     max_num_seqs: int = 256  # sequences that one engine decodes together
-    spare_seqs: int = 16  # an engine that runs fewer sequences than this has room for speculation
+    spare_seqs: int = 64  # an engine that runs fewer sequences than this has room for speculation
     kv_cache_gib: float = 1.0  # CPU builds: size of the KV cache
     gpu_memory_utilization: float = 0.9  # CUDA builds
     tensor_parallel_size: int = 1

@@ -18,6 +18,8 @@ from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sam
 from orchestrator.core.seeds import derive_seed
 from orchestrator.writing import Scriptorium, Writer
 
+_FIRST_TAILS = 4  # decided before it is judged whether speculation pays
+
 
 @dataclass(slots=True)
 class _Track:
@@ -56,7 +58,7 @@ class SearchSession:
     ) -> None:
         """`speculation`: steps that a child of `expand` may be written on while it is scored, on spare capacity.
 
-        Under a cap on tokens, FLOPs or candidates nothing is spent on speculation.
+        Nothing is spent on it under a cap on tokens, FLOPs or candidates, nor once less than half of it is kept.
         """
         self.sampling = sampling
         self.selection = selection
@@ -71,6 +73,7 @@ class SearchSession:
         self._ledger = Ledger()
         self._scriptorium = Scriptorium(policy, self._spend)
         self._tails: dict[tuple[int, ...], _Tail] = {}
+        self._tails_taken, self._tails_dropped = 0, 0
         self._num_children: dict[tuple[int, ...], int] = {}
         self._num_writing = 0  # calls of `_write`
         self._returned = asyncio.Event()  # one of them ended
@@ -152,7 +155,7 @@ class SearchSession:
             temperature=self.sampling.temperature if temperature is None else temperature,
             top_p=self.sampling.top_p,
             until_step=True,
-            speculate=self._speculation if temperature is None else 0,
+            speculate=self._speculation if temperature is None and self._speculation_pays else 0,
         )
         return await self._write(prefixes, n, how, scored)
 
@@ -219,8 +222,15 @@ class SearchSession:
     def _hard_cap(self, trajectory: Trajectory) -> int:
         return min(self.sampling.max_tokens, self._policy.context_length - len(trajectory.prompt_ids))
 
+    @property
+    def _speculation_pays(self) -> bool:
+        """Whether this search keeps at least half of what was written ahead for it: where few children survive, as in
+        a beam with several children each, most of it would be thrown away."""
+        return self._tails_taken >= self._tails_dropped or self._tails_taken + self._tails_dropped < _FIRST_TAILS
+
     def _drop_tails(self, trajectories: Sequence[Trajectory]) -> None:
         tails = [tail for t in trajectories if (tail := self._tails.pop(t.path, None)) is not None]
+        self._tails_dropped += len(tails)
         self._scriptorium.give_up([tail.writer for tail in tails])
 
     async def _write(self, prefixes: Sequence[Trajectory], n: int, how: Generation, scored: bool) -> list[Trajectory]:
@@ -290,6 +300,7 @@ class SearchSession:
             if tail is not None and tail.num_tokens != prefix.num_tokens:
                 self._scriptorium.give_up([tail.writer])
                 tail = None
+            self._tails_taken += tail is not None
             tracks += [
                 _Track(
                     trajectory=replace(prefix, path=(*prefix.path, first + child)),

@@ -22,9 +22,11 @@ from orchestrator.core.protocols import Policy, Reading, Strategy, Verdict, Veri
 from orchestrator.pools import open_pools
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
+from strategies.early_stop import EarlyStop
 
 BEAM, BEST_OF_N = BeamSearch(n=16, beam_width=4), BestOfN(n=16)
-NUM_PROBLEMS = {1: 13, 8: 32, 64: 64}  # in flight -> problems of one repeat; each repeat has its own
+STEPWISE = EarlyStop(n=16)
+NUM_PROBLEMS = {1: 13, 8: 16, 64: 64}  # in flight -> problems of one repeat; each repeat has its own
 DEPTH = 4
 
 
@@ -65,6 +67,11 @@ def variants() -> dict[str, Variant]:
         made[f"beam at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight)
         made[f"beam, speculating, at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight, speculation=DEPTH)
         made[f"beam, whole prefix, at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight, carried=False)
+    for in_flight in (1, 8):  # every survivor has one child, which is its own continuation
+        made[f"stepwise at {in_flight}"] = Variant(strategy=STEPWISE, in_flight=in_flight)
+        made[f"stepwise, speculating, at {in_flight}"] = Variant(
+            strategy=STEPWISE, in_flight=in_flight, speculation=DEPTH
+        )
     return made
 
 
@@ -97,6 +104,9 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
         "lockstep_over_beam": {f: ratio_of(lockstep, costs[best[f]]) for f in NUM_PROBLEMS},
         "share_of_speculation": {
             f: ratio_of(costs[f"beam at {f}"], costs[f"beam, speculating, at {f}"]) for f in NUM_PROBLEMS
+        },
+        "share_of_speculation_in_early_stop": {
+            f: ratio_of(costs[f"stepwise at {f}"], costs[f"stepwise, speculating, at {f}"]) for f in (1, 8)
         },
         "share_of_carried_state": {
             f: ratio_of(costs[f"beam, whole prefix, at {f}"], costs[f"beam at {f}"]) for f in NUM_PROBLEMS

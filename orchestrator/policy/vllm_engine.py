@@ -72,6 +72,7 @@ class VllmEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
         on_cpu = current_platform.is_cpu()
         options: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
@@ -83,6 +84,10 @@ class VllmEngine:
                 # a CPU generator can't be rewound, which kills the engine
                 "enable_chunked_prefill": False,
             }
+            if config.tensor_parallel_size == 1:
+                # by default scheduler and model run in two processes that wait for each other in busy loops, which
+                # takes a core from everything else; as a class, because by its name vLLM turns it back
+                options["distributed_executor_backend"] = UniProcExecutor
         block_size = config.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
         if block_size is not None:
             options["block_size"] = block_size

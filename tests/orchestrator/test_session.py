@@ -248,6 +248,15 @@ async def test_what_a_child_was_written_on_is_dropped_when_it_goes_another_way(c
     assert session.ledger.generated_tokens - session.ledger.discarded_tokens == child.num_tokens - forced
 
 
+async def test_speculation_ends_where_most_of_it_is_thrown_away():
+    policy = ScriptedPolicy({"Q:": ["a\n\nb\n\nc"], "\n\n": ["b\n\nc\n\n"]})
+    async with open_session(policy, speculation=1) as session:
+        children = await session.expand([await session.start(problem())], 5, scored=False)
+        session.release(children[1:])
+        await session.expand(children[:1], 4, scored=False)
+    assert [request.speculate for request in policy.requests] == [1] * 5 + [0] * 3
+
+
 async def test_a_capped_budget_is_not_spent_on_speculation():
     policy = ScriptedPolicy(CHAIN)
     async with open_session(policy, speculation=8, budget=1000) as session:
