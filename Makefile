@@ -1,6 +1,6 @@
 # Every command that a developer needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check train-tiny clean
+.PHONY: help install demo test check train-tiny readme clean
 
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -49,6 +49,10 @@ train-tiny: install  ## train a tiny policy and a tiny PRM from scratch on the C
 	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_policy --out results/tiny/policy
 	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_prm --policy results/tiny/policy --out results/tiny/prm
 	$(BIN)/python -m experiments.tinymath.evaluate --policy results/tiny/policy --prm results/tiny/prm
+
+readme: install  ## run configs/tinymath.yaml and put its tables and figure into the README
+	$(BIN)/headrace run configs/tinymath.yaml --overwrite
+	$(BIN)/python -m experiments.readme results/tinymath
 
 clean:  ## remove the environment and everything generated
 	rm -rf .venv results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
