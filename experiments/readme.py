@@ -1,4 +1,4 @@
-"""Puts a run's tables and figure into the README: `python -m experiments.readme results/tinymath` (see `make readme`)."""
+"""Puts a run's tables and figure into the README: `python -m experiments.readme results/tinymath` (`make readme`)."""
 
 import re
 import shutil

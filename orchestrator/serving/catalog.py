@@ -31,6 +31,9 @@ class NamedStrategy:
         return params
 
 
+_COSTLY = ("n", "simulations", "expansion", "lookahead")  # fields that multiply a search's cost
+
+
 class Catalog:
     """Makes strategies from what requests say."""
 
@@ -108,9 +111,11 @@ class Catalog:
             strategy = cls(**{key: _typed(prefix + key, hints[key], value) for key, value in params.items()})
         except ValueError as error:
             raise invalid(str(error), param=_blamed(str(error), name, fields)) from None
-        n = getattr(strategy, "n", None)
-        if n is not None and n > self._max_n:
-            raise invalid(f"{prefix}n: must be <= limits.max_n={self._max_n}, got {n}", param=f"{prefix}n")
+        for field in _COSTLY:
+            count = getattr(strategy, field, None)
+            if count is not None and count > self._max_n:
+                param = f"{prefix}{field}"
+                raise invalid(f"{param}: must be <= limits.max_n={self._max_n}, got {count}", param=param)
         return strategy  # type: ignore[no-any-return]
 
 

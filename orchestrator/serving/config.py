@@ -12,7 +12,7 @@ from orchestrator.core.protocols import Sampling
 class Limits:
     """What no request may exceed, whatever it asks for."""
 
-    max_n: int = 64  # any strategy's `n`
+    max_n: int = 64  # any strategy's `n`, `simulations`, `expansion` and `lookahead`
     max_tokens: int = 4096  # per candidate
     max_body_bytes: int = 1_048_576
     max_messages: int = 64

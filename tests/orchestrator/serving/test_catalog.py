@@ -128,3 +128,11 @@ def test_a_configuration_that_can_serve_nothing_is_the_users_mistake(changes: di
     with pytest.raises(UserError) as caught:
         catalog(**changes)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("mcts", "simulations"), ("mcts", "expansion"), ("beam_search", "lookahead")]
+)
+def test_whatever_multiplies_a_searchs_cost_is_capped(name: str, field: str) -> None:
+    with pytest.raises(ApiError, match=rf"headrace\.{field}: must be <= limits\.max_n=32, got 33"):
+        catalog().resolve(f"tiny@{name}", {field: 33})
