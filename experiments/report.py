@@ -243,6 +243,9 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
     cheapest = problems.groupby("strategy")["generated_tokens"].mean()
     groups.sort(key=lambda item: (cheapest[item[1]["strategy"].iloc[0]], item[1]["generated_tokens"].mean()))
     counts = {group[group["status"] == "ok"]["problem_id"].nunique() for _, group in groups}
+    tokens = {"generated_tokens": "tokens", "discarded_tokens": "discarded", "verifier_tokens": "verifier tokens"}
+    if not problems["discarded_tokens"].any():
+        del tokens["discarded_tokens"]
     rows = []
     for label, group in groups:
         finished, graded = group[group["status"] == "ok"], _graded(group)
@@ -254,14 +257,14 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
                 *([f"{finished['problem_id'].nunique():,}"] if len(counts) > 1 else []),
                 *([f"{finished['seed'].nunique()}"] if several_seeds else []),
                 accuracy,
-                *(_count(finished[name]) for name in ("generated_tokens", "discarded_tokens", "verifier_tokens")),
+                *(_count(finished[name]) for name in tokens),
                 si(flops.mean()) if len(flops) else "-",
                 f"{finished['wall_s'].mean():.2f}" if len(finished) else "-",
-                *_speeds(finished),
+                _speed(finished),
                 *([f"{len(group) - len(finished)}"] if some_failed else []),
             ]
         )
-    costs = ("tokens", "discarded", "verifier tokens", "FLOPs", "s", "tokens/s", "goodput")
+    costs = (*tokens.values(), "FLOPs", "s", "tokens/s (useful)")
     seeds = ("seeds",) if several_seeds else ()
     errors = ("errors",) if some_failed else ()
     problem_counts = ("problems",) if len(counts) > 1 else ()
@@ -273,13 +276,14 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
     )
 
 
-def _speeds(rows: pd.DataFrame) -> tuple[str, str]:
-    """Tokens per second of all searches of a strategy together, and of them those that were not thrown away."""
-    if rows.empty:
-        return "-", "-"
-    seconds = (rows["finished_at"].max() - rows["started_at"].min()).total_seconds()
+def _speed(rows: pd.DataFrame) -> str:
+    """Tokens per second of all searches of a strategy together; beside it, where they differ, of those that were not
+    thrown away (the goodput)."""
+    seconds = (rows["finished_at"].max() - rows["started_at"].min()).total_seconds() if len(rows) else 0
+    if seconds <= 0:
+        return "-"
     sampled, lost = rows["generated_tokens"].sum(), rows["discarded_tokens"].sum()
-    return (f"{sampled / seconds:,.0f}", f"{(sampled - lost) / seconds:,.0f}") if seconds > 0 else ("-", "-")
+    return f"{sampled / seconds:,.0f}" + (f" ({(sampled - lost) / seconds:,.0f})" if lost else "")
 
 
 def _pool_table(pool: SampledPool, tidy: pd.DataFrame) -> _Cells:
