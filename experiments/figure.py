@@ -25,22 +25,33 @@ _CURVES = {  # colour, line style, marker, text; drawn in this order
     "weighted@k": ("#D55E00", "-", "s", "weighted@k"),
     "prm@k": ("#0072B2", "-", "o", "prm@k"),
 }
-_MARKS = ((_INK, "D"), ("#A8457D", "P"), ("#B07A00", "X"), ("#2E86AB", "v"), ("#7A4B3A", "*"), (_FAINT, "h"))
+_MARKS = (
+    (_INK, "D"), ("#A8457D", "P"), ("#B07A00", "X"), ("#2E86AB", "v"), ("#7A4B3A", "*"), (_FAINT, "h"),
+    ("#2E86AB", "D"), ("#7A4B3A", "<"), (_INK, "X"), ("#B07A00", ">"), ("#A8457D", "d"), ("#7A4B3A", "P"),
+    ("#A8457D", "p"), ("#2E86AB", "X"),
+)  # fmt: skip
+_MOST_NAMED = 6  # marks with their names beside them; more have a legend
 _FONT_SIZE = 12.0
 
 
 def draw(tidy: pd.DataFrame, *, title: str, subtitle: str) -> Figure:
     """The figure of a tidy frame from `experiments.report.curves`, which must not be empty."""
-    figure = Figure(figsize=(10, 5.4), layout="constrained", facecolor="white")
+    crowded = tidy[tidy["kind"] == "point"]["series"].nunique() > _MOST_NAMED
+    figure = Figure(figsize=(10, 6.3 if crowded else 5.4), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{title}\n", x=0.012, ha="left", fontsize=_FONT_SIZE + 4, weight="bold", color=_INK)
-    figure.text(0.012, 0.915, subtitle, fontsize=_FONT_SIZE, color=_FAINT)
+    figure.text(0.012, 0.927 if crowded else 0.915, subtitle, fontsize=_FONT_SIZE, color=_FAINT)
     panels = figure.subplots(1, 2, sharey=True)
     costs = (
         ("generated_tokens", "generated tokens per problem"),
         ("total_flops", "FLOPs per problem, verifier included"),
     )
     labels = [_panel(axes, tidy, column, name) for axes, (column, name) in zip(panels, costs, strict=True)]
+    if crowded:
+        marks = set(tidy[tidy["kind"] == "point"]["series"])
+        labels = [[label for label in wanted if label.text not in marks] for wanted in labels]
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=_FONT_SIZE - 2)
     panels[0].set_ylabel("accuracy", color=_INK, fontsize=_FONT_SIZE)
     low, high = tidy["low"].min(), tidy["high"].max()
     panels[0].set_ylim(max(0.0, low - 0.04), min(1.02, high + 0.04))
@@ -92,6 +103,7 @@ def _panel(axes: Axes, tidy: pd.DataFrame, cost: str, name: str) -> list[_Label]
         axes.errorbar(
             group[cost], group["accuracy"], whiskers, color=colour, marker=marker, markersize=9,
             markeredgecolor="white", linestyle=":", linewidth=1.2, ecolor=(colour, 0.45), elinewidth=1.5, zorder=5,
+            label=str(strategy),
         )  # fmt: skip
         bars = [np.array([(x, bottom), (x, top)]) for x, bottom, top in group[[cost, "low", "high"]].to_numpy()]
         labels.append(_Label(str(strategy), colour, group[[cost, "accuracy"]].to_numpy()[::-1], bars))

@@ -36,6 +36,7 @@ JUDGED_METRICS = ("prm@k", "weighted@k")  # those that pay the verifier
 
 _GROUP = ["strategy", "params", "label"]
 _NUM_ERRORS_SHOWN = 3
+_WIDE = ("discarded", "verifier tokens")  # columns that only report.md and a wide console show
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ def report(folder: Path, console: Console) -> None:
         tables.append(_pool_table(pool, tidy))
         notes = [*_comparisons(problems, pool), *notes]
     for table in tables:
-        console.print(table.rich())
+        console.print(table.rich(console.width))
     for note in notes:
         console.print(note, markup=False, highlight=False)
 
@@ -221,14 +222,16 @@ class _Cells:
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def rich(self) -> Table:
+    def rich(self, width: int) -> Table:
+        """For a console of so many characters; a narrow one gets the columns that fit beside the names."""
+        left_out = {self.headers.index(name) for name in _WIDE if width < 100 and name in self.headers}
         table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        text, *numbers = self.headers
+        text, *numbers = (header for i, header in enumerate(self.headers) if i not in left_out)
         table.add_column(text, overflow="fold")  # where the table is too wide, the text folds and numbers stay whole
         for header in numbers:
             table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(cell for i, cell in enumerate(row) if i not in left_out))
         return table
 
     def markdown(self) -> str:

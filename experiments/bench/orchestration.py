@@ -20,7 +20,7 @@ from orchestrator.core.nouns import Problem
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy import PolicyPool
 
-N, NUM_PROBLEMS = 16, 128
+N, NUM_PROBLEMS = 16, 96
 Request = tuple[tuple[int, ...], int]  # prompt ids and seed
 
 
