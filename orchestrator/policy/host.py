@@ -149,15 +149,16 @@ class PolicyHost:
         self._clients.setdefault(client, _Client(last_seen=self._clock()))
 
     def update(self, client: str, submits: Sequence[tuple[int, Work]], aborts: Sequence[int]) -> None:
-        """Aborts, then starts requests, under ids that the client chose. Every request yields a last segment."""
+        """Starts requests, under ids that the client chose, then aborts, perhaps some of these. Every request yields
+        a last segment."""
         state = self._client(client)
-        for request_id in aborts:
-            if request_id in state.jobs:
-                self._abort(state.jobs[request_id])
         for request_id, work in submits:
             job = state.jobs[request_id] = _Job(name=f"{client}/{request_id}", work=work)
             job.task = asyncio.create_task(self._run(state, request_id, job))
             job.task.add_done_callback(partial(self._ended, state, request_id))
+        for request_id in aborts:
+            if request_id in state.jobs:
+                self._abort(state.jobs[request_id])
 
     async def poll(self, client: str, wait_s: float) -> Batch:
         """What happened since the last poll, at once or within `wait_s`. Raises ReplicaError when the engine died."""
@@ -250,56 +251,79 @@ class PolicyHost:
         if generation.until_step and not speculates and self._steps.every_tokens is None:
             stops += self._steps.delimiters
         stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
-        boundaries_left = generation.speculate if speculates else 0
-        logprobs: deque[float] = deque()
-        last: Segment | None = None  # once the sequence has ended and the engine is still to say so
+        cutter = _Cutter(generation, splitter, generation.speculate if speculates else 0, self._has_spare)
 
         try:
             async with aclosing(self._engine.stream(job.name, generation, stop_token_ids)) as deltas:
                 async for delta in deltas:
                     self._sampled_tokens += len(delta.token_ids)
                     state.pending_tokens += len(delta.token_ids)
-                    if last is not None:
-                        last = replace(last, discarded_tokens=last.discarded_tokens + len(delta.token_ids))
-                        continue
-                    logprobs.extend(delta.logprobs or ())
-                    for left, token_id in zip(reversed(range(len(delta.token_ids))), delta.token_ids, strict=True):
-                        pieces = splitter.push(token_id)
-                        finish = _finish(generation, pieces, None if left else delta.finish)
-                        goes_on = delta.finish is None or left
-                        if finish is Finish.BOUNDARY and goes_on and boundaries_left > 0 and self._has_spare():
-                            boundaries_left -= 1
-                            finish = None
-                        if finish is not None and finish is not Finish.ABORTED and not pieces:
-                            pieces = [splitter.rest()]
-                        for piece in pieces:
-                            segment = Segment(
-                                token_ids=piece.token_ids,
-                                text=piece.text,
-                                cached_tokens=delta.cached_tokens,
-                                logprob=sum(logprobs.popleft() for _ in piece.token_ids) if logprobs else None,
-                            )
-                            if finish is not None and finish is not Finish.ABORTED and piece is pieces[-1]:
-                                last = replace(segment, finish=finish, discarded_tokens=left)
-                            else:
-                                state.put(request_id, segment)
-                        if last is not None:
-                            break
-                    if last is None and delta.finish is not None:  # aborted, or it ended without a token
-                        last = Segment(
-                            token_ids=(),
-                            text="",
-                            finish=delta.finish,
-                            discarded_tokens=splitter.num_pending,
-                            cached_tokens=delta.cached_tokens,
-                        )
-                    if delta.finish is None and (last is not None or job.aborted):
+                    for segment in cutter.push(delta):
+                        state.put(request_id, segment)
+                    if delta.finish is None and (cutter.last is not None or job.aborted):
                         await self._engine.abort(job.name)
-            assert last is not None, "the engine ended a stream without saying so"
-            state.put(request_id, last)
-        except BaseException:
+            assert cutter.last is not None, "the engine ended a stream without saying so"
+            state.put(request_id, cutter.last)
+        finally:
             state.pending_tokens -= splitter.num_pending
-            raise
+
+
+class _Cutter:
+    """Cuts one sequence's tokens into segments and decides where it ends."""
+
+    def __init__(
+        self, generation: Generation, splitter: StepSplitter, speculate: int, has_spare: Callable[[], bool]
+    ) -> None:
+        """It may go on past `speculate` boundaries, at each of them only while the engine has room to spare."""
+        self.last: Segment | None = None  # once it has ended; it grows by what the engine still samples
+        self._generation = generation
+        self._splitter = splitter
+        self._boundaries_left = speculate
+        self._has_spare = has_spare
+        self._logprobs: deque[float] = deque()  # of the tokens in no segment yet
+
+    def push(self, delta: Delta) -> list[Segment]:
+        """The segments that these tokens complete, without the last one of the sequence."""
+        if self.last is not None:
+            discarded = self.last.discarded_tokens + len(delta.token_ids)
+            self.last = replace(self.last, discarded_tokens=discarded)
+            return []
+        self._logprobs.extend(delta.logprobs or ())
+        segments: list[Segment] = []
+        for left, token_id in zip(reversed(range(len(delta.token_ids))), delta.token_ids, strict=True):
+            pieces = self._splitter.push(token_id)
+            finish = self._finish(pieces, None if left else delta.finish)
+            if finish is not None and not pieces:
+                pieces = [self._splitter.rest()]
+            segments += [self._segment(piece, delta.cached_tokens) for piece in pieces]
+            if finish is not None:
+                self.last = replace(segments.pop(), finish=finish, discarded_tokens=left)
+                return segments
+        if delta.finish is not None:  # aborted, or ended without a token
+            unfinished = self._segment(self._splitter.rest(), delta.cached_tokens)
+            self.last = replace(
+                unfinished, token_ids=(), text="", finish=delta.finish, discarded_tokens=len(unfinished.token_ids)
+            )
+        return segments
+
+    def _segment(self, piece: Piece, cached_tokens: int) -> Segment:
+        logprob = sum(self._logprobs.popleft() for _ in piece.token_ids) if self._logprobs else None
+        return Segment(token_ids=piece.token_ids, text=piece.text, cached_tokens=cached_tokens, logprob=logprob)
+
+    def _finish(self, pieces: Sequence[Piece], engine: Finish | None) -> Finish | None:
+        """Why the sequence ends at a token that ended `pieces` and where the engine, too, may have ended it."""
+        if pieces and pieces[-1].stopped:
+            return Finish.STOP
+        if engine is Finish.EOS:
+            return Finish.EOS
+        if self._generation.until_step and (pieces or engine is Finish.BOUNDARY):
+            if engine is None and self._boundaries_left > 0 and self._has_spare():
+                self._boundaries_left -= 1
+                return None
+            return Finish.BOUNDARY
+        if engine is Finish.ABORTED:
+            return None  # what there is of a step is thrown away
+        return Finish.STOP if engine is Finish.BOUNDARY else engine
 
 
 def _cancel(state: _Client) -> list[asyncio.Task[None]]:
@@ -308,14 +332,3 @@ def _cancel(state: _Client) -> list[asyncio.Task[None]]:
     for task in tasks:
         task.cancel()
     return tasks
-
-
-def _finish(generation: Generation, pieces: Sequence[Piece], engine: Finish | None) -> Finish | None:
-    """Why the sequence ends at a token that ended `pieces` and where the engine, too, may have ended it."""
-    if pieces and pieces[-1].stopped:
-        return Finish.STOP
-    if engine is Finish.EOS:
-        return Finish.EOS
-    if generation.until_step and (pieces or engine is Finish.BOUNDARY):
-        return Finish.BOUNDARY
-    return Finish.STOP if engine is Finish.BOUNDARY else engine
