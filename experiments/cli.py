@@ -2,15 +2,27 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from orchestrator.core.errors import HeadraceError, UserError
+
+if TYPE_CHECKING:
+    from orchestrator.results import ProblemRow
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +47,6 @@ def run(
     """Run every strategy of a YAML file on every problem, into Parquet, and report."""
     from experiments.report import report as write_report
     from experiments.run import Plan, execute, open_results, plan_run
-    from orchestrator.results import ProblemRow
     from orchestrator.runner import strategy_label
 
     plan: Plan = plan_run(config, overrides or [])
@@ -51,22 +62,15 @@ def run(
         for warning in dict.fromkeys(getattr(named.strategy, "warning", "") for named in plan.strategies):
             if warning:
                 console.print(f"[yellow]warning:[/] {warning}", highlight=False)
-        num_errors = 0
         with _progress() as progress:
             bar = progress.add_task("starting", total=len(jobs), completed=done, errors="")
-
-            def on_row(row: ProblemRow) -> None:
-                nonlocal num_errors
-                num_errors += row.status == "error"
-                progress.update(bar, advance=1, errors=f"[red]{num_errors} errors[/]" if num_errors else "")
-
             try:
                 asyncio.run(
                     execute(
                         plan,
                         results,
                         on_stage=lambda stage: progress.update(bar, description=stage),
-                        on_row=on_row,
+                        on_row=_counter(progress, bar),
                         on_note=lambda note: progress.console.print(note, highlight=False, markup=False),
                     )
                 )
@@ -93,19 +97,12 @@ def replay(
     from experiments.replay import replay as run_replay
     from experiments.report import report as write_report
     from experiments.run import versions
-    from orchestrator.results import ProblemRow, ResultsWriter
+    from orchestrator.results import ResultsWriter
 
     plan = plan_replay(recorded, config, overrides or [])
     writer = ResultsWriter.open(plan.folder, run_yaml=plan.resolved_yaml, versions=versions(), overwrite=overwrite)
     with writer as results, _progress() as progress:
         bar = progress.add_task("replaying", total=len(plan.jobs), errors="")
-        num_errors = 0
-
-        def on_row(row: ProblemRow) -> None:
-            nonlocal num_errors
-            num_errors += row.status == "error"
-            progress.update(bar, advance=1, errors=f"[red]{num_errors} errors[/]" if num_errors else "")
-
         asyncio.run(
             run_replay(
                 plan.recording,
@@ -114,7 +111,7 @@ def replay(
                 run_id=plan.folder.name,
                 in_flight=plan.config.problems_in_flight,
                 timeout_s=plan.config.problem_timeout_s,
-                on_row=on_row,
+                on_row=_counter(progress, bar),
             )
         )
     write_report(plan.folder, console)
@@ -186,6 +183,18 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+def _counter(progress: Progress, bar: TaskID) -> Callable[["ProblemRow"], None]:
+    """Moves the bar on by a row."""
+    num_errors = 0
+
+    def on_row(row: "ProblemRow") -> None:
+        nonlocal num_errors
+        num_errors += row.status == "error"
+        progress.update(bar, advance=1, errors=f"[red]{num_errors} errors[/]" if num_errors else "")
+
+    return on_row
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from experiments.datasets import DataConfig
-from experiments.trust import TrustConfig
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
@@ -47,14 +46,48 @@ FREE_KEYS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class TrustConfig:
+    """Labelled problems, apart from those of the run, with n samples each."""
+
+    data: DataConfig = MISSING
+    n: int = 8
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ValueError(f"trust: n must be >= 2, got {self.n}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchesConfig:
+    """Which searches make up a results folder."""
+
+    name: str | None = None
+    strategies: list[dict[str, Any]] = MISSING
+    seeds: list[int] = field(default_factory=lambda: [0])
+    problems_in_flight: int = 32
+    problem_timeout_s: float = 600.0
+    results_dir: str = "results"
+
+    def __post_init__(self) -> None:
+        if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
+            raise ValueError(f"name: wanted a plain folder name, got {self.name!r}")
+        for name in ("seeds", "strategies"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: wanted at least one, got none")
+        if self.problems_in_flight < 1:
+            raise ValueError(f"problems_in_flight: must be >= 1, got {self.problems_in_flight}")
+        if self.problem_timeout_s <= 0:
+            raise ValueError(f"problem_timeout_s: must be > 0, got {self.problem_timeout_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(SearchesConfig):
     """One experiment run: every strategy on every problem under every seed."""
 
     name: str = MISSING
     data: DataConfig = MISSING
     policy: PolicyConfig = MISSING
     verifier: VerifierConfig | None = None
-    strategies: list[dict[str, Any]] = MISSING
     sampling: Sampling = field(default_factory=Sampling)
     steps: StepConfig = field(default_factory=StepConfig)
     budget: Budget = field(default_factory=Budget)  # of each search
@@ -62,24 +95,11 @@ class RunConfig:
     trust: TrustConfig | None = None  # when set, the verifier is tried first; if it fails, searches choose by a vote
     speculation: int = 0  # steps that a step search writes on while the verifier reads, on spare capacity; 0: none
     ray: RayConfig = field(default_factory=RayConfig)
-    seeds: list[int] = field(default_factory=lambda: [0])
-    problems_in_flight: int = 32
-    problem_timeout_s: float = 600.0
-    results_dir: str = "results"
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name: wanted a plain folder name, got {self.name!r}")
-        if not self.seeds:
-            raise ValueError("seeds: wanted at least one, got none")
-        if not self.strategies:
-            raise ValueError("strategies: wanted at least one, got none")
+        super().__post_init__()
         if self.speculation < 0:
             raise ValueError(f"speculation: must be >= 0, got {self.speculation}")
-        if self.problems_in_flight < 1:
-            raise ValueError(f"problems_in_flight: must be >= 1, got {self.problems_in_flight}")
-        if self.problem_timeout_s <= 0:
-            raise ValueError(f"problem_timeout_s: must be > 0, got {self.problem_timeout_s}")
 
 
 @dataclass(frozen=True, kw_only=True)

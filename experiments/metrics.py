@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 
@@ -41,6 +42,15 @@ class Pool:
     @property
     def scored(self) -> bool:
         return any(score is not None for score in self.scores)
+
+
+def pool_of(candidates: pd.DataFrame) -> Pool:
+    """The samples of one problem, from their rows of a results folder. No answer is a wrong one."""
+    return Pool(
+        answers=[None if pd.isna(answer) else answer for answer in candidates["answer"]],
+        correct=[bool(correct) for correct in candidates["correct"].astype("boolean").fillna(False)],
+        scores=[None if pd.isna(score) else score for score in candidates["aggregate_score"]],
+    )
 
 
 def powers_of_two(largest: int) -> list[int]:

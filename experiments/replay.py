@@ -12,16 +12,16 @@ import json
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 
-from experiments.config import NamedStrategy, load_yaml, make_strategies
+from experiments.config import NamedStrategy, SearchesConfig, load_yaml, make_strategies
 from experiments.report import SAMPLED_STRATEGIES
 from orchestrator.core.errors import UserError
 from orchestrator.core.flops import ModelShape
@@ -30,7 +30,7 @@ from orchestrator.core.nouns import Carry, Problem, Score
 from orchestrator.core.protocols import Finish, Generation, Reading, Sampling, Segment, Strategy, Verdict
 from orchestrator.core.seeds import derive_seed
 from orchestrator.results import CandidateRow, ProblemRow, RowKey, read_results
-from orchestrator.runner import Job, Results, RunInfo, run_jobs
+from orchestrator.runner import Job, Results, RunInfo, check_distinct, run_jobs
 from orchestrator.session import SearchSession
 
 
@@ -344,26 +344,10 @@ def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> Reco
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
+class ReplayConfig(SearchesConfig):
     """Which strategies to run over a recording."""
 
-    strategies: list[dict[str, Any]] = MISSING
     name: str | None = None  # of the results folder; None: the recorded run's, and `-replay`
-    seeds: list[int] = field(default_factory=lambda: [0])
-    problems_in_flight: int = 32
-    problem_timeout_s: float = 600.0
-    results_dir: str = "results"
-
-    def __post_init__(self) -> None:
-        if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
-            raise ValueError(f"name: wanted a plain folder name, got {self.name!r}")
-        for name in ("strategies", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: wanted at least one, got none")
-        if self.problems_in_flight < 1:
-            raise ValueError(f"problems_in_flight: must be >= 1, got {self.problems_in_flight}")
-        if self.problem_timeout_s <= 0:
-            raise ValueError(f"problem_timeout_s: must be > 0, got {self.problem_timeout_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,9 +379,7 @@ def plan_replay(recorded: Path, config_path: Path, overrides: Sequence[str]) -> 
     )
     if plan.folder.resolve() == recorded.resolve():
         raise UserError(f"name: got {name}, the recorded run itself; wanted another folder for its replay")
-    keys = [job.key for job in plan.jobs]
-    if len(set(keys)) < len(keys):
-        raise UserError("strategies: two entries (or two seeds) are the same, so their rows could not be told apart")
+    check_distinct(plan.jobs)
     return plan
 
 

@@ -23,6 +23,7 @@ from experiments.metrics import (
     bootstrap_mean,
     paired_difference,
     pass_at_k,
+    pool_of,
     powers_of_two,
     prm_at_k,
     vote_at_k,
@@ -123,7 +124,7 @@ def sampled_pool(problems: pd.DataFrame, candidates: pd.DataFrame) -> SampledPoo
     strategy, params, label = sizes.sort_values(["n", "judged"], ascending=False, kind="stable").index[0]
     rows = sampled[(sampled["strategy"] == strategy) & (sampled["params"] == params)]
     samples = candidates[(candidates["strategy"] == strategy) & (candidates["params"] == params)]
-    pools = {key: _pool(group) for key, group in samples.groupby(["problem_id", "seed"])}
+    pools = {key: pool_of(group) for key, group in samples.groupby(["problem_id", "seed"])}
     num_samples = max(len(pool) for pool in pools.values())
     ks = powers_of_two(num_samples)
 
@@ -162,14 +163,6 @@ def _metrics(pool: Pool, ks: Sequence[int], seed: int) -> dict[str, dict[int, fl
         at["prm@k"] = {size: prm_at_k(pool, size) for size in fits.values()}
         at["weighted@k"] = vote_at_k(pool, list(fits.values()), weighted=True, seed=seed)
     return {metric: {k: by_size[size] for k, size in fits.items()} for metric, by_size in at.items()}
-
-
-def _pool(group: pd.DataFrame) -> Pool:
-    return Pool(
-        answers=[None if pd.isna(answer) else answer for answer in group["answer"]],
-        correct=[bool(correct) for correct in group["correct"].astype("boolean").fillna(False)],  # no answer: wrong
-        scores=[None if pd.isna(score) else score for score in group["aggregate_score"]],
-    )
 
 
 def _graded(problems: pd.DataFrame) -> pd.DataFrame:

@@ -12,17 +12,18 @@ from pathlib import Path
 from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_yaml, make_strategies, resolve_path
 from experiments.datasets import DataConfig, Dataset, load_dataset
 from experiments.graders import ExactGrader, MathGrader, make_grader
-from experiments.trust import Trust, judge, pools_of
+from experiments.metrics import pool_of
+from experiments.trust import Trust, judge
 from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.account import Account
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Selection
 from orchestrator.pools import open_pools
 from orchestrator.results import ProblemRow, ResultsWriter, read_results
-from orchestrator.runner import Job, RunInfo, run_jobs
+from orchestrator.runner import Job, RunInfo, check_distinct, run_jobs
 from orchestrator.session import SearchSession
 from orchestrator.verifier.check import check_verifier, verifier_entry
 from strategies.best_of_n import BestOfN
@@ -87,9 +88,7 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
         grader=_grader_of(dataset),
         calibration=_load(config.trust.data) if verifier is not None and config.trust is not None else None,
     )
-    keys = [job.key for job in plan.jobs]
-    if len(set(keys)) < len(keys):
-        raise UserError("strategies: two entries (or two seeds) are the same, so their rows could not be told apart")
+    check_distinct(plan.jobs)
     return plan
 
 
@@ -154,7 +153,11 @@ async def execute(
             on_stage("running")
             began, before = time.monotonic(), await policy.stats()
             await _run(plan, plan.jobs, partial(open_session, selection=selection), plan.grader, results, on_row)
-            on_note(_engine_note(before, await policy.stats(), time.monotonic() - began))
+            seconds = time.monotonic() - began
+            try:
+                on_note(_engine_note(before, await policy.stats(), seconds))
+            except ReplicaError as error:  # the run is whole all the same
+                on_note(f"engines: their counters could not be read: {error}")
 
 
 async def _run(
@@ -204,7 +207,7 @@ async def _calibrate(
     ) as results:
         async with _grader_of(calibration) as grader:
             await _run(plan, jobs, open_session, grader, results, lambda row: None)
-    return judge(pools_of(read_results(folder)[1]))
+    return judge([pool_of(group) for _, group in read_results(folder)[1].groupby("problem_id")])
 
 
 def _engine_note(before: Sequence[Mapping[str, int]], after: Sequence[Mapping[str, int]], seconds: float) -> str:

@@ -9,24 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pandas as pd
-from omegaconf import MISSING
 
-from experiments.datasets import DataConfig
 from experiments.metrics import Interval, Pool, bootstrap_mean, paired_difference, prm_at_k, vote_at_k
 from orchestrator.core.nouns import Selection
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrustConfig:
-    """Labelled problems, apart from those of the run, with n samples each."""
-
-    data: DataConfig = MISSING
-    n: int = 8
-
-    def __post_init__(self) -> None:
-        if self.n < 2:
-            raise ValueError(f"trust: n must be >= 2, got {self.n}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +53,6 @@ def judge(pools: Sequence[Pool]) -> Trust:
     else:
         selection = Selection.SCORE
     return Trust(selection=selection, auroc=auroc, over_majority=over_majority, num_problems=len(pools), n=n)
-
-
-def pools_of(candidates: pd.DataFrame) -> list[Pool]:
-    """The samples of each problem of a results folder."""
-    return [
-        Pool(
-            answers=[None if pd.isna(answer) else answer for answer in group["answer"]],
-            correct=[bool(correct) for correct in group["correct"].fillna(False)],
-            scores=[None if pd.isna(score) else score for score in group["aggregate_score"]],
-        )
-        for _, group in candidates.groupby("problem_id")
-    ]
 
 
 def _auroc(pool: Pool) -> float:

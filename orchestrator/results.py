@@ -36,6 +36,25 @@ def _required(name: str, type_: pa.DataType) -> pa.Field:
     return pa.field(name, type_, nullable=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What a problem and a candidate alike cost; names and meanings are `Ledger`'s."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    discarded_tokens: int
+    speculative_tokens: int
+    verifier_tokens: int
+    reingested_tokens: int
+    policy_flops: float
+    verifier_flops: float
+    queue_s: float
+    engine_s: float
+
+
+_COSTS = [_required(column.name, pa.int64() if column.type is int else pa.float64()) for column in fields(Costs)]
+
 PROBLEMS_SCHEMA = pa.schema(
     [
         _required("run_id", pa.string()),
@@ -53,19 +72,9 @@ PROBLEMS_SCHEMA = pa.schema(
         pa.field("end_reason", pa.string()),
         pa.field("selection", pa.string()),
         pa.field("error", pa.string()),
-        _required("prompt_tokens", pa.int64()),
-        _required("cached_tokens", pa.int64()),
-        _required("generated_tokens", pa.int64()),
-        _required("discarded_tokens", pa.int64()),
-        _required("speculative_tokens", pa.int64()),
-        _required("verifier_tokens", pa.int64()),
-        _required("reingested_tokens", pa.int64()),
-        _required("policy_flops", pa.float64()),
-        _required("verifier_flops", pa.float64()),
+        *_COSTS,
         _required("num_candidates", pa.int64()),
         _required("peak_state_bytes", pa.int64()),
-        _required("queue_s", pa.float64()),
-        _required("engine_s", pa.float64()),
         _required("verifier_s", pa.float64()),
         _required("wall_s", pa.float64()),
         _required("policy_model", pa.string()),
@@ -96,24 +105,14 @@ CANDIDATES_SCHEMA = pa.schema(
         _required("step_uncertainties", pa.list_(pa.float64())),
         _required("step_token_counts", pa.list_(pa.int32())),
         pa.field("aggregate_score", pa.float64()),
-        _required("prompt_tokens", pa.int64()),
-        _required("cached_tokens", pa.int64()),
-        _required("generated_tokens", pa.int64()),
-        _required("discarded_tokens", pa.int64()),
-        _required("speculative_tokens", pa.int64()),
-        _required("verifier_tokens", pa.int64()),
-        _required("reingested_tokens", pa.int64()),
-        _required("policy_flops", pa.float64()),
-        _required("verifier_flops", pa.float64()),
-        _required("queue_s", pa.float64()),
-        _required("engine_s", pa.float64()),
+        *_COSTS,
     ]
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProblemRow:
-    """One problem under one strategy and seed. Field names are the schema's; costs are `Ledger`'s."""
+class ProblemRow(Costs):
+    """One problem under one strategy and seed. Field names are the schema's."""
 
     run_id: str
     problem_id: str
@@ -130,19 +129,8 @@ class ProblemRow:
     end_reason: str | None
     selection: str | None  # by what the candidate was chosen: `Selection`
     error: str | None
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int  # discarded ones included
-    discarded_tokens: int
-    speculative_tokens: int
-    verifier_tokens: int
-    reingested_tokens: int
-    policy_flops: float
-    verifier_flops: float
     num_candidates: int
     peak_state_bytes: int
-    queue_s: float
-    engine_s: float
     verifier_s: float
     wall_s: float
     policy_model: str
@@ -158,7 +146,7 @@ class ProblemRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateRow:
+class CandidateRow(Costs):
     """One candidate of a problem row. Field names are the schema's; step lists have one entry per step.
 
     Its costs are those of its own path: candidates that share a prefix each count it, what was pruned or read of the
@@ -182,17 +170,6 @@ class CandidateRow:
     step_uncertainties: Sequence[float | None]
     step_token_counts: Sequence[int]
     aggregate_score: float | None
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    discarded_tokens: int
-    speculative_tokens: int
-    verifier_tokens: int
-    reingested_tokens: int
-    policy_flops: float
-    verifier_flops: float
-    queue_s: float
-    engine_s: float
 
     @property
     def key(self) -> RowKey:

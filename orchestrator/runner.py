@@ -18,7 +18,7 @@ from orchestrator.core.errors import ReplicaError, UserError, first_error
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import EndReason, Problem, SearchResult, Step
 from orchestrator.core.protocols import SharesWorkload, Strategy, Workload
-from orchestrator.results import CandidateRow, ProblemRow, RowKey, to_json
+from orchestrator.results import CandidateRow, Costs, ProblemRow, RowKey, to_json
 from orchestrator.session import SearchSession
 
 
@@ -72,6 +72,13 @@ def strategy_label(name: str, strategy: Any) -> str:
         if field.name == "n" or getattr(strategy, field.name) != field.default
     ]
     return " ".join([name, *shown])
+
+
+def check_distinct(jobs: Sequence[Job]) -> None:
+    """Raises UserError if the rows of two jobs could not be told apart."""
+    keys = [job.key for job in jobs]
+    if len(set(keys)) < len(keys):
+        raise UserError("strategies: two entries (or two seeds) are the same, so their rows could not be told apart")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,21 +277,7 @@ def _candidate_rows(job: Job, info: RunInfo, result: SearchResult, correct: list
 
 
 def _costs(ledger: Ledger) -> dict[str, Any]:
-    """The columns that a problem and a candidate have in common."""
-    names = (
-        "prompt_tokens",
-        "cached_tokens",
-        "generated_tokens",
-        "discarded_tokens",
-        "speculative_tokens",
-        "verifier_tokens",
-        "reingested_tokens",
-        "policy_flops",
-        "verifier_flops",
-        "queue_s",
-        "engine_s",
-    )
-    return {name: getattr(ledger, name) for name in names}
+    return {column.name: getattr(ledger, column.name) for column in fields(Costs)}
 
 
 def _mean(step: Step) -> float | None:

@@ -16,7 +16,7 @@ from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import Carry, Problem, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sampling, Verdict, Verifier, Workload
 from orchestrator.core.seeds import derive_seed
-from orchestrator.writing import Scriptorium, Writer
+from orchestrator.writing import InFlight, Writer
 
 _FIRST_TAILS = 4  # decided before it is judged whether speculation pays
 
@@ -71,7 +71,7 @@ class SearchSession:
         self._run_seed = run_seed
         self._extract_answer = extract_answer
         self._ledger = Ledger()
-        self._scriptorium = Scriptorium(policy, self._spend)
+        self._in_flight = InFlight(policy, self._spend)
         self._tails: dict[tuple[int, ...], _Tail] = {}
         self._tails_taken, self._tails_dropped = 0, 0
         self._num_children: dict[tuple[int, ...], int] = {}
@@ -88,9 +88,9 @@ class SearchSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._scriptorium.give_up(self._scriptorium.writers)
+            self._in_flight.give_up(self._in_flight.writers)
             if error is None:
-                await self._scriptorium.drain()
+                await self._in_flight.drain()
         finally:
             self._free(self._live)  # before anything is waited for: this may be cancelled again
             if self._prompt_hold is not None:
@@ -99,7 +99,7 @@ class SearchSession:
                 self._prompt_carry.cancel()
                 await asyncio.gather(self._prompt_carry, return_exceptions=True)
                 self._free(self._live)
-            await self._scriptorium.close()
+            await self._in_flight.close()
 
     @property
     def ledger(self) -> Ledger:
@@ -231,7 +231,7 @@ class SearchSession:
     def _drop_tails(self, trajectories: Sequence[Trajectory]) -> None:
         tails = [tail for t in trajectories if (tail := self._tails.pop(t.path, None)) is not None]
         self._tails_dropped += len(tails)
-        self._scriptorium.give_up([tail.writer for tail in tails])
+        self._in_flight.give_up([tail.writer for tail in tails])
 
     async def _write(self, prefixes: Sequence[Trajectory], n: int, how: Generation, scored: bool) -> list[Trajectory]:
         """The children of the prefixes, as `how` says, with their steps scored as they arrive."""
@@ -268,7 +268,7 @@ class SearchSession:
             await self._cut(writing, how)
         finally:
             unwritten = [track.writer for track in writing if track.writer is not None and not track.written]
-            self._scriptorium.give_up(unwritten)
+            self._in_flight.give_up(unwritten)
             for track in writing:
                 if track.writer is not None:
                     track.writer.hold.close()
@@ -298,7 +298,7 @@ class SearchSession:
             self._num_children[prefix.path] = first + n
             tail = self._tails.pop(prefix.path, None) if n else None
             if tail is not None and tail.num_tokens != prefix.num_tokens:
-                self._scriptorium.give_up([tail.writer])
+                self._in_flight.give_up([tail.writer])
                 tail = None
             self._tails_taken += tail is not None
             tracks += [
@@ -346,7 +346,7 @@ class SearchSession:
             track.hold = self._account.hold(self._amounts(trajectory, room, scored))
             track.writer = Writer(request=request, hold=track.hold, hard_cap=hard_cap)
             writers.append(track.writer)
-        self._scriptorium.begin(writers)
+        self._in_flight.begin(writers)
         return [track for track in tracks if track.writer is not None]
 
     def _affordable(self, trajectory: Trajectory, left: Remaining, parts: int, index: int, scored: bool) -> int | None:
@@ -393,7 +393,7 @@ class SearchSession:
             elif track.written and trajectory.num_tokens >= writer.hard_cap:
                 self.cut_short |= writer.hard_cap < self._hard_cap(trajectory)
                 trajectory = self._ended(trajectory, Status.TRUNCATED, writer)
-                self._scriptorium.give_up([writer])
+                self._in_flight.give_up([writer])
             elif segment.finish is None and track.written:
                 self._tails[trajectory.path] = _Tail(writer, trajectory.num_tokens)
             track.trajectory = trajectory
@@ -408,7 +408,7 @@ class SearchSession:
             if not track.written:
                 assert track.writer is not None
                 self._take(track, how)
-                self._scriptorium.give_up([track.writer])
+                self._in_flight.give_up([track.writer])
         for track in tracks:
             if not track.written:
                 track.trajectory, track.written = self._ended(track.trajectory, Status.TRUNCATED, track.writer), True

@@ -36,7 +36,7 @@ class Writer:
     abort: Callable[[], None] = lambda: None
 
 
-class Scriptorium:
+class InFlight:
     """Owner of a session's writers and of the tasks that receive their segments; every cost goes to `spend` at once."""
 
     def __init__(self, policy: Policy, spend: Callable[[Ledger], None]) -> None:

@@ -8,9 +8,10 @@ appended as ids: nothing is tokenised again.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from orchestrator.core.nouns import Candidate, Problem, SearchResult, Trajectory
+from orchestrator.core.nouns import Problem, SearchResult, Trajectory
 from orchestrator.core.protocols import Session
 from strategies.checks import require
+from strategies.selection import sole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class BudgetForcing:
             [thought] = await session.inject([thought], self.end_marker)
         if not thought.status.done:
             [thought] = await session.rollout([thought], scored=False)
-        return SearchResult(candidates=(Candidate(trajectory=thought),), chosen=0, detail={"waits": waits})
+        return sole(thought, detail={"waits": waits})
 
     def _end(self, thought: Trajectory) -> tuple[int, ...]:
         """The tokens of the end marker, if that is what the trajectory ends with."""

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from orchestrator.core.nouns import Candidate, Problem, SearchResult
+from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Session
+from strategies.selection import sole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,4 +17,4 @@ class Greedy:
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
         [completion] = await session.rollout([root], temperature=0.0, scored=False)
-        return SearchResult(candidates=(Candidate(trajectory=completion),), chosen=0)
+        return sole(completion)

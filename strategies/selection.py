@@ -45,6 +45,12 @@ def most_voted(candidates: Sequence[Candidate], *, weighted: bool) -> int | None
     return None if best is None else voters[best]
 
 
+def sole(trajectory: Trajectory, *, detail: Mapping[str, Any] | None = None) -> SearchResult:
+    """The end of a search that wrote one trajectory: its candidate, unless a cap left it unwritten."""
+    candidates = as_candidates([trajectory], None)
+    return SearchResult(candidates=candidates, chosen=0 if candidates else None, detail=detail or {})
+
+
 def concluded(
     candidates: tuple[Candidate, ...], selection: Selection, *, detail: Mapping[str, Any] | None = None
 ) -> SearchResult:

@@ -27,31 +27,36 @@ def ssd(x: Tensor, a: Tensor, B: Tensor, C: Tensor, S0: Tensor, chunk_len: int) 
         a = F.pad(a, (0, 0, 0, padding))
     chunks, per_group = (length + padding) // chunk, heads // groups
 
-    # Everything as (batch, chunks, groups, [heads per group,] time in chunk, ...).
-    x = x.view(batch, chunks, chunk, groups, per_group, head_dim).permute(0, 1, 3, 4, 2, 5)
-    a = a.view(batch, chunks, chunk, groups, per_group).permute(0, 1, 3, 4, 2)
+    # Everything as (batch, chunks, groups, time in chunk, ...). Heads of a group share its B and C, so where these meet
+    # the heads' own x and S, the heads are columns of one product: (heads per group * head_dim).
+    x = x.view(batch, chunks, chunk, groups, per_group * head_dim).transpose(2, 3)
+    a = a.view(batch, chunks, chunk, groups, per_group).transpose(2, 3)
     B = B.view(batch, chunks, chunk, groups, state_dim).transpose(2, 3)
     C = C.view(batch, chunks, chunk, groups, state_dim).transpose(2, 3)
-    decayed = a.cumsum(-1)
+    by_head = (*x.shape[:4], per_group, head_dim)
+    decayed = a.cumsum(3)
 
-    # 1. Within a chunk: attention with decay, (time, time) from later to earlier.
+    # 1. Within a chunk: attention with decay, (heads, time, time) from later to earlier.
     future = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).triu(1)
-    decay = (decayed.unsqueeze(-1) - decayed.unsqueeze(-2)).masked_fill(future, -torch.inf).exp()
-    y = (decay * (C @ B.mT).unsqueeze(3)) @ x
+    log_decay = decayed.mT  # (..., heads, time)
+    decay = (log_decay.unsqueeze(-1) - log_decay.unsqueeze(-2)).masked_fill(future, -torch.inf).exp()
+    within = (decay * (C @ B.mT).unsqueeze(3)) @ x.view(by_head).transpose(3, 4)  # (..., heads, time, head_dim)
 
     # 2. What each chunk adds to the state, decayed to the chunk's end.
-    to_end = (decayed[..., -1:] - decayed).exp()
-    added = (x * to_end.unsqueeze(-1)).mT @ B.unsqueeze(3)
+    to_end = (decayed[..., -1:, :] - decayed).exp()
+    added = (x.view(by_head) * to_end.unsqueeze(-1)).flatten(4).mT @ B  # (..., heads * head_dim, state_dim)
 
     # 3. The recurrence over chunks: the state at the start of each.
     state = S0.view(batch, groups, per_group, head_dim, state_dim)
+    whole = decayed[..., -1, :].exp()[..., None, None]
     starts = []
     for i in range(chunks):
         starts.append(state)
-        state = state * decayed[:, i, ..., -1].exp()[..., None, None] + added[:, i]
+        state = torch.addcmul(added[:, i].view(state.shape), state, whole[:, i])
 
     # 4. What the earlier chunks contribute to each token.
-    carried = C.unsqueeze(3) @ torch.stack(starts, 1).mT
-    y = y + carried * decayed.exp().unsqueeze(-1)
-    y = y.permute(0, 1, 4, 2, 3, 5).reshape(batch, chunks * chunk, heads, head_dim)
+    before = torch.stack(starts, 1) if chunks > 1 else S0.view(batch, 1, groups, per_group, head_dim, state_dim)
+    carried = (C @ before.flatten(3, 4).mT).view(by_head) * decayed.exp().unsqueeze(-1)
+    y = within.transpose(3, 4) + carried
+    y = y.transpose(2, 3).reshape(batch, chunks * chunk, heads, head_dim)
     return y[:, :length], state.view(batch, heads, head_dim, state_dim)

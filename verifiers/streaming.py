@@ -143,12 +143,12 @@ class StreamingHost:
 
     def _parents(self, runs: Sequence[Run]) -> Tensor:
         """(len(runs), state_numel): the states that the runs start from."""
-        states = self.model.initial_state(len(runs)).to(self.device, torch.float32)
         rows = [row for row, run in enumerate(runs) if run.parent is not None]
-        if not rows:
-            return states
         held = self.store.get([run.parent for run in runs if run.parent is not None])
-        return held if len(rows) == len(runs) else states.index_copy(0, torch.tensor(rows, device=self.device), held)
+        if len(rows) == len(runs):
+            return held
+        states = self.model.initial_state(len(runs)).to(self.device, torch.float32)
+        return states.index_copy_(0, torch.tensor(rows, dtype=torch.int64, device=self.device), held)
 
     def _advance(self, runs: Sequence[Run], states: Tensor) -> list[Answer]:
         """One micro-batch: reads the tokens, keeps the new states, reads the scores at the boundaries."""
@@ -169,7 +169,7 @@ class StreamingHost:
         mean = torch.cat(logits, dim=1)[rows, columns].float().sigmoid()
         std = beta_std(mean, torch.cat(concentrations, dim=1)[rows, columns].float())
         scores = iter(zip(mean.tolist(), std.tolist(), strict=True))
-        finite_states = states.isfinite().all(dim=1).tolist()
+        finite_states = states.sum(dim=1).isfinite().tolist()  # one pass; what is not finite makes the sum so
 
         answers: list[Answer] = []
         for run, finite_state in zip(runs, finite_states, strict=True):

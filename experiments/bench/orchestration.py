@@ -1,7 +1,7 @@
 """What pools, sessions and Ray cost: best-of-N through them against the bare engine, scoring off.
 
-The bare engine is vLLM's AsyncLLM in a process of its own with the same options and threads, given the same prompts,
-seeds and token limits all at once and asked for whole results only.
+The bare engine is vLLM's AsyncLLM in a process of its own with the same options and threads and nothing of ours, given
+the same prompts, seeds and token limits all at once and asked for whole results only.
 """
 
 import asyncio
@@ -109,15 +109,35 @@ def _serve(connection: Connection, config: PolicyConfig) -> None:
 
 
 async def _serve_requests(connection: Connection, config: PolicyConfig) -> None:
-    from orchestrator.policy.vllm_engine import VllmEngine, prepare_process
+    from orchestrator.policy.vllm_engine import engine_args, prepare_process
 
     prepare_process(config, num_threads=1)
-    engine = VllmEngine(config)
+    args = engine_args(config)
+    args.kv_transfer_config = None  # nothing of ours
+
+    from vllm import SamplingParams
+    from vllm.inputs import tokens_input
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    engine = AsyncLLM.from_engine_args(args)
+
+    async def sample(name: str, prompt_ids: Sequence[int], seed: int) -> int:
+        params = SamplingParams(
+            temperature=SAMPLING.temperature,
+            top_p=SAMPLING.top_p,
+            seed=seed,
+            max_tokens=SAMPLING.max_tokens,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        async for output in engine.generate(tokens_input(list(prompt_ids)), params, name):
+            sampled: int = len(output.outputs[0].token_ids)
+        return sampled
+
     connection.send("ready")
     while (requests := await asyncio.to_thread(connection.recv)) is not None:
         began = time.monotonic()
-        counts = await asyncio.gather(
-            *(engine.run_alone(str(i), ids, seed, SAMPLING) for i, (ids, seed) in enumerate(requests))
-        )
+        counts = await asyncio.gather(*(sample(str(i), ids, seed) for i, (ids, seed) in enumerate(requests)))
         connection.send((sum(counts), time.monotonic() - began))
-    engine.stop()
+    engine.shutdown(timeout=5.0)

@@ -24,8 +24,11 @@ class Ledger:
     peak_state_bytes: int = 0  # verifier states held at the same time
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Ledger)}
-        return Ledger(**{**sums, "peak_state_bytes": max(self.peak_state_bytes, other.peak_state_bytes)})
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
+        return Ledger(**sums, peak_state_bytes=max(self.peak_state_bytes, other.peak_state_bytes))
+
+
+_SUMMED = tuple(f.name for f in fields(Ledger) if f.name != "peak_state_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

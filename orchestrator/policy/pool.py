@@ -81,6 +81,8 @@ class _Request:
     call: _Call
     index: int
     generation: Generation
+    replica: "_Replica | None" = None  # None: it waits, or is done
+    id: int = -1  # its id there
     token_ids: list[int] = field(default_factory=list)
     seen: str = ""  # end of the delivered text, where a stop string may have begun
     lost_tokens: int = 0  # died with replicas
@@ -144,6 +146,7 @@ class _Replica:
 
     def admit(self, request_id: int, request: _Request) -> None:
         request.queue_s += request.lap()
+        request.replica, request.id = self, request_id
         self.requests[request_id] = request
         self.num_reserved += request.num_reserved
         self.submits.append((request_id, request.work()))
@@ -151,6 +154,7 @@ class _Replica:
 
     def drop(self, request_id: int) -> _Request:
         request = self.requests.pop(request_id)
+        request.replica = None
         request.engine_s += request.lap()
         self.num_reserved -= request.num_reserved
         return request
@@ -294,30 +298,23 @@ class PolicyPool:
         """Ends requests now. Those in an engine end with the segment that it then sends."""
         for request in requests:
             request.aborted |= not request.done
+            if request.replica is not None:
+                request.replica.abort(request.id)
         self._withdraw(requests)
-        mine = {request for request in requests if not request.done}
-        for replica in self._replicas:
-            for request_id in [i for i, request in replica.requests.items() if request in mine]:
-                replica.abort(request_id)
 
     def cancel(self, requests: Sequence[_Request]) -> None:
         """Gives up what is unfinished of the requests: nobody waits for it any more."""
-        unfinished = {request for request in requests if not request.done}
-        if not unfinished:
-            return
-        for request in unfinished:
+        for request in requests:
             request.done = True
-        for replica in self._replicas:
-            for request_id in [i for i, request in replica.requests.items() if request in unfinished]:
-                replica.abort(request_id)
-                replica.drop(request_id)
+            if request.replica is not None:
+                request.replica.abort(request.id)
+                request.replica.drop(request.id)
         self._pump()
 
     def _withdraw(self, requests: Iterable[_Request]) -> None:
         """Ends those that were aborted and are in no engine."""
-        placed = {request for replica in self._replicas for request in replica.requests.values()}
         for request in requests:
-            if request.aborted and not request.done and request not in placed:
+            if request.aborted and not request.done and request.replica is None:
                 request.done = True
                 request.queue_s += request.lap()
                 self._finish(request, Segment(token_ids=(), text="", finish=Finish.ABORTED))
@@ -437,6 +434,7 @@ class PolicyPool:
             share, extra = divmod(replica.pending_tokens, len(requests))
             request.lost_tokens += share + (position < extra)
             request.engine_s += request.lap()
+            request.replica = None
         replica.requests, replica.num_reserved, replica.pending_tokens = {}, 0, 0
         replica.submits, replica.aborts = [], []
         self._waiting.extendleft(reversed(requests))

@@ -22,12 +22,16 @@ from orchestrator.core.errors import ProblemError, ReplicaError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape
 from orchestrator.core.nouns import Message
-from orchestrator.core.protocols import Finish, Generation, Sampling
+from orchestrator.core.protocols import Finish, Generation
 from orchestrator.policy.host import Delta, PolicyInfo
 
-# tokens per delta of a sequence that runs to its end, by whether its steps are waited for: each delta costs some 20 us
-_STREAM_INTERVAL = {True: 4, False: 32}
+# Tokens per delta: each costs some 20 us.
+_INTERVAL_EAGER, _INTERVAL_TO_THE_END = 4, 32  # of a sequence that runs to its end: its steps are waited for, or not
+_INTERVAL_TO_A_STEP = (
+    8  # the engine itself stops at a delimiter that is one token; one that spans two costs up to 7 more
+)
 _CPU_BLOCK_SIZE = 32  # the least that the CPU attention backend takes; a prefix is cached in whole blocks
+_KEPT_SHARE = 1 / 8  # of the blocks of the KV cache: as many partly filled ones are kept beside it
 
 
 def prepare_process(config: PolicyConfig, num_threads: int) -> None:
@@ -40,6 +44,54 @@ def prepare_process(config: PolicyConfig, num_threads: int) -> None:
     if os.path.isdir(config.model):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+
+def engine_args(config: PolicyConfig) -> Any:
+    """vLLM's AsyncEngineArgs. Call `prepare_process` first. Raises OSError for a model that can't be read."""
+    from transformers import AutoConfig
+
+    checkpoint_dtype = AutoConfig.from_pretrained(config.model).dtype  # fails early, before the long imports
+
+    from vllm.config import KVTransferConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    on_cpu = current_platform.is_cpu()
+    options: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    if on_cpu:
+        options = {
+            "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30 / (1 + _KEPT_SHARE)),
+            "enforce_eager": True,
+            # vLLM 0.32 rewinds the generator of a seeded request after each chunk of its prompt but the last one;
+            # a CPU generator can't be rewound, which kills the engine
+            "enable_chunked_prefill": False,
+            # what encodes a partly filled block in no time on a GPU, with its blocks of 16, takes a CPU half a step
+            "kv_transfer_config": KVTransferConfig(
+                kv_connector="TailConnector",
+                kv_connector_module_path="orchestrator.policy.kv_connector",
+                kv_connector_extra_config={"share": _KEPT_SHARE},
+                kv_role="kv_both",
+            ),
+        }
+        if config.tensor_parallel_size == 1:
+            # by default scheduler and model run in two processes that wait for each other in busy loops, which
+            # takes a core from everything else; as a class, because by its name vLLM turns it back
+            options["distributed_executor_backend"] = UniProcExecutor
+    block_size = config.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
+    if block_size is not None:
+        options["block_size"] = block_size
+    return AsyncEngineArgs(
+        model=config.model,
+        dtype=_dtype(config.dtype, checkpoint_dtype, on_cpu),
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        tensor_parallel_size=config.tensor_parallel_size,
+        enable_prefix_caching=True,
+        disable_log_stats=True,  # vLLM's default loggers; `VllmEngine` counts all the same
+        use_tqdm_on_load=_verbose(),
+        **options,
+    )
 
 
 def end_children_with_this_process() -> None:
@@ -65,45 +117,14 @@ class VllmEngine:
 
     def __init__(self, config: PolicyConfig) -> None:
         """Loads the model: takes tens of seconds. Must run in an event loop. Call `prepare_process` first."""
-        from transformers import AutoConfig
+        args = engine_args(config)
 
-        checkpoint_dtype = AutoConfig.from_pretrained(config.model).dtype  # fails early, before the long imports
-
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
+        from vllm.envs import enable_envs_cache
         from vllm.v1.engine.async_llm import AsyncLLM
-        from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-        on_cpu = current_platform.is_cpu()
-        options: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
-        if on_cpu:
-            options = {
-                "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
-                "enforce_eager": True,
-                # vLLM 0.32 rewinds the generator of a seeded request after each chunk of its prompt but the last one;
-                # a CPU generator can't be rewound, which kills the engine
-                "enable_chunked_prefill": False,
-            }
-            if config.tensor_parallel_size == 1:
-                # by default scheduler and model run in two processes that wait for each other in busy loops, which
-                # takes a core from everything else; as a class, because by its name vLLM turns it back
-                options["distributed_executor_backend"] = UniProcExecutor
-        block_size = config.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
-        if block_size is not None:
-            options["block_size"] = block_size
-        args = AsyncEngineArgs(
-            model=config.model,
-            dtype=_dtype(config.dtype, checkpoint_dtype, on_cpu),
-            max_model_len=config.max_model_len,
-            max_num_seqs=config.max_num_seqs,
-            tensor_parallel_size=config.tensor_parallel_size,
-            enable_prefix_caching=True,
-            disable_log_stats=True,  # vLLM's default loggers; ours below counts all the same
-            use_tqdm_on_load=_verbose(),
-            **options,
-        )
         self._counters: Counter[str] = Counter()
         self._llm = AsyncLLM.from_engine_args(args, stat_loggers=[_counting(self._counters)])
+        enable_envs_cache()  # as the engine's own process does: some are looked up at every token
         self._tokenizer = self._llm.get_tokenizer()
         self._config = config
 
@@ -146,7 +167,6 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        to_its_end = not generation.until_step and not generation.stop
         try:
             params = SamplingParams(
                 temperature=generation.temperature,
@@ -157,7 +177,7 @@ class VllmEngine:
                 logprobs=0 if generation.logprobs else None,  # of the sampled token only
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
-                stream_interval=_STREAM_INTERVAL[generation.eager] if to_its_end else 1,
+                stream_interval=_interval(generation, stop_token_ids),
                 skip_clone=True,
             )
             prompt = tokens_input(list(generation.prefix_ids))
@@ -176,24 +196,6 @@ class VllmEngine:
         except EngineDeadError as error:
             raise ReplicaError("policy: the engine's process died") from error
 
-    async def run_alone(self, name: str, prompt_ids: Sequence[int], seed: int, sampling: Sampling) -> int:
-        """One request as vLLM serves it, nothing around it: for benchmarks. Returns the number of tokens sampled."""
-        from vllm import SamplingParams
-        from vllm.inputs import tokens_input
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=seed,
-            max_tokens=sampling.max_tokens,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        async for output in self._llm.generate(tokens_input(list(prompt_ids)), params, name):
-            sampled: int = len(output.outputs[0].token_ids)
-        return sampled
-
     def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
         if not self._tokenizer.chat_template:
             raise UserError(
@@ -211,12 +213,20 @@ class VllmEngine:
         self._llm.shutdown(timeout=5.0)
 
 
-def _counting(counters: Counter[str]) -> Any:
-    """A class of vLLM stat loggers that only add up."""
-    from vllm.v1.metrics.loggers import StatLoggerBase
+def _interval(generation: Generation, stop_token_ids: Sequence[int]) -> int:
+    if generation.stop or (generation.until_step and not stop_token_ids):
+        return 1  # only the host sees where it ends
+    if generation.until_step:
+        return _INTERVAL_TO_A_STEP
+    return _INTERVAL_EAGER if generation.eager else _INTERVAL_TO_THE_END
 
-    class CountingLogger(StatLoggerBase):
-        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+
+def _counting(counters: Counter[str]) -> Any:
+    """A class of vLLM stat loggers that only add up, in place of its own, whose metrics nobody reads here."""
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    class CountingLogger(PrometheusStatLogger):
+        def __init__(self, vllm_config: Any, engine_indexes: Any = None) -> None:
             pass
 
         def record(
@@ -227,6 +237,9 @@ def _counting(counters: Counter[str]) -> Any:
                 counters["cached_tokens"] += iteration_stats.prompt_token_stats.cached_tokens
                 counters["generated_tokens"] += iteration_stats.num_generation_tokens
                 counters["preemptions"] += iteration_stats.num_preempted_reqs
+
+        def log(self) -> None:
+            pass
 
         def log_engine_initialized(self) -> None:
             pass

@@ -31,6 +31,14 @@ from verifiers.contract import Missing, Read, Run, Unreadable, VerifierInfo
 log = logging.getLogger(__name__)
 
 _ACTOR = ray.remote(VerifierActor)
+# glibc returns large blocks to the system and has them faulted in anew; at tensors of some MB that costs a CPU more than
+# their arithmetic. With these it keeps what was freed.
+_MALLOC = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -467,7 +475,11 @@ class VerifierPool:
         """Makes the actor and has it load the model. Raises UserError when it can't be loaded, ReplicaError."""
         config, name = self._config, f"verifier: replica {replica.index}"
         replica.actor = _ACTOR.options(
-            num_cpus=config.num_cpus, num_gpus=config.num_gpus, max_restarts=0, max_concurrency=1000
+            runtime_env={"env_vars": _MALLOC},
+            num_cpus=config.num_cpus,
+            num_gpus=config.num_gpus,
+            max_restarts=0,
+            max_concurrency=1000,
         ).remote()
         try:
             loading = asyncio.wrap_future(replica.actor.load.remote(self._host, config).future())

@@ -2,8 +2,9 @@ import random
 
 import pytest
 
+from experiments.config import TrustConfig
 from experiments.metrics import Pool
-from experiments.trust import TrustConfig, judge
+from experiments.trust import judge
 from orchestrator.core.nouns import Selection
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from orchestrator.core.account import Account
+from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Selection, Status
 from strategies import STRATEGIES, strategy_class
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
@@ -23,6 +25,14 @@ async def test_greedy_takes_one_completion_at_temperature_zero():
     result, policy = await run(Greedy(), SAMPLES)
     assert result.answer == "1"
     assert [request.temperature for request in policy.requests] == [0.0]
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), BudgetForcing()], ids=["greedy", "budget_forcing"])
+async def test_a_search_of_one_trajectory_has_no_candidate_where_the_cap_leaves_none(strategy):
+    spent = Account(Budget(candidates=1))
+    spent.spend(candidates=1)
+    result, _ = await run(strategy, SAMPLES, run_account=spent)
+    assert (result.candidates, result.chosen) == ((), None)
 
 
 async def test_best_of_n_chooses_the_highest_score():

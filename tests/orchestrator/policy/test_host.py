@@ -36,7 +36,7 @@ class ScriptedEngine:
         return {"preemptions": 0}
 
     async def abort(self, name: str) -> None:
-        seed = self.seeds[name]
+        seed = self.seeds.get(name)  # unknown to vLLM, too, before its stream is asked for
         if seed in self.feeds:
             self.aborted.append(seed)
             self.feeds[seed].put_nowait(Delta((), 7, Finish.ABORTED))
@@ -187,6 +187,13 @@ async def test_aborting_frees_the_engine(host: PolicyHost, engine: ScriptedEngin
     await until(lambda: engine.aborted == [1])
     assert (await host.poll("me", 0.0)).pending_tokens == 1
     assert host.stats()["running"] == 1
+
+
+async def test_a_request_that_is_aborted_as_it_comes_ends(host: PolicyHost, engine: ScriptedEngine) -> None:
+    host.update("me", [(1, work(1))], [1])
+    await engine.feed(1, A)
+    [(_, last)] = await segments(host, 1)
+    assert (last.finish, last.token_ids) == (Finish.ABORTED, ())
 
 
 async def test_a_poll_of_an_idle_host_is_a_heartbeat(host: PolicyHost) -> None:

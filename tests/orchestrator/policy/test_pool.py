@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,34 @@ async def test_steps_chained_one_by_one_are_the_steps_of_one_sequence(policy_poo
     assert [(s.token_ids, s.text) for s in chained] == [(s.token_ids, s.text) for s in whole]
     assert len(chained) > 2
     assert chained[-1].finish is whole[-1].finish
-    assert chained[-2].cached_tokens >= 32  # what the first steps left in the prefix cache
+
+
+async def test_what_goes_on_from_a_stopped_sequence_encodes_only_the_token_that_it_ended_with(
+    policy_pool: PolicyPool,
+) -> None:
+    [prompt] = await policy_pool.encode(problems(30)[-1:])
+    [[step]] = await run(policy_pool, [sample(prompt, until_step=True)])
+    prefix = (*prompt, *step.token_ids)
+    forks = await run(policy_pool, [sample(prefix, seed) for seed in range(8)])
+    assert len(prefix) % 32 not in (0, 1)  # its last block is partly filled, with more than the last token
+    assert {segments[-1].cached_tokens for segments in forks} == {len(prefix) - 1}
+    elsewhere = await run(policy_pool, [sample((*prefix[:-2], prefix[-1], prefix[-2]), until_step=True)])
+    assert elsewhere[0][-1].cached_tokens <= len(prefix) - 3  # another text
+
+
+async def test_a_block_that_was_kept_reads_like_one_that_was_encoded(policy_pool: PolicyPool) -> None:
+    prompts = await policy_pool.encode(problems(60)[20:40])
+    greedy = [sample(prompt, temperature=0.0, logprobs=True) for prompt in prompts]
+    whole = await run(policy_pool, greedy)
+    cut = await run(policy_pool, [replace(request, until_step=True) for request in greedy])
+    rest = await run(
+        policy_pool,
+        [replace(r, prefix_ids=(*r.prefix_ids, *ids(step))) for r, step in zip(greedy, cut, strict=True)],
+    )
+    for once, first, then in zip(whole, cut, rest, strict=True):
+        assert ids(first) + ids(then) == ids(once)
+        logprobs = [segment.logprob for segment in [*first, *then]]
+        assert logprobs == pytest.approx([segment.logprob for segment in once], abs=1e-3)
 
 
 async def test_a_stop_string_of_several_tokens_ends_a_sequence(policy_pool: PolicyPool) -> None:
