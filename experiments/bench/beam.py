@@ -26,7 +26,7 @@ from strategies.early_stop import EarlyStop
 
 BEAM, BEST_OF_N = BeamSearch(n=16, beam_width=4), BestOfN(n=16)
 STEPWISE = EarlyStop(n=16)
-NUM_PROBLEMS = {1: 4, 8: 12, 64: 64}  # in flight -> problems of one repeat; each repeat has its own
+NUM_PROBLEMS = {1: 4, 8: 16, 64: 128}  # in flight -> problems of one repeat; each repeat has its own
 DEPTH = 4
 
 

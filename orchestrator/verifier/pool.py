@@ -31,8 +31,8 @@ from verifiers.contract import Missing, Read, Run, Unreadable, VerifierInfo
 log = logging.getLogger(__name__)
 
 _ACTOR = ray.remote(VerifierActor)
-# glibc returns large blocks to the system and has them faulted in anew; at tensors of some MB that costs a CPU more than
-# their arithmetic. With these it keeps what was freed.
+# glibc returns large blocks to the system and has them faulted in anew, which at tensors of some MB costs a CPU more
+# than their arithmetic. With these it keeps what was freed.
 _MALLOC = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
