@@ -135,7 +135,9 @@ def serve(config: ConfigPath, overrides: Overrides = None) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="orchestration, beam, adaptive or early_stop.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="orchestration, beam, adaptive, early_stop, verifier or stream.", show_default=False)
+    ],
     repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,
     recording: Annotated[Path, typer.Option(help="Results folder with samples, for adaptive and early_stop.")] = Path(
         "results/tinymath"

@@ -5,7 +5,7 @@ for colour-blind readers; every series also has its own marker or dash, and its 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
+
+from verifiers.calibration import Bin, expected_calibration_error
 
 _INK, _FAINT = "#222222", "#6E6E6E"
 _CURVES = {  # colour, line style, marker, text; drawn in this order
@@ -32,6 +34,29 @@ _MARKS = (
 )  # fmt: skip
 _MOST_NAMED = 6  # marks with their names beside them; more have a legend
 _FONT_SIZE = 12.0
+
+
+def draw_reliability(series: Mapping[str, Sequence[Bin]]) -> Figure:
+    """How often scores are right, against the scores, for up to two ways to score; the area of a mark is its share."""
+    figure = Figure(figsize=(5.2, 5.2), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color=_FAINT, linestyle=(0, (4, 2)), linewidth=1)
+    for (name, bins), curve in zip(series.items(), ("weighted@k", "prm@k"), strict=False):
+        colour, _, marker, _ = _CURVES[curve]
+        total = sum(b.count for b in bins)
+        scores, shares = [b.mean_score for b in bins], [b.share_right for b in bins]
+        error = expected_calibration_error(bins)
+        axes.plot(scores, shares, color=colour, linewidth=1, label=f"{name}: ECE {error:.3f}", marker=marker, ms=5)
+        axes.scatter(scores, shares, s=[1500 * b.count / total for b in bins], color=colour, alpha=0.25, linewidths=0)
+    axes.set_xlabel("score: P(every step so far is right)", color=_INK, fontsize=_FONT_SIZE)
+    axes.set_ylabel("share of such steps that are right", color=_INK, fontsize=_FONT_SIZE)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_aspect("equal")
+    axes.legend(frameon=False, fontsize=_FONT_SIZE - 1)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def draw(tidy: pd.DataFrame, *, title: str, subtitle: str) -> Figure:

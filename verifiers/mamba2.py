@@ -47,7 +47,7 @@ class Mamba2Mixer(nn.Module):
         batch, length, _ = x.shape
         real = torch.arange(length, device=x.device) < lengths[:, None]
         z, conv_in, dt = self.in_proj(x).split([self.inner, self.conv_channels, self.num_heads], -1)
-        conv_out, conv_state = self._convolve(conv_in, lengths, conv_state)
+        conv_out, conv_state = causal_convolution(self.conv1d, conv_in, lengths, conv_state)
         values, B, C = conv_out.split([self.inner, self.state_dim, self.state_dim], -1)
         values = values.view(batch, length, self.num_heads, self.head_dim)
         dt = F.softplus(dt + self.dt_bias) * real[..., None]
@@ -58,11 +58,12 @@ class Mamba2Mixer(nn.Module):
         out: Tensor = self.out_proj(self.norm(y * F.silu(z)))
         return out, conv_state, ssm_state
 
-    def _convolve(self, x: Tensor, lengths: Tensor, conv_state: Tensor) -> tuple[Tensor, Tensor]:
-        """Causal depthwise convolution with SiLU, and the last inputs of each row."""
-        if x.shape[1] == 0:  # which conv1d refuses
-            return x, conv_state
-        padded = torch.cat([conv_state, x], 1)
-        out = F.silu(self.conv1d(padded.mT)).mT
-        last = lengths[:, None] + torch.arange(self.conv_len - 1, device=x.device)  # token t is at t + conv_len - 1
-        return out, padded.gather(1, last[..., None].expand(-1, -1, x.shape[2]))
+
+def causal_convolution(conv: nn.Conv1d, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Depthwise convolution with SiLU over x (batch, time, channels) after `state`, and the last inputs of each row."""
+    if x.shape[1] == 0:  # which conv1d refuses
+        return x, state
+    padded = torch.cat([state, x], 1)
+    out = F.silu(conv(padded.mT)).mT
+    last = lengths[:, None] + torch.arange(state.shape[1], device=x.device)  # token t is at t + state.shape[1]
+    return out, padded.gather(1, last[..., None].expand(-1, -1, x.shape[2]))

@@ -1,9 +1,10 @@
 """A process reward model with a carried state: scoring new tokens costs those tokens only, whatever came before.
 
-A Mamba-2 trunk (arXiv 2405.21060) is a language model of correct solutions. A verifier block compares what the trunk
-predicted with the token that came, and after every token gives a Beta distribution over "every step so far is
-correct": its mean is the score, its spread the uncertainty (evidential, arXiv 1806.01768). Read it at a step's last
-token. A trajectory's whole state is one contiguous fp32 vector of fixed size; the model never writes its inputs.
+A trunk of Mamba-2 (arXiv 2405.21060) or gated linear attention blocks is a language model of correct solutions. A
+verifier block compares what the trunk predicted with the token that came, and after every token gives a Beta
+distribution over "every step so far is correct": its mean is the score, its spread the uncertainty (evidential, arXiv
+1806.01768). Read it at a step's last token. A trajectory's whole state is one contiguous fp32 vector of fixed size; the
+model never writes its inputs.
 """
 
 import hashlib
@@ -18,10 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from verifiers.gated_linear_attention import GatedLinearAttention
 from verifiers.mamba2 import Mamba2Mixer
 
 ARCHITECTURE, MODEL_TYPE = "HeadraceStreamingPRM", "headrace_streaming_prm"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+MIXERS: dict[str, type[Mamba2Mixer] | type[GatedLinearAttention]] = {
+    "mamba2": Mamba2Mixer,
+    "gated_linear_attention": GatedLinearAttention,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,7 @@ class PRMConfig:
     """Sizes of the model, and what it expects of the tokens it reads."""
 
     vocab_size: int
+    mixer: str = "mamba2"  # a key of `MIXERS`
     width: int = 128
     num_layers: int = 4  # of the trunk; the verifier block comes on top
     mlp_width: int = 352
@@ -39,14 +46,19 @@ class PRMConfig:
     chunk_len: int = 32
     step_delimiter: str = "\n\n"
     tokenizer_fingerprint: str = ""  # `tokenizer_fingerprint` of the vocabulary it was trained with
+    temperature: float = 1.0  # divides the logits, so that scores are probabilities; fitted after training
 
     def __post_init__(self) -> None:
+        if self.mixer not in MIXERS:
+            raise ValueError(f"PRM config: mixer, got {self.mixer!r}, wanted one of {', '.join(MIXERS)}")
         for name in ("vocab_size", "width", "num_layers", "mlp_width", "inner", "head_dim", "state_dim", "chunk_len"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"PRM config: {name}, got {value!r}, wanted an integer >= 1")
         if not isinstance(self.conv_len, int) or self.conv_len < 2:
             raise ValueError(f"PRM config: conv_len, got {self.conv_len!r}, wanted an integer >= 2")
+        if not isinstance(self.temperature, float) or not self.temperature > 0:
+            raise ValueError(f"PRM config: temperature, got {self.temperature!r}, wanted a number > 0")
         if self.inner % self.head_dim:
             raise ValueError(f"PRM config: inner, got {self.inner}, wanted a multiple of head_dim ({self.head_dim})")
 
@@ -56,8 +68,9 @@ class PRMConfig:
 
         Of the chunked form's products within a chunk nothing is counted: they replace the recurrence's.
         """
-        conv_channels = self.inner + 2 * self.state_dim
-        in_proj = self.width * (self.inner + conv_channels + self.inner // self.head_dim)
+        heads = self.inner // self.head_dim
+        conv_channels = self.inner + 2 * self.state_dim * (1 if self.mixer == "mamba2" else heads)
+        in_proj = self.width * (self.inner + conv_channels + heads)
         mixer = in_proj + self.inner * self.width + conv_channels * self.conv_len + 2 * self.inner * self.state_dim
         block = mixer + 3 * self.width * self.mlp_width
         verifier = (2 * self.width + NUM_SURPRISES) * self.width + 2 * self.width
@@ -89,7 +102,7 @@ class _Block(nn.Module):
         super().__init__()
         width = config.width
         self.norm = nn.RMSNorm(width, eps=1e-5)
-        self.mixer = Mamba2Mixer(
+        self.mixer = MIXERS[config.mixer](
             width, config.inner, config.head_dim, config.state_dim, config.conv_len, config.chunk_len
         )
         self.mlp_norm = nn.RMSNorm(width, eps=1e-5)
@@ -155,7 +168,7 @@ class StreamingPRM(nn.Module):
         new_hidden = seen.gather(1, lengths[:, None, None].expand(-1, 1, self.config.width))
         parts = [part.flatten(1) for pair in (*trunk_states, verifier_state) for part in pair]
         return PRMOutput(
-            mean_logit=mean_logit,
+            mean_logit=mean_logit / self.config.temperature,
             concentration=1 + F.softplus(evidence),
             state=torch.cat([*parts, new_hidden.flatten(1)], 1),
             lm_logits=logits[:, 1:],
@@ -220,7 +233,7 @@ class StreamingPRM(nn.Module):
         model.load_state_dict(tensors)
         return model.eval()
 
-    def _mixers(self) -> list[Mamba2Mixer]:
+    def _mixers(self) -> list[Mamba2Mixer | GatedLinearAttention]:
         return [block.mixer for block in (*self.trunk, self.verifier)]
 
     def _unpack(self, state: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
@@ -255,7 +268,7 @@ def _read_config(path: Path) -> PRMConfig:
         raise ValueError(f"PRM config {path}: architectures, got {architectures!r}, wanted {[ARCHITECTURE]!r}")
     values = {key: value for key, value in raw.items() if key not in ("architectures", "model_type")}
     known = {field.name for field in fields(PRMConfig)}
-    if values.keys() != known:
+    if not known - {"mixer", "temperature"} <= values.keys() <= known:  # these are younger than the first checkpoints
         raise ValueError(f"PRM config {path}: keys, got {sorted(values)}, wanted {sorted(known)}")
     return PRMConfig(**values)
 

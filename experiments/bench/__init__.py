@@ -8,5 +8,7 @@ BENCHES = {  # name -> module; those over recorded samples take a results folder
     "beam": "experiments.bench.beam",
     "adaptive": "experiments.bench.adaptive",
     "early_stop": "experiments.bench.early_stop",
+    "verifier": "experiments.bench.verifier",
+    "stream": "experiments.bench.stream",
 }
 RECORDED = ("adaptive", "early_stop")

@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -18,15 +18,18 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from experiments.figure import draw_reliability
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import STEP_DELIMITER, TinyProblem, extract_answer, generate, step_labels
 from experiments.tinymath.tokenizer import build_tokenizer, prompt_ids
 from experiments.tinymath.train_prm import MAX_NEW_TOKENS, auroc, is_step_end, judge
+from verifiers.calibration import expected_calibration_error, reliability
 from verifiers.streaming_prm import StreamingPRM
 
 SEED = 0
 NUM_PROBLEMS, NUM_SAMPLES = 320, 64
 COUNTS = (1, 4, 16, 64)
+RELIABILITIES = {"as trained": "reliability_before_scaling", "with its temperature": "reliability"}  # shown, stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +67,12 @@ def main() -> None:
         float(extract_answer(tokenizer.decode(rows[0])) == problem.answer)
         for problem, rows in zip(problems, greedy, strict=True)
     ]
-    metrics = measure(problems, candidates, greedy_hits)
+    metrics = measure(problems, candidates, greedy_hits, prm.config.temperature)
     show(metrics)
     if arguments.split == "test":
-        (arguments.prm / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        (arguments.prm / "metrics.json").write_text(json.dumps(metrics, indent=2, default=asdict) + "\n")
+        figure = draw_reliability({name: metrics[key] for name, key in RELIABILITIES.items()})  # type: ignore[misc]
+        figure.savefig(arguments.prm / "reliability.png", dpi=120)
 
 
 def judge_candidates(
@@ -113,9 +118,12 @@ def weighted_majority(candidates: Sequence[Candidate]) -> str | None:
 
 
 def measure(
-    problems: Sequence[TinyProblem], candidates: Sequence[Sequence[Candidate]], greedy_hits: Sequence[float]
+    problems: Sequence[TinyProblem],
+    candidates: Sequence[Sequence[Candidate]],
+    greedy_hits: Sequence[float],
+    temperature: float,
 ) -> dict[str, object]:
-    """Every metric, as [value, half-width of its 95% interval]."""
+    """Every metric, as [value, half-width of its 95% interval]. `temperature` is the PRM's own."""
     rates = [fmean(c.answer == p.answer for c in rows) for p, rows in zip(problems, candidates, strict=True)]
     covered = [float(rate > 0) for rate in rates]
 
@@ -141,6 +149,8 @@ def measure(
     prm, vote = selected(best, NUM_SAMPLES), selected(majority, NUM_SAMPLES)
     scores = torch.tensor([x for rows in candidates for c in rows for x in c.step_logits])
     truths = torch.tensor([x for rows in candidates for c in rows for x in c.labels])
+    calibrated = reliability(scores.sigmoid().numpy(), truths.numpy())
+    uncalibrated = reliability((scores * temperature).sigmoid().numpy(), truths.numpy())
     return {
         "num_problems": len(problems),
         "num_samples": NUM_SAMPLES,
@@ -154,6 +164,9 @@ def measure(
         "prm_best_minus_majority": paired(prm, vote),
         "prm_best_minus_greedy": paired(prm, greedy_hits),
         "step_auroc": auroc_interval(candidates),
+        "step_ece": round(expected_calibration_error(calibrated), 4),
+        "step_ece_before_scaling": round(expected_calibration_error(uncalibrated), 4),
+        **{key: bins for key, bins in zip(RELIABILITIES.values(), (uncalibrated, calibrated), strict=True)},
         "step_brier": round(float(((scores.sigmoid() - truths.float()) ** 2).mean()), 4),
         "share_of_steps_correct": round(float(truths.float().mean()), 4),
         "right_answers_with_a_wrong_step": round(
@@ -213,6 +226,8 @@ def auroc_interval(candidates: Sequence[Sequence[Candidate]], num_resamples: int
 def show(metrics: dict[str, object]) -> None:
     table = Table("metric", "value", "95% interval", title="The tiny pair on held-out problems")
     for name, value in metrics.items():
+        if name in RELIABILITIES.values():
+            continue
         if isinstance(value, list):
             table.add_row(name, f"{value[0]:.3f}", f"± {value[1]:.3f}")
         elif not isinstance(value, dict):

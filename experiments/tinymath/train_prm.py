@@ -1,8 +1,8 @@
 """Trains the tiny streaming PRM from scratch: `python -m experiments.tinymath.train_prm --policy DIR --out DIR`.
 
 First its trunk learns to write correct solutions; then the whole model learns to judge correct ones beside the policy's
-own mistakes and made-up ones, each with exact labels. Completions of one problem share the state of its prompt, as they
-do in search. Seeds are fixed.
+own mistakes and made-up ones, each with exact labels; last its temperature is fitted on dev problems. Completions of
+one problem share the state of its prompt, as they do in search. Seeds are fixed.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import MAX_LEVEL, STEP_DELIMITER, TinyProblem, generate, stream
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids, prompt_ids
 from orchestrator.core.fingerprint import tokenizer_fingerprint
+from verifiers.calibration import expected_calibration_error, fit_temperature, reliability
 from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM
 
 SEED = 0
@@ -62,18 +63,24 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, default=models / "policy")
     parser.add_argument("--out", type=Path, default=models / "prm")
     parser.add_argument("--trunk", type=Path, help="a PRM folder whose trunk is trained: skip the first phase")
+    parser.add_argument("--judge", type=Path, help="a PRM folder that is trained: only fit its temperature")
     arguments = parser.parse_args()
     tokenizer = build_tokenizer()
-    if arguments.trunk is None:
+    trained: Path | None = arguments.judge or arguments.trunk
+    if trained is None:
         torch.manual_seed(SEED)
         fingerprint = tokenizer_fingerprint(tokenizer.get_vocab())
         model = StreamingPRM(PRMConfig(vocab_size=len(tokenizer), tokenizer_fingerprint=fingerprint))
         record = train_trunk(model, tokenizer)
         save(model, record, arguments.out)
     else:
-        model = StreamingPRM.from_pretrained(arguments.trunk).train()
-        record = json.loads((arguments.trunk / RECORD_FILE).read_text())
-    record |= train_judge(model, tokenizer, LlamaForCausalLM.from_pretrained(arguments.policy))
+        model = StreamingPRM.from_pretrained(trained).train()
+        record = json.loads((trained / RECORD_FILE).read_text())
+    policy = LlamaForCausalLM.from_pretrained(arguments.policy)
+    dev = judged_samples(policy, tokenizer, generate("dev", NUM_DEV_PROBLEMS), NUM_DEV_SAMPLES)
+    if arguments.judge is None:
+        record |= train_judge(model, tokenizer, policy, dev)
+    record |= calibrate(model, tokenizer, dev)
     save(model, record, arguments.out)
     print(json.dumps(record))
 
@@ -94,11 +101,15 @@ def train_trunk(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast) -> dict
     return {"seed": SEED, "trunk_tokens": num_tokens, "trunk_seconds": round(time.monotonic() - began, 1)}
 
 
-def train_judge(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, policy: LlamaForCausalLM) -> dict[str, float]:
+def train_judge(
+    model: StreamingPRM,
+    tokenizer: PreTrainedTokenizerFast,
+    policy: LlamaForCausalLM,
+    dev: Sequence[Sequence[Judged]],
+) -> dict[str, float]:
     """The second phase: the whole model on judged completions. Returns what to record of it."""
     began, num_tokens = time.monotonic(), 0
     sampled = judged_samples(policy, tokenizer, generate("train", NUM_SAMPLED_PROBLEMS, SEED), NUM_SAMPLES)
-    dev = judged_samples(policy, tokenizer, generate("dev", NUM_DEV_PROBLEMS), NUM_DEV_SAMPLES)
     optimizers = split_optimizers(model, is_matrix, *PRM_LRS)
     with Progress() as progress:
         progress.console.print(f"sampled in {time.monotonic() - began:.0f} s", highlight=False)
@@ -121,6 +132,21 @@ def train_judge(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, policy:
         "parameters": sum(p.numel() for p in model.parameters()),
         "num_threads": torch.get_num_threads(),
     }
+
+
+def calibrate(
+    model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, dev: Sequence[Sequence[Judged]]
+) -> dict[str, float]:
+    """Last: the temperature under which the scores of dev steps are probabilities. Returns what to record of it."""
+    model.config = replace(model.config, temperature=1.0)
+    logits, truths = judged_steps(model, tokenizer, dev)
+    temperature = round(fit_temperature(logits.numpy(), truths.numpy()), 4)
+    model.config = replace(model.config, temperature=temperature)
+
+    def error(divisor: float) -> float:
+        return round(expected_calibration_error(reliability((logits / divisor).sigmoid().numpy(), truths.numpy())), 4)
+
+    return {"temperature": temperature, "dev_ece_before": error(1.0), "dev_ece": error(temperature)}
 
 
 def save(model: StreamingPRM, record: dict[str, float], out: Path) -> None:
@@ -315,6 +341,13 @@ def judge(model: StreamingPRM, prompt: list[int], completions: Sequence[list[int
 
 def step_auroc(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, groups: Sequence[Sequence[Judged]]) -> float:
     """Area under the ROC curve of step scores against exact step labels, over all steps of all completions."""
+    return auroc(*judged_steps(model, tokenizer, groups))
+
+
+def judged_steps(
+    model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, groups: Sequence[Sequence[Judged]]
+) -> tuple[Tensor, Tensor]:
+    """Logits and exact labels (n,) of all steps of all completions."""
     scores, truths = [], []
     for rows in groups:
         output = judge(model, rows[0].prompt, [row.completion for row in rows])
@@ -322,7 +355,7 @@ def step_auroc(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, groups: 
             ends = is_step_end(tokenizer, torch.tensor(row.completion))
             scores.append(logits[: len(ends)][ends])
             truths.append(torch.tensor(correct_so_far(row))[ends])
-    return auroc(torch.cat(scores), torch.cat(truths))
+    return torch.cat(scores), torch.cat(truths)
 
 
 def auroc(scores: Tensor, truths: Tensor) -> float:

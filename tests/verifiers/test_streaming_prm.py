@@ -10,16 +10,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from orchestrator.core.fingerprint import tokenizer_fingerprint
-from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM, beta_std
+from verifiers.streaming_prm import MIXERS, PRMConfig, PRMOutput, StreamingPRM, beta_std
 
 CONFIG = PRMConfig(vocab_size=23, width=16, num_layers=2, mlp_width=24, inner=32, head_dim=8, state_dim=8, chunk_len=8)
 ANYTHING = 10**9  # an id that no vocabulary holds
 
 
-@pytest.fixture(scope="module")
-def model() -> StreamingPRM:
+@pytest.fixture(scope="module", params=MIXERS)
+def model(request: pytest.FixtureRequest) -> StreamingPRM:
     torch.manual_seed(0)
-    model = StreamingPRM(CONFIG).eval()
+    model = StreamingPRM(replace(CONFIG, mixer=request.param)).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False).add_(0.2 * torch.randn_like(parameter))
     return model
@@ -141,6 +141,23 @@ def test_flops_count_the_matrices(model: StreamingPRM) -> None:
     assert 2 * matrices < model.config.flops_per_token < 4 * matrices
 
 
+def test_the_temperature_divides_the_logits_and_changes_no_state(model: StreamingPRM) -> None:
+    warm = StreamingPRM(replace(model.config, temperature=2.0)).eval()
+    warm.load_state_dict(model.state_dict())
+    before, after = read_whole(model, tokens(1, 9)), read_whole(warm, tokens(1, 9))
+    assert_close(after.mean_logit, before.mean_logit / 2)
+    assert torch.equal(after.state, before.state)
+
+
+def test_a_checkpoint_from_before_mixer_and_temperature_loads(model: StreamingPRM, tmp_path: Path) -> None:
+    old = StreamingPRM(CONFIG)
+    old.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["mixer"], config["temperature"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert StreamingPRM.from_pretrained(tmp_path).config == CONFIG
+
+
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"which is no folder, wanted a folder"):
         StreamingPRM.from_pretrained(tmp_path / "nothing")
@@ -160,6 +177,8 @@ def test_missing_file_is_refused(model: StreamingPRM, tmp_path: Path, name: str)
         ({"architectures": ["LlamaForCausalLM"]}, r"architectures, got \['LlamaForCausalLM'\], wanted"),
         ({"width": "wide"}, "width, got 'wide', wanted an integer >= 1"),
         ({"inner": 33}, "inner, got 33, wanted a multiple of head_dim"),
+        ({"mixer": "mamba"}, "mixer, got 'mamba', wanted one of mamba2, gated_linear_attention"),
+        ({"temperature": 0.0}, "temperature, got 0.0, wanted a number > 0"),
         ({"colour": "red"}, "keys, got .*colour.*, wanted"),
         ({"vocab_size": 24}, r"shape of embedding.weight, got \(23, 16\), wanted \(24, 16\)"),
     ],

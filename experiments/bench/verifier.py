@@ -1,0 +1,179 @@
+"""What scoring one more step costs as a trajectory grows: carried state, prefix read again, transformer with KV cache.
+
+The transformer is a Llama of about the PRM's size with a value head, random weights, in transformers: its KV cache is
+allocated at the size that it needs, so that a step copies nothing. One thread, as a replica has by default.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaModel, StaticCache
+
+from experiments.bench.core import Measured, interleave, ratio_of, spread
+from experiments.bench.tiny import VERIFIER
+from verifiers.contract import Read, Run
+from verifiers.streaming import StreamingHost
+from verifiers.streaming_prm import StreamingPRM
+
+STEP = 32  # tokens
+PREFIXES = (64, 256, 1024, 2048, 4096, 16384)
+AT = 2048  # the prefix of the promise
+BATCHES = (1, 4, 16, 64, 256)
+_PASSES = 8  # steps per figure, where a step is short
+_PREFILL = 1024  # tokens of the transformer's prompt at a time
+
+
+class CarriedState:
+    """The streaming PRM with the states after all prefixes at hand."""
+
+    def __init__(self) -> None:
+        prm = StreamingPRM.from_pretrained(VERIFIER.model)
+        slots = 2 * max(BATCHES)
+        self._host = StreamingHost(
+            "streaming_prm", prm, slots=slots, host_slots=0, batch_tokens=VERIFIER.batch_tokens, device="cpu"
+        )
+        self._texts = {length: _tokens(length + STEP, prm.config.vocab_size) for length in (*PREFIXES, 0)}
+        self._names = (f"step {number}" for number in count())
+        self.state_bytes = self._host.info.state_bytes
+        self.num_parameters = sum(parameter.numel() for parameter in prm.parameters())
+        self.vocab_size = prm.config.vocab_size
+        for length in PREFIXES:
+            self._read([Run(key=f"prefix {length}", token_ids=self._texts[length][:length])])
+
+    def step(self, length: int) -> float:
+        """Seconds for one step after a prefix of `length` tokens."""
+        return median(self._timed([self._step(length)]) for _ in range(_PASSES))
+
+    def again(self, length: int) -> float:
+        """Seconds for the same score without a carried state."""
+        text = self._texts[length]
+        return self._timed([Run(key=next(self._names), token_ids=text, boundaries=(len(text),))])
+
+    def batch(self, size: int) -> float:
+        """Tokens per second over `size` steps at once."""
+        return size * STEP / median(self._timed([self._step(PREFIXES[0]) for _ in range(size)]) for _ in range(3))
+
+    def _step(self, length: int) -> Run:
+        return Run(
+            key=next(self._names),
+            token_ids=self._texts[length][length:],
+            boundaries=(STEP,),
+            parent=f"prefix {length}",
+            parent_tokens=length,
+        )
+
+    def _timed(self, runs: Sequence[Run]) -> float:
+        began = time.perf_counter()
+        self._read(runs)
+        seconds = time.perf_counter() - began
+        self._host.release([run.key for run in runs])
+        return seconds
+
+    def _read(self, runs: Sequence[Run]) -> None:
+        assert all(isinstance(answer, Read) for answer in self._host.read(runs))
+
+
+class CachedTransformer:
+    """A Llama with a value head and a KV cache after each prefix."""
+
+    def __init__(self, num_parameters: int, vocab_size: int) -> None:
+        def config(layers: int) -> LlamaConfig:
+            return LlamaConfig(
+                vocab_size=vocab_size,
+                hidden_size=128,
+                intermediate_size=352,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=2 * max(PREFIXES),
+            )
+
+        per_layer = 4 * 128 * 128 + 3 * 128 * 352
+        layers = round((num_parameters - vocab_size * 128) / per_layer)
+        self._model = LlamaModel(config(layers)).eval()
+        self._head = nn.Linear(128, 1)
+        self.num_parameters = sum(parameter.numel() for parameter in self._model.parameters())
+        self.bytes_per_token = 2 * layers * 128 * 4
+        self._texts = {length: torch.tensor([_tokens(length + STEP, vocab_size)]) for length in PREFIXES}
+        self._caches = {length: self._filled(config(layers), length) for length in PREFIXES}
+
+    @torch.inference_mode()
+    def step(self, length: int) -> float:
+        """Seconds for one step after a prefix of `length` tokens."""
+        cache, step = self._caches[length], self._texts[length][:, length:]
+        seconds = []
+        for _ in range(_PASSES):
+            began = time.perf_counter()
+            hidden = self._model(input_ids=step, past_key_values=cache, use_cache=True).last_hidden_state
+            self._head(hidden[:, -1]).sigmoid().item()
+            seconds.append(time.perf_counter() - began)
+            for layer in cache.layers:
+                layer.cumulative_length.sub_(STEP)
+        return median(seconds)
+
+    @torch.inference_mode()
+    def _filled(self, config: LlamaConfig, length: int) -> StaticCache:
+        cache = StaticCache(config=config, max_cache_len=length + STEP)
+        for start in range(0, length, _PREFILL):
+            piece = self._texts[length][:, start : min(length, start + _PREFILL)]
+            self._model(input_ids=piece, past_key_values=cache, use_cache=True)
+        return cache
+
+
+async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+    torch.set_num_threads(VERIFIER.num_cpus)
+    torch.manual_seed(0)
+    ours = CarriedState()
+    transformer = CachedTransformer(ours.num_parameters, ours.vocab_size)
+    kinds: dict[str, Callable[[int], float]] = {
+        "carried state": ours.step,
+        "prefix again": ours.again,
+        "KV cache": transformer.step,
+    }
+
+    async def run(figure: Callable[[int], float], argument: int, _: int) -> float:
+        return await asyncio.to_thread(figure, argument)
+
+    variants = {f"{name} {length}": partial(run, kind, length) for name, kind in kinds.items() for length in PREFIXES}
+    variants |= {f"batch {size}": partial(run, ours.batch, size) for size in BATCHES}
+    figures = await interleave(repeats, variants, on_repeat)
+    carried = [figures[f"carried state {length}"] for length in PREFIXES]
+    return Measured(
+        **ratio_of(figures[f"prefix again {AT}"], figures[f"carried state {AT}"]),
+        baseline=f"the same PRM reading the whole prefix of {AT} tokens again; seconds for a step of {STEP} tokens",
+        goal=">= 40; and flat within 20%",
+        settings={"step": STEP, "prefixes": PREFIXES, "repeats": repeats, "threads": VERIFIER.num_cpus},
+        details={
+            "ms_per_step": {
+                name: {length: spread([1000 * s for s in figures[f"{name} {length}"]]) for length in PREFIXES}
+                for name in kinds
+            },
+            "slowest_over_fastest_prefix": max(_medians(carried)) / min(_medians(carried)),
+            "kv_cache_over_carried_state": {
+                length: ratio_of(figures[f"KV cache {length}"], figures[f"carried state {length}"])
+                for length in PREFIXES
+            },
+            "bytes_per_trajectory": {
+                "carried state": ours.state_bytes,
+                "KV cache": {length: length * transformer.bytes_per_token for length in PREFIXES},
+                "KV cache is larger from tokens": ours.state_bytes // transformer.bytes_per_token + 1,
+            },
+            "parameters": {"carried state": ours.num_parameters, "KV cache": transformer.num_parameters},
+            "tokens_per_s_by_batch": {size: spread(figures[f"batch {size}"]) for size in BATCHES},
+        },
+    )
+
+
+def _medians(figures: Sequence[Sequence[float]]) -> Iterator[float]:
+    return (spread(values)["median"] for values in figures)
+
+
+def _tokens(length: int, vocab_size: int) -> Any:
+    return tuple(torch.randint(0, vocab_size, (length,)).tolist())
