@@ -31,7 +31,7 @@ class PolicyConfig:
     max_model_len: int | None = None  # None: the model's own
     max_num_seqs: int = 256  # sequences that one engine decodes together
     spare_seqs: int = 64  # an engine that runs fewer sequences than this has room for speculation
-    kv_cache_gib: float = 1.0  # CPU builds: size of the KV cache
+    kv_cache_gib: float = 1.0  # CPU builds: size of the KV cache, of the blocks kept for forks included
     gpu_memory_utilization: float = 0.9  # CUDA builds
     tensor_parallel_size: int = 1
     block_size: int | None = None  # None: 32 on CPU (short prefixes are cached too), vLLM's own on CUDA

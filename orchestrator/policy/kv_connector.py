@@ -19,15 +19,13 @@ from vllm.v1.request import RequestStatus
 
 from orchestrator.policy.kv_tails import KeptTails
 
-Copies = list[tuple[int, int]]  # from, to
-
 
 @dataclass
 class TailCopies(KVConnectorMetadata):
     """What one engine step copies: blocks into slots before it writes any block, then slots into blocks."""
 
-    keeps: Copies = field(default_factory=list)
-    loads: Copies = field(default_factory=list)
+    keeps: dict[int, int] = field(default_factory=dict)  # slot -> block: of two for one slot the later one counts
+    loads: list[tuple[int, int]] = field(default_factory=list)  # slot, block
 
 
 class TailConnector(KVConnectorBase_V1):
@@ -62,6 +60,7 @@ class TailConnector(KVConnectorBase_V1):
             self._planned.loads.append((slot, block_ids[(len(request.all_token_ids) - 1) // self._block_size]))
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
+        self._found.pop(request.request_id, None)
         ended_itself = request.status is RequestStatus.FINISHED_STOPPED and request.stop_reason is None
         tokens = request.all_token_ids
         computed = min(request.num_computed_tokens, len(tokens))
@@ -69,7 +68,7 @@ class TailConnector(KVConnectorBase_V1):
         if computed > start and not ended_itself:
             slot = self._tails.keep(self._base(request, start), tokens[start:computed])
             if slot is not None:
-                self._planned.keeps.append((block_ids[start // self._block_size], slot))
+                self._planned.keeps[slot] = block_ids[start // self._block_size]
         return False, None
 
     def build_connector_meta(self, scheduler_output: Any) -> TailCopies:
@@ -88,7 +87,7 @@ class TailConnector(KVConnectorBase_V1):
     def handle_preemptions(self, kv_connector_metadata: TailCopies) -> None:
         """Called before a step writes any block: those of finished sequences are intact."""
         if kv_connector_metadata.keeps:
-            blocks, slots = torch.tensor(kv_connector_metadata.keeps).T
+            slots, blocks = torch.tensor(list(kv_connector_metadata.keeps.items())).T
             for cache, kept in self._layers:
                 kept[slots] = cache[blocks]
 

@@ -31,6 +31,7 @@ from verifiers.contract import Missing, Read, Run, Unreadable, VerifierInfo
 log = logging.getLogger(__name__)
 
 _ACTOR = ray.remote(VerifierActor)
+_CALLS_IN_FLIGHT = 2  # per replica: one is read and one waits; what comes meanwhile shares the next call
 # glibc returns large blocks to the system and has them faulted in anew, which at tensors of some MB costs a CPU more
 # than their arithmetic. With these it keeps what was freed.
 _MALLOC = {
@@ -273,6 +274,9 @@ class VerifierPool:
         self._flush_scheduled = False
         if self._closed:
             return
+        up = [replica for replica in self._replicas if replica.up]
+        if up and all(replica.in_flight >= _CALLS_IN_FLIGHT for replica in up):
+            return  # until a call ends
         jobs, self._queued = self._queued, []
         self._dispatch(jobs)
         asyncio.get_running_loop().call_soon(self._send_releases)  # after the calls that may need these states
@@ -446,6 +450,8 @@ class VerifierPool:
         finally:
             answer.cancel()
             replica.in_flight -= 1
+            if self._queued or self._released:
+                self._schedule_flush()
 
     def _lose(self, replica: _Replica, epoch: int, why: str) -> None:
         """Counts a replica as dead and begins its restart, once per epoch."""

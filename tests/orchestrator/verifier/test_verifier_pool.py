@@ -140,17 +140,34 @@ async def test_children_of_an_overloaded_replica_are_read_by_another(pool: Verif
     assert all(replica.pending_tokens == 0 for replica in pool.replicas())
 
 
-async def test_one_tick_is_one_call(pool: VerifierPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many readings each call carries."""
+    counts: list[int] = []
     serve = VerifierPool._serve
 
     async def counted(self: VerifierPool, target: object, source: object, jobs: Sequence[object]) -> None:
-        calls.append(len(jobs))
+        counts.append(len(jobs))
         await serve(self, target, source, jobs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(VerifierPool, "_serve", counted)
+    return counts
+
+
+async def test_one_tick_is_one_call(pool: VerifierPool, calls: list[int]) -> None:
     await asyncio.gather(*(pool.score([Reading(token_ids=tokens(i, 9), boundaries=(9,))] * 2) for i in range(8)))
     assert sum(calls) == 16 and len(calls) <= 2  # replicas
+
+
+async def test_what_comes_while_replicas_are_busy_shares_the_next_call(
+    pool: VerifierPool, whole: Whole, calls: list[int]
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for seed in range(60):
+            tasks.create_task(scored(pool, [Reading(token_ids=tokens(seed, 20), boundaries=(20,))], whole))
+            await asyncio.sleep(0)  # each in a tick of its own
+            await asyncio.sleep(0)
+    assert sum(calls) == 60 and len(calls) <= 20
 
 
 async def test_bad_readings_are_refused_and_fail_nobody_else(pool: VerifierPool, whole: Whole) -> None:
