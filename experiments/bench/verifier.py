@@ -104,19 +104,31 @@ class CachedTransformer:
         self._texts = {length: torch.tensor([_tokens(length + STEP, vocab_size)]) for length in PREFIXES}
         self._caches = {length: self._filled(config(layers), length) for length in PREFIXES}
 
-    @torch.inference_mode()
     def step(self, length: int) -> float:
         """Seconds for one step after a prefix of `length` tokens."""
-        cache, step = self._caches[length], self._texts[length][:, length:]
         seconds = []
         for _ in range(_PASSES):
             began = time.perf_counter()
-            hidden = self._model(input_ids=step, past_key_values=cache, use_cache=True).last_hidden_state
-            self._head(hidden[:, -1]).sigmoid().item()
+            self.score(length)
             seconds.append(time.perf_counter() - began)
-            for layer in cache.layers:
-                layer.cumulative_length.sub_(STEP)
         return median(seconds)
+
+    @torch.inference_mode()
+    def score(self, length: int) -> float:
+        """Of one step after a prefix of `length` tokens, which the cache then forgets."""
+        cache = self._caches[length]
+        hidden = self._model(input_ids=self._texts[length][:, length:], past_key_values=cache, use_cache=True)
+        for layer in cache.layers:
+            layer.cumulative_length.sub_(STEP)
+        return self._judged(hidden.last_hidden_state)
+
+    @torch.inference_mode()
+    def score_of_whole(self, length: int) -> float:
+        """The same without a cache."""
+        return self._judged(self._model(input_ids=self._texts[length], use_cache=False).last_hidden_state)
+
+    def _judged(self, hidden: torch.Tensor) -> float:
+        return float(self._head(hidden[:, -1]).sigmoid().item())
 
     @torch.inference_mode()
     def _filled(self, config: LlamaConfig, length: int) -> StaticCache:
