@@ -8,36 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from verifiers.mamba2 import causal_convolution
+from verifiers.mixer import Mixer
 from verifiers.ssd import ssd
 
 _GATE_NORMALIZER = 16.0  # of the paper: gates begin close to 1
 
 
-class GatedLinearAttention(nn.Module):
+class GatedLinearAttention(Mixer):
     """(batch, time, width) to the same shape."""
 
     def __init__(self, width: int, inner: int, head_dim: int, state_dim: int, conv_len: int, chunk_len: int):
         """`inner` numbers of values, `state_dim` of keys per head."""
-        super().__init__()
-        self.inner, self.head_dim, self.state_dim = inner, head_dim, state_dim
-        self.num_heads, self.conv_len, self.chunk_len = inner // head_dim, conv_len, chunk_len
-        self.conv_channels = inner + 2 * self.num_heads * state_dim
-        self.in_proj = nn.Linear(width, inner + self.conv_channels + self.num_heads, bias=False)
-        self.conv1d = nn.Conv1d(self.conv_channels, self.conv_channels, conv_len, groups=self.conv_channels)
+        super().__init__(
+            width=width, inner=inner, head_dim=head_dim, state_dim=state_dim, conv_len=conv_len, chunk_len=chunk_len,
+            groups=inner // head_dim,
+        )  # fmt: skip
         self.gate_bias = nn.Parameter(torch.zeros(self.num_heads))
         self.norm = nn.RMSNorm(head_dim, eps=1e-5)
         self.out_proj = nn.Linear(inner, width, bias=False)
-
-    @property
-    def conv_state_shape(self) -> tuple[int, int]:
-        """Without the batch: the last inputs of the convolution, oldest first."""
-        return self.conv_len - 1, self.conv_channels
-
-    @property
-    def ssm_state_shape(self) -> tuple[int, int, int]:
-        """Without the batch: (heads, head_dim, state_dim)."""
-        return self.num_heads, self.head_dim, self.state_dim
 
     def forward(
         self, x: Tensor, lengths: Tensor, conv_state: Tensor, ssm_state: Tensor
@@ -45,8 +33,7 @@ class GatedLinearAttention(nn.Module):
         """Output and new conv and KV states after `lengths` (batch,) tokens of right-padded x; writes no input."""
         batch, length, _ = x.shape
         real = (torch.arange(length, device=x.device) < lengths[:, None])[..., None]
-        z, conv_in, gate = self.in_proj(x).split([self.inner, self.conv_channels, self.num_heads], -1)
-        conv_out, conv_state = causal_convolution(self.conv1d, conv_in, lengths, conv_state)
+        z, conv_out, gate, conv_state = self.project(x, lengths, conv_state)
         keys_dim = self.num_heads * self.state_dim
         values, keys, queries = conv_out.split([self.inner, keys_dim, keys_dim], -1)
         values = values.view(batch, length, self.num_heads, self.head_dim) * real[..., None]

@@ -10,19 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from verifiers.mixer import Mixer
 from verifiers.ssd import ssd
 
 
-class Mamba2Mixer(nn.Module):
+class Mamba2Mixer(Mixer):
     """(batch, time, width) to the same shape; one group of B and C, shared by all heads."""
 
     def __init__(self, width: int, inner: int, head_dim: int, state_dim: int, conv_len: int, chunk_len: int):
-        super().__init__()
-        self.inner, self.head_dim, self.state_dim = inner, head_dim, state_dim
-        self.num_heads, self.conv_len, self.chunk_len = inner // head_dim, conv_len, chunk_len
-        self.conv_channels = inner + 2 * state_dim
-        self.in_proj = nn.Linear(width, inner + self.conv_channels + self.num_heads, bias=False)
-        self.conv1d = nn.Conv1d(self.conv_channels, self.conv_channels, conv_len, groups=self.conv_channels)
+        super().__init__(
+            width=width, inner=inner, head_dim=head_dim, state_dim=state_dim, conv_len=conv_len, chunk_len=chunk_len,
+            groups=1,
+        )  # fmt: skip
         dt = torch.exp(torch.rand(self.num_heads) * math.log(100.0) + math.log(1e-3))  # 0.001 to 0.1, log-uniform
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
         self.A_log = nn.Parameter(torch.log(torch.linspace(1, 16, self.num_heads)))
@@ -30,24 +29,13 @@ class Mamba2Mixer(nn.Module):
         self.norm = nn.RMSNorm(inner, eps=1e-5)
         self.out_proj = nn.Linear(inner, width, bias=False)
 
-    @property
-    def conv_state_shape(self) -> tuple[int, int]:
-        """Without the batch: the last inputs of the convolution, oldest first."""
-        return self.conv_len - 1, self.conv_channels
-
-    @property
-    def ssm_state_shape(self) -> tuple[int, int, int]:
-        """Without the batch: (heads, head_dim, state_dim)."""
-        return self.num_heads, self.head_dim, self.state_dim
-
     def forward(
         self, x: Tensor, lengths: Tensor, conv_state: Tensor, ssm_state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Output and new conv and SSM states after `lengths` (batch,) tokens of right-padded x; writes no input."""
         batch, length, _ = x.shape
         real = torch.arange(length, device=x.device) < lengths[:, None]
-        z, conv_in, dt = self.in_proj(x).split([self.inner, self.conv_channels, self.num_heads], -1)
-        conv_out, conv_state = causal_convolution(self.conv1d, conv_in, lengths, conv_state)
+        z, conv_out, dt, conv_state = self.project(x, lengths, conv_state)
         values, B, C = conv_out.split([self.inner, self.state_dim, self.state_dim], -1)
         values = values.view(batch, length, self.num_heads, self.head_dim)
         dt = F.softplus(dt + self.dt_bias) * real[..., None]
@@ -57,13 +45,3 @@ class Mamba2Mixer(nn.Module):
         y = (y + values * self.D[:, None]).reshape(batch, length, self.inner)
         out: Tensor = self.out_proj(self.norm(y * F.silu(z)))
         return out, conv_state, ssm_state
-
-
-def causal_convolution(conv: nn.Conv1d, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Depthwise convolution with SiLU over x (batch, time, channels) after `state`, and the last inputs of each row."""
-    if x.shape[1] == 0:  # which conv1d refuses
-        return x, state
-    padded = torch.cat([state, x], 1)
-    out = F.silu(conv(padded.mT)).mT
-    last = lengths[:, None] + torch.arange(state.shape[1], device=x.device)  # token t is at t + state.shape[1]
-    return out, padded.gather(1, last[..., None].expand(-1, -1, x.shape[2]))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from verifiers.gated_linear_attention import GatedLinearAttention
 from verifiers.mamba2 import Mamba2Mixer
+from verifiers.mixer import Mixer
 
 ARCHITECTURE, MODEL_TYPE = "HeadraceStreamingPRM", "headrace_streaming_prm"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -233,7 +234,7 @@ class StreamingPRM(nn.Module):
         model.load_state_dict(tensors)
         return model.eval()
 
-    def _mixers(self) -> list[Mamba2Mixer | GatedLinearAttention]:
+    def _mixers(self) -> list[Mixer]:
         return [block.mixer for block in (*self.trunk, self.verifier)]
 
     def _unpack(self, state: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
