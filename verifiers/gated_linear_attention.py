@@ -17,12 +17,11 @@ _GATE_NORMALIZER = 16.0  # of the paper: gates begin close to 1
 class GatedLinearAttention(Mixer):
     """(batch, time, width) to the same shape."""
 
+    own_keys = True
+
     def __init__(self, width: int, inner: int, head_dim: int, state_dim: int, conv_len: int, chunk_len: int):
         """`inner` numbers of values, `state_dim` of keys per head."""
-        super().__init__(
-            width=width, inner=inner, head_dim=head_dim, state_dim=state_dim, conv_len=conv_len, chunk_len=chunk_len,
-            groups=inner // head_dim,
-        )  # fmt: skip
+        super().__init__(width, inner, head_dim, state_dim, conv_len, chunk_len)
         self.gate_bias = nn.Parameter(torch.zeros(self.num_heads))
         self.norm = nn.RMSNorm(head_dim, eps=1e-5)
         self.out_proj = nn.Linear(inner, width, bias=False)

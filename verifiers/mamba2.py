@@ -17,11 +17,10 @@ from verifiers.ssd import ssd
 class Mamba2Mixer(Mixer):
     """(batch, time, width) to the same shape; one group of B and C, shared by all heads."""
 
+    own_keys = False
+
     def __init__(self, width: int, inner: int, head_dim: int, state_dim: int, conv_len: int, chunk_len: int):
-        super().__init__(
-            width=width, inner=inner, head_dim=head_dim, state_dim=state_dim, conv_len=conv_len, chunk_len=chunk_len,
-            groups=1,
-        )  # fmt: skip
+        super().__init__(width, inner, head_dim, state_dim, conv_len, chunk_len)
         dt = torch.exp(torch.rand(self.num_heads) * math.log(100.0) + math.log(1e-3))  # 0.001 to 0.1, log-uniform
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
         self.A_log = nn.Parameter(torch.log(torch.linspace(1, 16, self.num_heads)))

@@ -25,10 +25,7 @@ from verifiers.mixer import Mixer
 
 ARCHITECTURE, MODEL_TYPE = "HeadraceStreamingPRM", "headrace_streaming_prm"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-MIXERS: dict[str, type[Mamba2Mixer] | type[GatedLinearAttention]] = {
-    "mamba2": Mamba2Mixer,
-    "gated_linear_attention": GatedLinearAttention,
-}
+MIXERS: dict[str, type[Mixer]] = {"mamba2": Mamba2Mixer, "gated_linear_attention": GatedLinearAttention}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +67,7 @@ class PRMConfig:
         Of the chunked form's products within a chunk nothing is counted: they replace the recurrence's.
         """
         heads = self.inner // self.head_dim
-        conv_channels = self.inner + 2 * self.state_dim * (1 if self.mixer == "mamba2" else heads)
+        conv_channels = self.inner + 2 * self.state_dim * (heads if MIXERS[self.mixer].own_keys else 1)
         in_proj = self.width * (self.inner + conv_channels + heads)
         mixer = in_proj + self.inner * self.width + conv_channels * self.conv_len + 2 * self.inner * self.state_dim
         block = mixer + 3 * self.width * self.mlp_width

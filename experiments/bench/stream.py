@@ -20,9 +20,12 @@ SEGMENTS = 10
 async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
     torch.set_num_threads(VERIFIER.num_cpus)
     torch.manual_seed(0)
+    host = StreamingHost.load(
+        "streaming_prm", VERIFIER.model, slots=2, host_slots=0, batch_tokens=VERIFIER.batch_tokens, device="cpu"
+    )
     ratios, grown, costs = [], [], []
     for repeat in range(repeats):
-        per_token, memory = await asyncio.to_thread(_stream)
+        per_token, memory = await asyncio.to_thread(_stream, host)
         ratios.append(per_token[-1] / per_token[0])
         grown.append(memory)
         costs.append(per_token)
@@ -39,20 +42,14 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
         details={
             "us_per_token_by_tenth": [1e6 * median(column) for column in zip(*costs, strict=True)],
             "memory_grown_bytes": grown,
-            "state_bytes": _host().info.state_bytes,
+            "state_bytes": host.info.state_bytes,
         },
     )
 
 
-def _host() -> StreamingHost:
-    return StreamingHost.load(
-        "streaming_prm", VERIFIER.model, slots=2, host_slots=0, batch_tokens=VERIFIER.batch_tokens, device="cpu"
-    )
-
-
-def _stream() -> tuple[list[float], int]:
+def _stream(host: StreamingHost) -> tuple[list[float], int]:
     """Seconds per token of each tenth (the median of its steps), and bytes that the process grew after the first."""
-    host, process = _host(), psutil.Process()
+    process = psutil.Process()
     tokens = torch.randint(0, host.model.config.vocab_size, (NUM_TOKENS,)).tolist()
     seconds: list[float] = []
     resident = 0
@@ -72,6 +69,7 @@ def _stream() -> tuple[list[float], int]:
         assert isinstance(answer, Read)
         if len(seconds) == NUM_TOKENS // STEP // SEGMENTS:
             resident = process.memory_info().rss
+    host.release([run.key])
     size = len(seconds) // SEGMENTS
     tenths = [median(seconds[i * size : (i + 1) * size]) for i in range(SEGMENTS)]
     return tenths, process.memory_info().rss - resident

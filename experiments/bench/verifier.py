@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from statistics import median
-from typing import Any
 
 import torch
 from torch import nn
@@ -39,7 +38,7 @@ class CarriedState:
         self._host = StreamingHost(
             "streaming_prm", prm, slots=slots, host_slots=0, batch_tokens=VERIFIER.batch_tokens, device="cpu"
         )
-        self._texts = {length: _tokens(length + STEP, prm.config.vocab_size) for length in (*PREFIXES, 0)}
+        self._texts = {length: _tokens(length + STEP, prm.config.vocab_size) for length in PREFIXES}
         self._names = (f"step {number}" for number in count())
         self.state_bytes = self._host.info.state_bytes
         self.num_parameters = sum(parameter.numel() for parameter in prm.parameters())
@@ -84,25 +83,23 @@ class CachedTransformer:
     """A Llama with a value head and a KV cache after each prefix."""
 
     def __init__(self, num_parameters: int, vocab_size: int) -> None:
-        def config(layers: int) -> LlamaConfig:
-            return LlamaConfig(
-                vocab_size=vocab_size,
-                hidden_size=128,
-                intermediate_size=352,
-                num_hidden_layers=layers,
-                num_attention_heads=4,
-                num_key_value_heads=4,
-                max_position_embeddings=2 * max(PREFIXES),
-            )
-
         per_layer = 4 * 128 * 128 + 3 * 128 * 352
         layers = round((num_parameters - vocab_size * 128) / per_layer)
-        self._model = LlamaModel(config(layers)).eval()
+        config = LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=128,
+            intermediate_size=352,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=2 * max(PREFIXES),
+        )
+        self._model = LlamaModel(config).eval()
         self._head = nn.Linear(128, 1)
         self.num_parameters = sum(parameter.numel() for parameter in self._model.parameters())
         self.bytes_per_token = 2 * layers * 128 * 4
         self._texts = {length: torch.tensor([_tokens(length + STEP, vocab_size)]) for length in PREFIXES}
-        self._caches = {length: self._filled(config(layers), length) for length in PREFIXES}
+        self._caches = {length: self._filled(config, length) for length in PREFIXES}
 
     def step(self, length: int) -> float:
         """Seconds for one step after a prefix of `length` tokens."""
@@ -187,5 +184,5 @@ def _medians(figures: Sequence[Sequence[float]]) -> Iterator[float]:
     return (spread(values)["median"] for values in figures)
 
 
-def _tokens(length: int, vocab_size: int) -> Any:
+def _tokens(length: int, vocab_size: int) -> tuple[int, ...]:
     return tuple(torch.randint(0, vocab_size, (length,)).tolist())

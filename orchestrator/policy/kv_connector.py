@@ -48,9 +48,10 @@ class TailConnector(KVConnectorBase_V1):
         start = (len(tokens) - 1) // self._block_size * self._block_size  # the last token is always computed
         if num_computed_tokens != start:
             return 0, False  # blocks before it are missing, or it begins a block
-        length, slot = self._tails.longest(self._base(request, start), tokens[start : len(tokens) - 1])
-        if length:
-            self._found[request.request_id] = slot
+        found = self._tails.longest(self._base(request, start), tokens[start : len(tokens) - 1])
+        if found is None:
+            return 0, False
+        length, self._found[request.request_id] = found
         return length, False
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:

@@ -26,12 +26,12 @@ class KeptTails:
         self._slots[key] = slot
         return slot
 
-    def longest(self, base: Hashable, tail: Sequence[int]) -> tuple[int, int]:
-        """How many tokens of `tail` are kept, at most, and in which slot: (0, -1) where none is."""
+    def longest(self, base: Hashable, tail: Sequence[int]) -> tuple[int, int] | None:
+        """How many tokens of `tail` are kept, at most, and in which slot; None where none is."""
         whole = tuple(tail)
         for length in range(len(whole), 0, -1):
             key = (base, whole[:length])
             if key in self._slots:
                 self._slots.move_to_end(key)
                 return length, self._slots[key]
-        return 0, -1
+        return None

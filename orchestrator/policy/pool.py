@@ -81,8 +81,7 @@ class _Request:
     call: _Call
     index: int
     generation: Generation
-    replica: "_Replica | None" = None  # None: it waits, or is done
-    id: int = -1  # its id there
+    place: "tuple[_Replica, int] | None" = None  # in a replica, under this id; None: it waits, or is done
     token_ids: list[int] = field(default_factory=list)
     seen: str = ""  # end of the delivered text, where a stop string may have begun
     lost_tokens: int = 0  # died with replicas
@@ -146,7 +145,7 @@ class _Replica:
 
     def admit(self, request_id: int, request: _Request) -> None:
         request.queue_s += request.lap()
-        request.replica, request.id = self, request_id
+        request.place = self, request_id
         self.requests[request_id] = request
         self.num_reserved += request.num_reserved
         self.submits.append((request_id, request.work()))
@@ -154,7 +153,7 @@ class _Replica:
 
     def drop(self, request_id: int) -> _Request:
         request = self.requests.pop(request_id)
-        request.replica = None
+        request.place = None
         request.engine_s += request.lap()
         self.num_reserved -= request.num_reserved
         return request
@@ -298,23 +297,25 @@ class PolicyPool:
         """Ends requests now. Those in an engine end with the segment that it then sends."""
         for request in requests:
             request.aborted |= not request.done
-            if request.replica is not None:
-                request.replica.abort(request.id)
+            if request.place is not None:
+                replica, request_id = request.place
+                replica.abort(request_id)
         self._withdraw(requests)
 
     def cancel(self, requests: Sequence[_Request]) -> None:
         """Gives up what is unfinished of the requests: nobody waits for it any more."""
         for request in requests:
             request.done = True
-            if request.replica is not None:
-                request.replica.abort(request.id)
-                request.replica.drop(request.id)
+            if request.place is not None:
+                replica, request_id = request.place
+                replica.abort(request_id)
+                replica.drop(request_id)
         self._pump()
 
     def _withdraw(self, requests: Iterable[_Request]) -> None:
         """Ends those that were aborted and are in no engine."""
         for request in requests:
-            if request.aborted and not request.done and request.replica is None:
+            if request.aborted and not request.done and request.place is None:
                 request.done = True
                 request.queue_s += request.lap()
                 self._finish(request, Segment(token_ids=(), text="", finish=Finish.ABORTED))
@@ -434,7 +435,7 @@ class PolicyPool:
             share, extra = divmod(replica.pending_tokens, len(requests))
             request.lost_tokens += share + (position < extra)
             request.engine_s += request.lap()
-            request.replica = None
+            request.place = None
         replica.requests, replica.num_reserved, replica.pending_tokens = {}, 0, 0
         replica.submits, replica.aborts = [], []
         self._waiting.extendleft(reversed(requests))

@@ -13,7 +13,7 @@ def test_the_longest_kept_beginning_is_found() -> None:
 def test_nothing_is_found_after_another_base_or_in_another_text() -> None:
     tails = KeptTails(4)
     tails.keep("base", [1, 2])
-    assert tails.longest("other", [1, 2]) == tails.longest("base", [2, 1]) == tails.longest("base", [1]) == (0, -1)
+    assert [tails.longest("other", [1, 2]), tails.longest("base", [2, 1]), tails.longest("base", [1])] == [None] * 3
 
 
 def test_what_is_kept_already_takes_no_other_slot() -> None:
@@ -29,7 +29,7 @@ def test_the_least_recently_used_slot_is_given_away() -> None:
     tails.longest("base", [1, 9])
     assert tails.keep("base", [3]) == second
     assert tails.longest("base", [1]) == (1, first)
-    assert tails.longest("base", [2]) == (0, -1)
+    assert tails.longest("base", [2]) is None
 
 
 def test_no_slot_is_an_error() -> None:
