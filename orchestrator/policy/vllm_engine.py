@@ -27,9 +27,8 @@ from orchestrator.policy.host import Delta, PolicyInfo
 
 # Tokens per delta: each costs some 20 us.
 _INTERVAL_EAGER, _INTERVAL_TO_THE_END = 4, 32  # of a sequence that runs to its end: its steps are waited for, or not
-_INTERVAL_TO_A_STEP = (
-    8  # the engine itself stops at a delimiter that is one token; one that spans two costs up to 7 more
-)
+# The engine itself stops at a delimiter that is one token; one that spans two costs up to 7 tokens more.
+_INTERVAL_TO_A_STEP = 8
 _CPU_BLOCK_SIZE = 32  # the least that the CPU attention backend takes; a prefix is cached in whole blocks
 _KEPT_SHARE = 1 / 8  # of the blocks of the KV cache: as many partly filled ones are kept beside it
 
