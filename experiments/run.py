@@ -25,7 +25,7 @@ from orchestrator.pools import open_pools
 from orchestrator.results import ProblemRow, ResultsWriter, read_results
 from orchestrator.runner import Job, RunInfo, check_distinct, run_jobs
 from orchestrator.session import SearchSession
-from orchestrator.verifier.check import check_verifier, verifier_entry
+from orchestrator.verifier.check import check_budgets, check_verifier, verifier_entry
 from strategies.best_of_n import BestOfN
 
 ENGINE_COUNTERS = ("generated_tokens", "preemptions")
@@ -71,6 +71,7 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     if needy and config.verifier is not None:
         verifier = replace(config.verifier, model=resolve_path(config.verifier.model))
         check_verifier(verifier)
+        check_budgets(verifier, [config.budget, config.run_budget])
         by_steps = [n.name for n in strategies if getattr(n.strategy, "needs_step_scores", False)]
         if by_steps and not verifier_entry(verifier).scores_steps:
             raise UserError(

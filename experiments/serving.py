@@ -19,7 +19,7 @@ from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import check_port, make_catalog, running_endpoint
-from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.check import check_budgets, check_verifier
 from strategies import STRATEGIES
 
 
@@ -33,6 +33,7 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     if verifier is not None:
         verifier = replace(verifier, model=resolve_path(verifier.model))
         check_verifier(verifier)
+        check_budgets(verifier, [config.budget])
     if config.ray.address is None:
         check_port(config.host, config.port)
     return replace(config, policy=policy, verifier=verifier)

@@ -1,6 +1,7 @@
 """Typed configuration of the runtime's parts. YAML is merged into these; unknown keys and wrong types are errors."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 def _at_least(owner: str, name: str, value: float | None, least: float) -> None:
@@ -52,6 +53,7 @@ class VerifierConfig:
 
     name: str = "streaming_prm"  # a key of `verifiers.VERIFIERS`
     model: str = ""
+    options: dict[str, Any] = field(default_factory=dict)  # of this verifier alone: its entry in `verifiers` says which
     replicas: int = 1
     slots: int = 1024  # states resident on a replica's device
     host_slots: int = 4096  # states spilled to host memory before the oldest is dropped (and rebuilt from tokens)

@@ -14,7 +14,17 @@ from orchestrator.core.account import Account, Amounts, Hold, affordable_tokens,
 from orchestrator.core.errors import PromptTooLong, UserError, first_error
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import Carry, Problem, Selection, Status, Step, Trajectory
-from orchestrator.core.protocols import Finish, Generation, Policy, Reading, Sampling, Verdict, Verifier, Workload
+from orchestrator.core.protocols import (
+    Finish,
+    Generation,
+    Policy,
+    Reading,
+    Sampling,
+    Solution,
+    Verdict,
+    Verifier,
+    Workload,
+)
 from orchestrator.core.seeds import derive_seed
 from orchestrator.writing import InFlight, Writer
 
@@ -435,13 +445,13 @@ class SearchSession:
         while True:
             await news.wait()
             news.clear()
-            await self._read([track for track in tracks if _unscored(track.trajectory)])
-            if all(track.written and not _unscored(track.trajectory) for track in tracks):
+            await self._read(tracks)
+            if all(track.written and not self._due(track.trajectory) for track in tracks):
                 return
 
     async def _read(self, tracks: list[_Track]) -> None:
-        """Scores every unscored step of the tracks. A track may grow meanwhile; its new steps stay unscored."""
-        tracks = [track for track in tracks if _unscored(track.trajectory)]
+        """Scores every step of the tracks that is due. A track may grow meanwhile; its new steps stay unscored."""
+        tracks = [track for track in tracks if self._due(track.trajectory)]
         if not tracks:
             return
         if self._verifier is None:
@@ -450,7 +460,7 @@ class SearchSession:
         readings, indices = [], []
         for track in tracks:
             trajectory = track.trajectory
-            steps = _unscored(trajectory)
+            steps = self._due(trajectory)
             ends, end = [], len(trajectory.prompt_ids)
             for index, step in enumerate(trajectory.steps):
                 end += len(step.token_ids)
@@ -466,6 +476,7 @@ class SearchSession:
                     boundaries=tuple(ends),
                     carry=carry,
                     keep_parent=not own,
+                    solution=_as_text(trajectory, steps) if self._verifier.reads_text else None,
                 )
             )
             indices.append(steps)
@@ -484,12 +495,25 @@ class SearchSession:
             track.trajectory = replace(
                 track.trajectory, steps=tuple(scored), carry=verdict.carry, cost=track.trajectory.cost + cost
             )
-            if track.trajectory.status.done and not _unscored(track.trajectory):
+            if track.trajectory.status.done and not self._due(track.trajectory):
                 self.release([track.trajectory])
                 track.trajectory = replace(track.trajectory, carry=None)
 
+    def _due(self, trajectory: Trajectory) -> list[int]:
+        """Indices of the sampled steps that are to be scored and have no score yet: of a verifier that judges whole
+        solutions only, the last step of one that has ended."""
+        steps = trajectory.steps
+        if self._verifier is not None and not self._verifier.scores_steps:
+            first = len(steps) - 1 if trajectory.status.done else len(steps)
+        else:
+            first = 0
+        return [i for i in range(max(0, first), len(steps)) if steps[i].score is None and not steps[i].forced]
+
     async def _read_prompt(self, prompt_ids: tuple[int, ...]) -> Carry | None:
-        """The state after the prompt, read once for the whole search."""
+        """The state after the prompt, read once for the whole search; None where no state is carried."""
+        assert self._verifier is not None
+        if self._verifier.reads_text:
+            return None
         if self._prompt_carry is None:
             self._prompt_carry = asyncio.ensure_future(self._carry_of(prompt_ids))
         return await asyncio.shield(self._prompt_carry)
@@ -542,10 +566,15 @@ class SearchSession:
         self._ledger += cost
 
 
+def _as_text(trajectory: Trajectory, asked: Sequence[int]) -> Solution:
+    num_steps = asked[-1] + 1
+    return Solution(
+        problem=trajectory.problem,
+        steps=tuple(step.text for step in trajectory.steps[:num_steps]),
+        asked=tuple(asked),
+        ended=trajectory.status.done and num_steps == len(trajectory.steps),
+    )
+
+
 def _fits(amount: float, left: float | None) -> bool:
     return left is None or amount <= left
-
-
-def _unscored(trajectory: Trajectory) -> list[int]:
-    """Indices of the sampled steps that have no score yet."""
-    return [i for i, step in enumerate(trajectory.steps) if step.score is None and not step.forced]

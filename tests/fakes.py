@@ -160,6 +160,7 @@ class TableVerifier:
 
     flops_per_token = 1.0
     state_bytes = 10
+    scores_steps, reads_text = True, False
 
     def __init__(self, judge: Callable[[str], float]) -> None:
         self.judge = judge

@@ -35,7 +35,7 @@ async def test_the_strategy_of_the_guide_stops_when_it_is_convinced(tmp_path, mo
 
 async def test_the_verifier_of_the_guide_scores_in_a_pool(monkeypatch, local_ray):
     (local_ray / "brevity.py").write_text(example("verifier"))
-    entry = VerifierEntry(host="brevity:BrevityHost", scores_steps=True, architecture=None)
+    entry = VerifierEntry(host="brevity:BrevityHost")
     monkeypatch.setitem(VERIFIERS, "brevity", entry)
     async with VerifierPool.open(VerifierConfig(name="brevity")) as pool:
         [prefix] = await pool.score([Reading(token_ids=(1, 2), boundaries=())])

@@ -1,10 +1,15 @@
 """Models that judge, and their training.
 
 To add a verifier: write a class with the methods of `verifiers.contract.VerifierHost` and name it here. It is imported
-inside the actor's process only, so it may import torch at its top; this module may not.
+inside the actor's process only, so it may import torch at its top; this module, and those of the options, may not.
 """
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """Of a verifier that has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,12 +17,12 @@ class VerifierEntry:
     """Where a verifier's code is and which checkpoints it loads."""
 
     host: str  # "module:class" with the methods of VerifierHost
-    scores_steps: bool  # False: it only judges whole solutions
-    architecture: str | None  # what `architectures` in the checkpoint's config.json must name; None: no checkpoint
+    architectures: tuple[str, ...] = ()  # one of which the checkpoint's config.json must name; (): no checkpoint
+    scores_steps: bool = True  # False: it judges whole solutions only
+    reads_text: bool = False  # True: it wants `Run.solution`, in whatever tokens the policy writes
+    options: type = NoOptions  # a frozen dataclass: what `verifier.options` in YAML may set
 
 
 VERIFIERS: dict[str, VerifierEntry] = {
-    "streaming_prm": VerifierEntry(
-        host="verifiers.streaming:StreamingHost", scores_steps=True, architecture="HeadraceStreamingPRM"
-    ),
+    "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architectures=("HeadraceStreamingPRM",)),
 }

@@ -7,12 +7,13 @@ another one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from orchestrator.core.nouns import Score
+from orchestrator.core.protocols import Solution
 
 LAYOUT_VERSION = 1  # of a state that travels; bumped when the meaning of its numbers changes
 
@@ -27,6 +28,7 @@ class Run:
     parent: str | None = None  # key of the state to start from, perhaps of a run of the same call; None: the start
     parent_tokens: int = 0  # how many tokens that state covers
     keep_parent: bool = True
+    solution: Solution | None = None  # whole, whatever the parent; only for a host that reads text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,8 @@ class Read:
     """A run was read; its state is held under its key."""
 
     scores: tuple[Score, ...]
-    tokens_read: int
+    tokens_read: int  # in the verifier's own tokens, written ones included
+    flops: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +72,21 @@ class VerifierInfo:
     name: str
     model_hash: str
     tokenizer_fingerprint: str
-    state_bytes: int  # per trajectory, whatever its length
-    flops_per_token: float
+    state_bytes: int  # per trajectory, whatever its length; 0: none, or not of a fixed size
+    flops_per_token: float  # of the policy's tokens; 0: known afterwards only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """What a host is loaded with."""
+
+    name: str  # under which it is registered
+    model: str  # folder of its checkpoint; empty for one without
+    options: Any  # an instance of its entry's `options`
+    slots: int = 1024  # states on the device
+    host_slots: int = 4096  # states spilled to host memory
+    batch_tokens: int = 4096  # most tokens, padding included, in one micro-batch
+    device: str = "cpu"  # or cuda
 
 
 class VerifierHost(Protocol):
@@ -79,10 +95,8 @@ class VerifierHost(Protocol):
     info: VerifierInfo
 
     @classmethod
-    def load(
-        cls, name: str, model: str, *, slots: int, host_slots: int, batch_tokens: int, device: str
-    ) -> "VerifierHost":
-        """Raises ValueError when `model` can't be loaded."""
+    def load(cls, settings: HostSettings) -> "VerifierHost":
+        """Raises ValueError when the model can't be loaded."""
         ...
 
     def read(self, runs: Sequence[Run]) -> list[Answer]: ...

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.core.nouns import Score
-from verifiers.contract import Answer, Missing, Read, Run, StateBlob, Unreadable, VerifierInfo
+from verifiers.contract import Answer, HostSettings, Missing, Read, Run, StateBlob, Unreadable, VerifierInfo
 from verifiers.state_store import StateStore
 from verifiers.streaming_prm import StreamingPRM, beta_std
 
@@ -65,12 +65,16 @@ class StreamingHost:
         )
 
     @classmethod
-    def load(
-        cls, name: str, model: str, *, slots: int, host_slots: int, batch_tokens: int, device: str
-    ) -> "StreamingHost":
+    def load(cls, settings: HostSettings) -> "StreamingHost":
         """Raises ValueError when the checkpoint can't be loaded."""
-        prm = StreamingPRM.from_pretrained(model)
-        return cls(name, prm, slots=slots, host_slots=host_slots, batch_tokens=batch_tokens, device=device)
+        return cls(
+            settings.name,
+            StreamingPRM.from_pretrained(settings.model),
+            slots=settings.slots,
+            host_slots=settings.host_slots,
+            batch_tokens=settings.batch_tokens,
+            device=settings.device,
+        )
 
     @torch.inference_mode()
     def read(self, runs: Sequence[Run]) -> list[Answer]:
@@ -134,7 +138,7 @@ class StreamingHost:
     def _without_reading(self, run: Run) -> Answer | None:
         """The answer to a run that need not or can't be read."""
         if not run.boundaries and run.key in self.store:
-            return Read(scores=(), tokens_read=0)
+            return Read(scores=(), tokens_read=0, flops=0.0)
         vocab_size = self.model.config.vocab_size
         if run.token_ids and not 0 <= min(run.token_ids) <= max(run.token_ids) < vocab_size:
             wrong = next(token for token in run.token_ids if not 0 <= token < vocab_size)
@@ -181,7 +185,9 @@ class StreamingHost:
                 answers.append(Unreadable(reason="the model's state is not finite"))
             else:
                 scored = tuple(Score(mean=m, std=s) for m, s in read)
-                answers.append(Read(scores=scored, tokens_read=len(run.token_ids)))
+                tokens_read = len(run.token_ids)
+                flops = tokens_read * self.info.flops_per_token
+                answers.append(Read(scores=scored, tokens_read=tokens_read, flops=flops))
         good = [row for row, answer in enumerate(answers) if isinstance(answer, Read)]
         covered = [runs[row].parent_tokens + len(runs[row].token_ids) for row in good]
         kept = states if len(good) == len(runs) else states[torch.tensor(good, dtype=torch.int64, device=self.device)]

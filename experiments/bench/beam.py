@@ -36,6 +36,7 @@ class WholePrefix:
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
         self.flops_per_token = verifier.flops_per_token
+        self.scores_steps, self.reads_text = verifier.scores_steps, verifier.reads_text
         self.state_bytes = 0
 
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]:

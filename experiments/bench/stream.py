@@ -10,7 +10,8 @@ import torch
 
 from experiments.bench.core import Measured
 from experiments.bench.tiny import VERIFIER
-from verifiers.contract import Read, Run
+from verifiers import NoOptions
+from verifiers.contract import HostSettings, Read, Run
 from verifiers.streaming import StreamingHost
 
 NUM_TOKENS, STEP = 200_000, 64
@@ -20,9 +21,10 @@ SEGMENTS = 10
 async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
     torch.set_num_threads(VERIFIER.num_cpus)
     torch.manual_seed(0)
-    host = StreamingHost.load(
-        "streaming_prm", VERIFIER.model, slots=2, host_slots=0, batch_tokens=VERIFIER.batch_tokens, device="cpu"
+    settings = HostSettings(
+        name="streaming_prm", model=VERIFIER.model, options=NoOptions(), slots=2, batch_tokens=VERIFIER.batch_tokens
     )
+    host = StreamingHost.load(settings)
     ratios, grown, costs = [], [], []
     for repeat in range(repeats):
         per_token, memory = await asyncio.to_thread(_stream, host)

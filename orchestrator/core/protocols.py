@@ -109,6 +109,16 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """A trajectory as text, for verifiers that read text."""
+
+    problem: Problem
+    steps: tuple[str, ...]  # as decoded, delimiters included
+    asked: tuple[int, ...] = ()  # indices of the steps after which a score is wanted, one for each boundary
+    ended: bool = False  # no step will follow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """A trajectory to score. The carry, if any, covers a prefix of `token_ids`, which is the truth."""
 
@@ -116,6 +126,7 @@ class Reading:
     boundaries: tuple[int, ...]  # token counts (prompt included) after which to read a score, increasing
     carry: Carry | None = None
     keep_parent: bool = True  # False: nobody will fork from `carry` any more, so its state may go
+    solution: Solution | None = None  # the same trajectory, for a verifier that reads text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +144,19 @@ class Verifier(Protocol):
     """Judges. Raises rather than guess: there is no default score."""
 
     @property
-    def flops_per_token(self) -> float: ...
+    def scores_steps(self) -> bool:
+        """False: it judges whole solutions only."""
+        ...
+
+    @property
+    def reads_text(self) -> bool:
+        """True: it wants `Reading.solution`, and keeps no state of a prompt alone."""
+        ...
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of the policy's tokens; 0 for one that reads text, whose cost is known afterwards only."""
+        ...
 
     @property
     def state_bytes(self) -> int:

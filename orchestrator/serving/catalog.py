@@ -45,13 +45,14 @@ class Catalog:
         strategies: Mapping[str, type],
         params: Mapping[str, Mapping[str, Any]],
         has_verifier: bool,
+        scores_steps: bool = True,
         max_n: int,
     ) -> None:
         """`params`: a strategy's parameters where a request gives none. Raises UserError where they can't be."""
         self._alias = alias
         self._classes = strategies
         self._params = params
-        self._has_verifier = has_verifier
+        self._has_verifier, self._scores_steps = has_verifier, scores_steps
         self._max_n = max_n
         self._default = default_strategy
         for name in params:
@@ -61,9 +62,10 @@ class Catalog:
             made = {name: self._made(name, {}, f"strategies.{name}.") for name in strategies}
         except ApiError as error:
             raise UserError(error.message) from None
-        self._served = [name for name, strategy in made.items() if has_verifier or not _needs_verifier(strategy)]
+        self._served = [name for name, strategy in made.items() if self._missing(strategy) is None]
         if default_strategy not in self._served:
-            why = " (others need a verifier, got verifier: null)" if len(self._served) < len(strategies) else ""
+            missing = self._missing(made[default_strategy]) if default_strategy in made else None
+            why = f" ({default_strategy} needs {missing})" if missing else ""
             raise UserError(
                 f"default_strategy: got {default_strategy!r}, wanted one of "
                 f"{_listed(default_strategy, self._served)}{why}"
@@ -93,9 +95,17 @@ class Catalog:
             raise invalid(f"{param}: got {asked!r}, but the model {model!r} names another", param=param)
         name = named or asked or self._default
         strategy = self._made(name, {key: value for key, value in extra.items() if key != "strategy"}, "headrace.")
-        if not self._has_verifier and _needs_verifier(strategy):
-            raise invalid(f"{name} with these parameters needs a verifier, and this server has none", param="headrace")
+        if missing := self._missing(strategy):
+            raise invalid(f"{name} with these parameters needs {missing}", param="headrace")
         return NamedStrategy(name=name, strategy=strategy)
+
+    def _missing(self, strategy: Strategy) -> str | None:
+        """What the strategy would need and this server does not have."""
+        if not self._has_verifier and getattr(strategy, "needs_verifier", False):
+            return "a verifier, and this server has none"
+        if not self._scores_steps and getattr(strategy, "needs_step_scores", False):
+            return "a verifier that scores steps, and this server's judges whole solutions only"
+        return None
 
     def _made(self, name: str, given: Mapping[str, Any], prefix: str) -> Strategy:
         """The strategy with the configured parameters under the given ones. `prefix` is where they were given."""
@@ -117,10 +127,6 @@ class Catalog:
                 param = f"{prefix}{field}"
                 raise invalid(f"{param}: must be <= limits.max_n={self._max_n}, got {count}", param=param)
         return strategy  # type: ignore[no-any-return]
-
-
-def _needs_verifier(strategy: Strategy) -> bool:
-    return bool(getattr(strategy, "needs_verifier", False))
 
 
 def _typed(param: str, hint: Any, value: Any) -> Any:

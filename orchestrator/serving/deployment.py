@@ -20,6 +20,7 @@ from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.service import Health, Pools, Service
+from orchestrator.verifier.check import verifier_entry
 
 _SPARE_REQUESTS = 64  # beyond the cap on searches: requests that are refused, health checks
 _HEALTH_TIMEOUT_S = 5.0
@@ -97,6 +98,7 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type]) -> Catalog
         strategies=strategies,
         params=config.strategies,
         has_verifier=config.verifier is not None,
+        scores_steps=config.verifier is None or verifier_entry(config.verifier).scores_steps,
         max_n=config.limits.max_n,
     )
 

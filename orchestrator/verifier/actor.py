@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from orchestrator.config import VerifierConfig
-from verifiers.contract import Answer, Read, Run, StateBlob, VerifierHost, VerifierInfo
+from verifiers.contract import Answer, HostSettings, Read, Run, StateBlob, VerifierHost, VerifierInfo
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class VerifierActor:
         self._batch_tokens = 0
         self._tokens_read = 0
 
-    async def load(self, host: str, config: VerifierConfig) -> tuple[VerifierInfo, int]:
+    async def load(self, host: str, options: Any, config: VerifierConfig) -> tuple[VerifierInfo, int]:
         """Loads the model. Returns what it says about itself and the process id. Raises ValueError."""
         self._batch_tokens = config.batch_tokens
 
@@ -46,12 +46,15 @@ class VerifierActor:
             module, _, name = host.partition(":")
             cls: type[VerifierHost] = getattr(import_module(module), name)
             return cls.load(
-                config.name,
-                config.model,
-                slots=config.slots,
-                host_slots=config.host_slots,
-                batch_tokens=config.batch_tokens,
-                device="cuda" if config.num_gpus else "cpu",
+                HostSettings(
+                    name=config.name,
+                    model=config.model,
+                    options=options,
+                    slots=config.slots,
+                    host_slots=config.host_slots,
+                    batch_tokens=config.batch_tokens,
+                    device="cuda" if config.num_gpus else "cpu",
+                )
             )
 
         self._host = await self._in_thread(load)

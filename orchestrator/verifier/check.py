@@ -1,10 +1,17 @@
 """Looks at a verifier's configuration before anything heavy is loaded: neither torch nor Ray is needed."""
 
 import difflib
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.checkpoints import check_safetensors, read_checkpoint_config
 from orchestrator.config import VerifierConfig
 from orchestrator.core.errors import UserError
+from orchestrator.core.ledger import Budget
 from verifiers import VERIFIERS, VerifierEntry
 
 
@@ -17,17 +24,41 @@ def verifier_entry(config: VerifierConfig) -> VerifierEntry:
     return VERIFIERS[config.name]
 
 
+def verifier_options(config: VerifierConfig) -> Any:
+    """An instance of the entry's options, from YAML. Raises UserError for an unknown key or a bad value."""
+    cls = verifier_entry(config).options
+    valid = ", ".join(f.name for f in fields(cls)) or "none"
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config.options))
+    except OmegaConfBaseException as error:
+        message = str(error).splitlines()[0].replace(f"'{cls.__name__}'", config.name)
+        raise UserError(f"verifier.options: {error.full_key}: {message}; options of {config.name}: {valid}") from None
+    except ValueError as error:
+        raise UserError(f"verifier.options: {error}") from None
+
+
+def check_budgets(config: VerifierConfig, budgets: Sequence[Budget]) -> None:
+    """Raises UserError for caps that could not be kept, because what this verifier reads is known afterwards only."""
+    if not verifier_entry(config).reads_text:
+        return
+    capped = [name for name in ("verifier_tokens", "flops") if any(getattr(b, name) is not None for b in budgets)]
+    if capped:
+        raise UserError(
+            f"budget: {' and '.join(capped)} can't be capped with the verifier {config.name}, which counts in"
+            " tokens of its own; wanted caps on policy_tokens, candidates or seconds"
+        )
+
+
 def check_verifier(config: VerifierConfig) -> None:
-    """Raises UserError for an unknown name, a missing folder, another architecture or a truncated checkpoint."""
+    """Raises UserError for an unknown name or option, a missing folder, another architecture or cut-off weights."""
     entry = verifier_entry(config)
-    if entry.architecture is None:
+    verifier_options(config)
+    if not entry.architectures:
         return
     if not config.model:
         raise UserError("verifier: model must be the folder of a checkpoint, got nothing")
     architectures = read_checkpoint_config(config.model, "verifier").get("architectures") or []
-    if entry.architecture not in architectures:
-        got = ", ".join(map(str, architectures)) or "none"
-        raise UserError(
-            f"verifier: {config.model} holds the architecture {got}, {config.name} wants {entry.architecture}"
-        )
+    if not set(entry.architectures) & set(architectures):
+        got, wanted = ", ".join(map(str, architectures)) or "none", " or ".join(entry.architectures)
+        raise UserError(f"verifier: {config.model} holds the architecture {got}, {config.name} wants {wanted}")
     check_safetensors(config.model, "verifier")

@@ -25,7 +25,7 @@ from orchestrator.core.nouns import Carry
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierActor
-from orchestrator.verifier.check import verifier_entry
+from orchestrator.verifier.check import verifier_entry, verifier_options
 from verifiers.contract import Missing, Read, Run, Unreadable, VerifierInfo
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class _Job:
     routed_tokens: int = 0
     tokens_read: int = 0
     reingested_tokens: int = 0
+    flops: float = 0.0
 
 
 class _Lost(Exception):
@@ -120,7 +121,9 @@ class _Batch:
     def _run(self, job: _Job, carry: Carry | None) -> Run:
         reading = job.reading
         if carry is None:
-            return Run(key=job.key, token_ids=reading.token_ids, boundaries=reading.boundaries)
+            return Run(
+                key=job.key, token_ids=reading.token_ids, boundaries=reading.boundaries, solution=reading.solution
+            )
         copy = self.copied.get(carry.key)
         return Run(
             key=job.key,
@@ -129,6 +132,7 @@ class _Batch:
             parent=copy or carry.key,
             parent_tokens=carry.num_tokens,
             keep_parent=reading.keep_parent and copy is None,
+            solution=reading.solution,
         )
 
 
@@ -137,7 +141,7 @@ class VerifierPool:
 
     def __init__(self, config: VerifierConfig) -> None:
         """Use `open`."""
-        self._host = verifier_entry(config).host
+        self._entry, self._options = verifier_entry(config), verifier_options(config)
         model = Path(config.model)
         self._config = replace(config, model=str(model.absolute()) if model.exists() else config.model)
         self._replicas = [_Replica(index) for index in range(config.replicas)]
@@ -171,6 +175,14 @@ class VerifierPool:
         """What the verifier says about itself."""
         assert self._info is not None, "the pool is not open"
         return self._info
+
+    @property
+    def scores_steps(self) -> bool:
+        return self._entry.scores_steps
+
+    @property
+    def reads_text(self) -> bool:
+        return self._entry.reads_text
 
     @property
     def flops_per_token(self) -> float:
@@ -339,6 +351,7 @@ class VerifierPool:
                 for (job, run), answer in zip(runs, answers, strict=True):
                     if isinstance(answer, Read):
                         job.tokens_read += answer.tokens_read
+                        job.flops += answer.flops
                         if job.reading.carry is not None and run.parent is None:
                             covered = job.reading.carry.num_tokens
                             job.reingested_tokens += min(answer.tokens_read, covered)
@@ -378,7 +391,7 @@ class VerifierPool:
                 carry=carry,
                 verifier_tokens=job.tokens_read,
                 reingested_tokens=job.reingested_tokens,
-                flops=job.tokens_read * self.hello().flops_per_token,
+                flops=job.flops,
             )
         )
 
@@ -488,7 +501,7 @@ class VerifierPool:
             max_concurrency=1000,
         ).remote()
         try:
-            loading = asyncio.wrap_future(replica.actor.load.remote(self._host, config).future())
+            loading = asyncio.wrap_future(replica.actor.load.remote(self._entry.host, self._options, config).future())
             info, pid = await asyncio.wait_for(loading, config.start_timeout_s)
         except TimeoutError:
             raise ReplicaError(

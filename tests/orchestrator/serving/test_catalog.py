@@ -117,7 +117,8 @@ def test_without_a_verifier_only_what_needs_none_is_served() -> None:
     ("changes", "words"),
     [
         ({"default_strategy": "best_of"}, "default_strategy: got 'best_of'"),
-        ({"has_verifier": False}, "others need a verifier"),
+        ({"has_verifier": False}, "best_of_n needs a verifier"),
+        ({"scores_steps": False, "default_strategy": "dvts"}, "dvts needs a verifier that scores steps"),
         ({"params": {"beam": {}}}, "strategies: got 'beam'"),
         ({"params": {"best_of_n": {"N": 4}}}, "strategies.best_of_n.N"),
         ({"params": {"best_of_n": {"n": "4"}}}, "strategies.best_of_n.n"),
