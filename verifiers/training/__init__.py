@@ -1,0 +1,1 @@
+"""Training of verifiers: labelled solutions in, checkpoints that `verifiers` loads out. No Ray, no vLLM."""
