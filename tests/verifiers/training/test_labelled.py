@@ -36,5 +36,5 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="can't read"):
         read_labelled(tmp_path)
     pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match="columns of .*, got x, wanted problem_id"):
+    with pytest.raises(ValueError, match=r"columns of .*, got x, wanted problem_id"):
         read_labelled(tmp_path)
