@@ -32,8 +32,8 @@ _WHY_NOT_HYBRID = (
     "no state of fixed size to carry"
 )
 # Of state-spaces' `ssm_cfg`: sizes, with their defaults; what only initialisation or speed see; what must be as here.
-_SIZES = {"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "ngroups": 1, "bias": False}
-_NO_MATTER = "layer conv_init conv_bias A_init_range dt_min dt_max dt_init_floor chunk_size use_mem_eff_path".split()
+_SIZES = {"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "ngroups": 1, "bias": False, "conv_bias": True}
+_NO_MATTER = "layer conv_init A_init_range dt_min dt_max dt_init_floor chunk_size use_mem_eff_path".split()
 _FIXED: dict[str, Any] = {
     **{"d_ssm": None, "D_has_hdim": False, "rmsnorm": True, "norm_before_gate": False},
     "dt_limit": [0.0, float("inf")],
@@ -50,6 +50,28 @@ def read_mamba2_config(path: str | Path) -> PRMConfig:
 
     Raises ValueError for Mamba-1, hybrids and everything else that is not a Mamba-2 language model.
     """
+    return _as_prm_config(_read_config(path))
+
+
+def load_mamba2(path: str | Path, config: PRMConfig | None = None) -> StreamingPRM:
+    """A PRM in fp32 with the checkpoint's trunk; what is fresh is drawn from torch's global generator.
+
+    `config` is that of `read_mamba2_config` with another delimiter, fingerprint or chunk length. Raises ValueError.
+    """
+    written = _read_config(path)
+    tensors = _as_ours(_read_tensors(Path(path)), tied_head=written.tie_word_embeddings)
+    model = StreamingPRM(config or _as_prm_config(written))
+    own = model.state_dict()
+    wanted = {name: own[name] for name in own if name.split(".")[0] in ("embedding", "trunk", "trunk_norm", "lm_head")}
+    if not written.use_conv_bias:  # which is a bias of zero
+        tensors |= {name: torch.zeros_like(own[name]) for name in wanted if name.endswith("conv1d.bias")}
+    check_tensors(tensors, wanted, f"Mamba-2 checkpoint {path}", "a Mamba-2 language model")
+    model.load_state_dict(own | tensors)
+    return model.eval()
+
+
+def _read_config(path: str | Path) -> Mamba2Config:
+    """In transformers' terms."""
     raw = read_checkpoint_config(str(path), "Mamba-2 checkpoint")
     what = f"Mamba-2 checkpoint {path}"
     own_layout, model_type = "ssm_cfg" in raw, raw.get("model_type")
@@ -70,6 +92,10 @@ def read_mamba2_config(path: str | Path) -> PRMConfig:
     ):
         if got != wanted:
             raise ValueError(f"{what}: {name}, got {got!r}, wanted {wanted!r}, the only kind that is supported")
+    return config
+
+
+def _as_prm_config(config: Mamba2Config) -> PRMConfig:
     return PRMConfig(
         vocab_size=config.vocab_size,
         mixer="mamba2",
@@ -86,25 +112,8 @@ def read_mamba2_config(path: str | Path) -> PRMConfig:
     )
 
 
-def load_mamba2(path: str | Path, config: PRMConfig | None = None) -> StreamingPRM:
-    """A PRM in fp32 with the checkpoint's trunk; what is fresh is drawn from torch's global generator.
-
-    `config` is that of `read_mamba2_config` with another delimiter, fingerprint or chunk length. Raises ValueError.
-    """
-    read = read_mamba2_config(path)
-    model = StreamingPRM(config or read)
-    tensors = _as_ours(_read_tensors(Path(path)), tied_head=read.tied_head)
-    own = model.state_dict()
-    biases = {name: own[name].zero_() for name in own if name.endswith("conv1d.bias") and name.startswith("trunk.")}
-    tensors = biases | tensors  # `conv_bias` false is a bias of zero
-    wanted = {name: own[name] for name in own if name.split(".")[0] in ("embedding", "trunk", "trunk_norm", "lm_head")}
-    check_tensors(tensors, wanted, f"Mamba-2 checkpoint {path}", "a Mamba-2 language model")
-    model.load_state_dict(own | tensors)
-    return model.eval()
-
-
 def _from_state_spaces(raw: Mapping[str, Any], what: str) -> Mamba2Config:
-    """The same configuration in transformers' terms."""
+    """From state-spaces' own terms."""
     ssm = raw["ssm_cfg"]
     if ssm.get("layer", "Mamba1") != "Mamba2":
         raise ValueError(f"{what}: got {_WHY_NOT_MAMBA1}")
@@ -133,6 +142,7 @@ def _from_state_spaces(raw: Mapping[str, Any], what: str) -> Mamba2Config:
         conv_kernel=sizes["d_conv"],
         n_groups=sizes["ngroups"],
         use_bias=sizes["bias"],
+        use_conv_bias=sizes["conv_bias"],
     )
 
 

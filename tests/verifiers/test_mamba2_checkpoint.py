@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Mamba2Config, Mamba2ForCausalLM
 from transformers.models.mamba2 import modeling_mamba2
 
@@ -152,6 +153,12 @@ def test_missing_and_wrong_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"pytorch_model\.bin is corrupt"):
         load_mamba2(tmp_path)
+    reference(n_groups=1).save_pretrained(tmp_path / "cut")
+    tensors = load_file(tmp_path / "cut" / "model.safetensors")
+    del tensors["backbone.layers.1.mixer.conv1d.bias"]
+    save_file(tensors, tmp_path / "cut" / "model.safetensors")
+    with pytest.raises(ValueError, match=r"missing \['trunk.1.mixer.conv1d.bias'\]"):
+        load_mamba2(tmp_path / "cut")
     torch.save({"backbone.embedding.weight": torch.zeros(40, 32)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"missing \['trunk.0.mixer.A_log', .*wanted exactly those of a Mamba-2"):
         load_mamba2(tmp_path)
