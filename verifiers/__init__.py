@@ -25,4 +25,7 @@ class VerifierEntry:
 
 VERIFIERS: dict[str, VerifierEntry] = {
     "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architectures=("HeadraceStreamingPRM",)),
+    "retokenized_prm": VerifierEntry(
+        host="verifiers.retokenized:RetokenizedHost", architectures=("HeadraceStreamingPRM",), reads_text=True
+    ),
 }

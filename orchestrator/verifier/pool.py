@@ -107,8 +107,9 @@ class _Batch:
         for key, jobs in sharing.items():
             carry = jobs[0].carry
             assert carry is not None
-            if len(jobs) == 1 and not jobs[0].reading.keep_parent:
-                runs.append((jobs[0], self._run(jobs[0], None)))
+            alone = len(jobs) == 1 and not jobs[0].reading.keep_parent
+            if alone or jobs[0].reading.solution is not None:  # a text can't be cut where the carry's tokens end
+                runs.extend((job, self._run(job, None)) for job in jobs)
                 continue
             runs.append((jobs[0], Run(key=key, token_ids=jobs[0].reading.token_ids[: carry.num_tokens])))
             runs.extend((job, self._run(job, carry)) for job in jobs)
