@@ -1,9 +1,10 @@
 """The inside of the sandbox: a script that gives up its rights for good and then runs what it is given.
 
 `verifiers.sandbox` starts it as `python confinement.py JOB_FD REPORT_FD`. Standard library only, for it imports nothing
-else. The kernel keeps what it sets: rlimits (setrlimit(2)), Landlock (landlock(7)) and a seccomp filter (seccomp(2))
-that names the few system calls which remain. Whatever starts a process or a thread, opens a file for writing, makes
-a socket or a signal is not among them, nor is anything that a later kernel will bring.
+else. The kernel keeps what it sets: rlimits (setrlimit(2)), no capabilities for root (capabilities(7)), Landlock
+(landlock(7)) and a seccomp filter (seccomp(2)) that names the few system calls which remain. Whatever starts a process
+or a thread, opens a file for writing, makes a socket or a signal is not among them, nor is anything that a later kernel
+will bring. What a program still learns of the host: which paths exist, the time, how much memory there is.
 """
 
 import ctypes
@@ -33,7 +34,7 @@ _ALLOWED = """
     exit 60 93, exit_group 231 94
 """
 # Allowed as far as one argument goes. Others of fcntl and ioctl can signal, or type into, what is not ours.
-_OPEN = "open 2 -, openat 257 56"  # without any of these flags
+_OPEN, _OPENAT = "open 2 -", "openat 257 56"  # without any of these flags
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | 0o20000000  # __O_TMPFILE
 _FCNTL, _FCNTL_COMMANDS = "fcntl 72 25", (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC
 _IOCTL, _IOCTL_REQUESTS = "ioctl 16 29", (0x5401, 0x5450, 0x5451)  # TCGETS (isatty), FIONCLEX, FIOCLEX
@@ -47,6 +48,9 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 
 _SECCOMP_MODE_FILTER, _KILL, _DENY, _ALLOW = 2, 0x80000000, 0x00050000 | errno.EPERM, 0x7FFF0000
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; arguments take 8 bytes each
+
+# linux/capability.h
+_CAPABILITY_VERSION, _CAP_DAC_READ_SEARCH = 0x20080522, 1 << 2
 
 # linux/landlock.h
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -71,11 +75,12 @@ def landlock_version() -> int:
 def confine(limits: Mapping[str, int], readable: Iterable[str]) -> None:
     """Gives up everything but computing and reading below `readable`. Raises OSError when the kernel refuses."""
     for name, value in limits.items():
-        resource.setrlimit(getattr(resource, name), (value, value))
+        resource.setrlimit(getattr(resource, name), (value, value + (name == "RLIMIT_CPU")))  # SIGXCPU, then SIGKILL
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(_PR_SET_DUMPABLE, 0)  # a crash starts no helper of the system's
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _limit_reading(readable)
+    _drop_capabilities()
     instructions = seccomp_filter(os.uname().machine)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(instructions), ctypes.addressof(code)))
@@ -99,14 +104,24 @@ def seccomp_filter(machine: str) -> list[tuple[int, int, int, int]]:
     program += [(_LOAD, 0, 0, _NUMBER), (_IF_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
     for number in numbers(_ALLOWED):
         program += [(_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
-    for argument, number in zip((1, 2)[-len(numbers(_OPEN)) :], numbers(_OPEN), strict=True):
+    for table, argument in ((_OPEN, 1), (_OPENAT, 2)):
         checks = [(_IF_ANY_BIT, 0, 1, _WRITES), (_RETURN, 0, 0, _DENY), (_RETURN, 0, 0, _ALLOW)]
-        program += unless(number, argument, checks)
+        for number in numbers(table):
+            program += unless(number, argument, checks)
     for table, values in ((_FCNTL, _FCNTL_COMMANDS), (_IOCTL, _IOCTL_REQUESTS)):
-        [number] = numbers(table)
         checks = [check for v in values for check in ((_IF_EQUAL, 0, 1, v), (_RETURN, 0, 0, _ALLOW))]
-        program += unless(number, 1, [*checks, (_RETURN, 0, 0, _DENY)])
+        for number in numbers(table):
+            program += unless(number, 1, [*checks, (_RETURN, 0, 0, _DENY)])
     return [*program, (_RETURN, 0, 0, _DENY)]
+
+
+def _drop_capabilities() -> None:
+    """Root's, with which even harmless calls can do harm; but for reading what another user installed."""
+    header, sets = struct.pack("=Ii", _CAPABILITY_VERSION, 0), ctypes.create_string_buffer(24)
+    _checked("capget", _libc().capget(header, sets))
+    effective, permitted, *_ = struct.unpack("=6I", sets)
+    kept = struct.pack("=6I", effective & _CAP_DAC_READ_SEARCH, permitted & _CAP_DAC_READ_SEARCH, 0, 0, 0, 0)
+    _checked("capset", _libc().capset(header, kept))
 
 
 def _limit_reading(readable: Iterable[str]) -> None:
@@ -130,16 +145,18 @@ def _libc() -> Any:
 
 
 def _syscall(number: int, *arguments: Any) -> int:
-    result: int = _libc().syscall(number, *arguments)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"system call {number}: {os.strerror(ctypes.get_errno())}")
-    return result
+    return _checked(f"system call {number}", _libc().syscall(number, *arguments))
 
 
 def _prctl(option: int, value: int, pointer: int = 0) -> None:
-    unused = ctypes.c_ulong(0)
-    if _libc().prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(pointer), unused, unused) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
+    arguments = [ctypes.c_ulong(argument) for argument in (value, pointer, 0, 0)]
+    _checked(f"prctl {option}", _libc().prctl(option, *arguments))
+
+
+def _checked(what: str, result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
+    return result
 
 
 def main() -> None:

@@ -209,7 +209,8 @@ def _outcome(end: _End, report: list[str], files: _Files, limits: Limits) -> Out
         raise SandboxError(f"the sandbox could not be set up within {limits.wall_s:g} s: {why}")
     if not end.in_time:
         return Outcome(ended=Ended.TIMEOUT, message=f"still running after {limits.wall_s:g} s")
-    if end.exit_code == -signal.SIGKILL and end.cpu_s > 0.99 * limits.cpu_s:  # the kernel's, at the rlimit
+    ignored_signal = end.exit_code == -signal.SIGKILL and end.cpu_s > 0.9 * limits.cpu_s  # rlimits count in ticks
+    if end.exit_code == -signal.SIGXCPU or ignored_signal:
         return Outcome(ended=Ended.TIMEOUT, message=f"used {limits.cpu_s} s of CPU")
     if end.exit_code == -signal.SIGKILL:
         raise SandboxError("the program was killed from outside; was the machine out of memory?")

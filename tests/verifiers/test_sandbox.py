@@ -1,5 +1,6 @@
 """Hostile programs, and an honest one: all end as said, and nothing of the host is touched."""
 
+import ast
 import os
 import socket
 import subprocess
@@ -247,6 +248,16 @@ def test_other_processes_and_the_kernel_are_out_of_reach():
         assert allowed(attempts) == []
         assert bystander.poll() is None
         bystander.kill()
+
+
+def test_root_keeps_one_capability():
+    code = (
+        "from verifiers.confinement import _drop_capabilities; _drop_capabilities();"
+        "print([line.split()[1] for line in open('/proc/self/status') if line[:6] in ('CapInh', 'CapPrm', 'CapEff')])"
+    )
+    held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    inheritable, permitted, effective = (int(mask, 16) for mask in ast.literal_eval(held))
+    assert (inheritable, permitted & ~0b100, effective & ~0b100) == (0, 0, 0)
 
 
 def test_a_call_of_the_x32_abi_ends_the_program():
