@@ -34,7 +34,7 @@ class MathGrader:
     def __init__(self, references: Mapping[str, str], timeout_s: float = 60.0) -> None:
         self._references = references
         self._equivalence = Equivalence(timeout_s)
-        self._one_at_a_time = asyncio.Lock()  # a timeout is then about this call alone
+        self._one_at_a_time = asyncio.Lock()  # those that wait take no thread
 
     async def __aenter__(self) -> "MathGrader":
         return self

@@ -58,6 +58,9 @@ _LANDLOCK_VERSION, _LANDLOCK_PATH_BENEATH, _READ_FILE, _READ_DIR = 1, 1, 4, 8
 _LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # by version of the interface: how many rights on files; 16 since 5
 
 
+Instruction = tuple[int, int, int, int]  # code, how many to skip if true, how many if false, operand
+
+
 def supported_machine() -> str | None:
     """Why programs can't be confined here; None where they can, as far as can be seen from outside."""
     name = os.uname()
@@ -87,20 +90,20 @@ def confine(limits: Mapping[str, int], readable: Iterable[str]) -> None:
     _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
 
-def seccomp_filter(machine: str) -> list[tuple[int, int, int, int]]:
-    """A classic BPF program: (code, jump if true, jump if false, operand) each."""
+def seccomp_filter(machine: str) -> list[Instruction]:
+    """A classic BPF program."""
     audit, column = _MACHINES[machine]
 
     def numbers(table: str) -> list[int]:
         found = [entry.split()[1 + column] for entry in table.split(",")]
         return [int(number) for number in found if number != "-"]
 
-    def unless(number: int, argument: int, checks: Sequence[tuple[int, int, int, int]]) -> list[Any]:
+    def unless(number: int, argument: int, checks: Sequence[Instruction]) -> list[Instruction]:
         """Skips the checks of another call's argument."""
         load = (_LOAD, 0, 0, _ARGUMENTS + 8 * argument)  # the low half: the kernel reads 32 bits of these
         return [(_IF_EQUAL, 0, 1 + len(checks), number), load, *checks]
 
-    program = [(_LOAD, 0, 0, _ARCHITECTURE), (_IF_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL)]
+    program: list[Instruction] = [(_LOAD, 0, 0, _ARCHITECTURE), (_IF_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL)]
     program += [(_LOAD, 0, 0, _NUMBER), (_IF_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
     for number in numbers(_ALLOWED):
         program += [(_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]

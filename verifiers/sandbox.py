@@ -124,12 +124,15 @@ def run(
             "RLIMIT_CORE": 0,
         },
     }
-    with tempfile.TemporaryDirectory(prefix="headrace-sandbox-") as folder, _files(stdin, json.dumps(job)) as files:
-        end = _run(files, folder, limits.wall_s)
-        files.report_in.close()  # the last one that could write there: what follows ends
-        lines = files.report_out.readall().decode(errors="replace").split("\n")
-        report = [line.removeprefix(secret + " ") for line in lines if line.startswith(secret)]
-        return _outcome(end, report, files, limits)
+    try:
+        with tempfile.TemporaryDirectory(prefix="headrace-sandbox-") as folder, _files(stdin, json.dumps(job)) as files:
+            end = _run(files, folder, limits.wall_s)
+            files.report_in.close()  # the last one that could write there: what follows ends
+            lines = files.report_out.readall().decode(errors="replace").split("\n")
+            report = [line.removeprefix(secret + " ") for line in lines if line.startswith(secret)]
+            return _outcome(end, report, files, limits)
+    except OSError as error:
+        raise SandboxError(f"the sandbox could not be started: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
