@@ -6,6 +6,9 @@ inside the actor's process only, so it may import torch at its top; this module,
 
 from dataclasses import dataclass
 
+from verifiers.rules import ReferenceOptions, RegexOptions
+from verifiers.unit_tests import UnitTestsOptions
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
@@ -23,9 +26,17 @@ class VerifierEntry:
     options: type = NoOptions  # a frozen dataclass: what `verifier.options` in YAML may set
 
 
+def _rule(host: str, options: type) -> VerifierEntry:
+    return VerifierEntry(host=host, scores_steps=False, reads_text=True, options=options)
+
+
 VERIFIERS: dict[str, VerifierEntry] = {
     "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architectures=("HeadraceStreamingPRM",)),
     "retokenized_prm": VerifierEntry(
         host="verifiers.retokenized:RetokenizedHost", architectures=("HeadraceStreamingPRM",), reads_text=True
     ),
+    "exact_match": _rule("verifiers.rules:ExactMatchHost", ReferenceOptions),
+    "math_equivalence": _rule("verifiers.rules:MathEquivalenceHost", ReferenceOptions),
+    "regex": _rule("verifiers.rules:RegexHost", RegexOptions),
+    "unit_tests": _rule("verifiers.unit_tests:UnitTestsHost", UnitTestsOptions),
 }
