@@ -5,8 +5,8 @@ raises where it is wrong (as in MBPP, and in HumanEval with its `check(...)` cal
 program reads and must print; one such test, or a list of them. The first kind calls the solution's own functions, so a
 program that is made to cheat can (`verifiers.sandbox.Outcome`); the second is compared out of its reach.
 
-A replica runs one program at a time: for more at once, more replicas. `verifier.stall_timeout_s` must be above what one
-call may take, which is the limit of seconds times its programs.
+A replica runs one program at a time: for more at once, more replicas. `verifier.stall_timeout_s` must be above the
+limit of seconds times the tests of one problem.
 """
 
 import ast

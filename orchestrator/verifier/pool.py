@@ -309,8 +309,8 @@ class VerifierPool:
         if jobs and not any(replica.up for replica in self._replicas):
             self._spawn(self._dispatch_when_up(jobs), jobs)
             return
-        ways: defaultdict[tuple[_Replica, _Replica | None], list[_Job]] = defaultdict(list)
-        for job in jobs:
+        ways: defaultdict[tuple[_Replica, _Replica | None, int], list[_Job]] = defaultdict(list)
+        for index, job in enumerate(jobs):
             home = None if job.carry is None else self._home(job.carry)
             full = self._config.batch_tokens
             loads = {r.index: r.pending_tokens / full for r in self._replicas if r.up}
@@ -320,9 +320,9 @@ class VerifierPool:
             target.pending_tokens += job.routed_tokens
             if job.carry is not None and home is None and job.reading.keep_parent:
                 self._remember(job.carry.key, target, target.epoch)  # it will be rebuilt there: siblings follow
-            ways[target, home if home is not target else None].append(job)
+            ways[target, home if home is not target else None, index if self._entry.alone else 0].append(job)
         # Copies first: a reading at home may free its parent.
-        for (target, source), batch in sorted(ways.items(), key=lambda way: way[0][1] is None):
+        for (target, source, _), batch in sorted(ways.items(), key=lambda way: way[0][1] is None):
             self._spawn(self._serve(target, source, batch), batch)
 
     async def _dispatch_when_up(self, jobs: Sequence[_Job]) -> None:
@@ -502,7 +502,7 @@ class VerifierPool:
             max_concurrency=1000,
         ).remote()
         try:
-            loading = asyncio.wrap_future(replica.actor.load.remote(self._entry.host, self._options, config).future())
+            loading = asyncio.wrap_future(replica.actor.load.remote(self._entry, self._options, config).future())
             info, pid = await asyncio.wait_for(loading, config.start_timeout_s)
         except TimeoutError:
             raise ReplicaError(
