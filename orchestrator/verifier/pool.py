@@ -138,11 +138,14 @@ class _Batch:
 
 
 class VerifierPool:
-    """Implements `Verifier`. Owns its actors, and knows where moved states are."""
+    """Implements `OpenVerifier`. Owns its actors, and knows where moved states are."""
 
     def __init__(self, config: VerifierConfig) -> None:
         """Use `open`."""
-        self._entry, self._options = verifier_entry(config), verifier_options(config)
+        host = verifier_entry(config).host
+        if host is None:
+            raise ValueError(f"verifier: {config.name} has no host, so no pool either: use open_verifier")
+        self._host, self._entry, self._options = host, verifier_entry(config), verifier_options(config)
         model = Path(config.model)
         self._config = replace(config, model=str(model.absolute()) if model.exists() else config.model)
         self._replicas = [_Replica(index) for index in range(config.replicas)]
@@ -192,6 +195,10 @@ class VerifierPool:
     @property
     def state_bytes(self) -> int:
         return self.hello().state_bytes
+
+    @property
+    def num_ready(self) -> int:
+        return sum(replica.up for replica in self._replicas)
 
     def replicas(self) -> tuple[ReplicaStatus, ...]:
         return tuple(
@@ -502,7 +509,7 @@ class VerifierPool:
             max_concurrency=1000,
         ).remote()
         try:
-            loading = asyncio.wrap_future(replica.actor.load.remote(self._entry.host, self._options, config).future())
+            loading = asyncio.wrap_future(replica.actor.load.remote(self._host, self._options, config).future())
             info, pid = await asyncio.wait_for(loading, config.start_timeout_s)
         except TimeoutError:
             raise ReplicaError(
