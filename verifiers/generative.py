@@ -63,8 +63,8 @@ def correct_steps(chain: str, num_steps: int) -> int:
     first incorrect one. Verdicts on steps that are not there are left out. After a `</think>` only what follows is
     read, unless all verdicts came before it.
     """
-    thought, _, answer = chain.rpartition("</think>")
-    pieces = _STEP.split(answer if _VERDICT.search(answer) else thought)
+    thought, thinks, answer = chain.rpartition("</think>")
+    pieces = _STEP.split(thought if thinks and not _VERDICT.search(answer) else answer)
     judged = list(zip(pieces[1::2], pieces[2::2], strict=True))[:num_steps]
     for wanted, (number, critique) in enumerate(judged, start=1):
         if int(number) != wanted:

@@ -63,7 +63,7 @@ class Judge(ABC):
             raise ValueError(f"engine is not for a server, got {', '.join(self.engine)} and url {self.url}")
         unused = [name for name in ("api_key_env", "flops_per_token") if getattr(self, name) is not None]
         if self.url is None and unused:
-            raise ValueError(f"{' and '.join(unused)} is for a server, got no url")
+            raise ValueError(f"{' and '.join(unused)} only mean something with a url, got none")
 
     @abstractmethod
     def questions(self, solution: Solution) -> list[Question]:

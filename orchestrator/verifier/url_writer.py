@@ -92,13 +92,9 @@ class UrlWriter:
             [choice] = reply.choices
             num_tokens = reply.usage.prompt_tokens + reply.usage.completion_tokens
             text = choice.message.content or ""  # none: it declined
+            cut = choice.finish_reason == "length"
         except (AttributeError, TypeError, ValueError) as error:
             raise ReplicaError(
                 f"{self._where}: wanted a chat completion with one choice and its usage, got {str(reply)[:200]!r}"
             ) from error
-        return Chain(
-            text=text,
-            cut=choice.finish_reason == "length",
-            num_tokens=num_tokens,
-            flops=num_tokens * self._flops_per_token,
-        )
+        return Chain(text=text, cut=cut, num_tokens=num_tokens, flops=num_tokens * self._flops_per_token)
