@@ -90,7 +90,7 @@ class UrlWriter:
         """The client does not check what it gets."""
         try:
             [choice] = reply.choices
-            num_tokens = reply.usage.prompt_tokens + reply.usage.completion_tokens
+            num_tokens = int(reply.usage.prompt_tokens) + int(reply.usage.completion_tokens)
             text = choice.message.content or ""  # none: it declined
             cut = choice.finish_reason == "length"
         except (AttributeError, TypeError, ValueError) as error:
