@@ -44,6 +44,7 @@ class VerifierActor:
             import torch
 
             torch.set_num_threads(config.num_cpus)
+            assert entry.host is not None, "only what is hosted has replicas"
             module, _, name = entry.host.partition(":")
             cls: type[VerifierHost] = getattr(import_module(module), name)
             return cls.load(

@@ -138,7 +138,7 @@ class _Batch:
 
 
 class VerifierPool:
-    """Implements `Verifier`. Owns its actors, and knows where moved states are."""
+    """Implements `OpenVerifier`. Owns its actors, and knows where moved states are."""
 
     def __init__(self, config: VerifierConfig) -> None:
         """Use `open`."""
@@ -192,6 +192,10 @@ class VerifierPool:
     @property
     def state_bytes(self) -> int:
         return self.hello().state_bytes
+
+    @property
+    def num_ready(self) -> int:
+        return sum(replica.up for replica in self._replicas)
 
     def replicas(self) -> tuple[ReplicaStatus, ...]:
         return tuple(
