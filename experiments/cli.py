@@ -141,7 +141,8 @@ def train_prm(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in the same folder.")] = False,
 ) -> None:
     """Train a verifier on labelled solutions: a streaming PRM, a transformer PRM or an ORM."""
-    from experiments.train_prm import plan_training, train
+    from experiments.train_plan import plan_training
+    from experiments.train_prm import train
 
     plan = plan_training(config, overrides or [], resume=resume, overwrite=overwrite)
     if not train(plan, console, resume=resume):
