@@ -55,7 +55,7 @@ class ModelConfig:
     sizes: dict[str, Any] = field(
         default_factory=dict
     )  # fields of PRMConfig, or of transformers' config with its model_type
-    step_delimiter: str = "\n\n"  # between the steps of text; a streaming base has its own
+    step_delimiter: str = "\n\n"  # between the steps, where a solution is text only
     separator: str = "\n"  # two_class_prm: after each step
     tbptt_tokens: int = 1024  # streaming_prm: gradients reach back over at most so many tokens
 
@@ -192,10 +192,14 @@ def _existing(path: str) -> Path:
 
 def _check_base(model: ModelConfig) -> None:
     assert model.base is not None
-    found = read_checkpoint_config(model.base, "train-prm: base").get("architectures") or []
+    config = read_checkpoint_config(model.base, "train-prm: base")
+    found = config.get("architectures") or []
     if (model.kind is Kind.streaming_prm) != (found == [ARCHITECTURE]):
         wanted = ARCHITECTURE if model.kind is Kind.streaming_prm else "a transformer"
         raise UserError(f"train-prm: base {model.base}: got {', '.join(found) or 'no architecture'}, wanted {wanted}")
+    if config.get("step_delimiter", model.step_delimiter) != model.step_delimiter:
+        got, wanted = model.step_delimiter, config["step_delimiter"]
+        raise UserError(f"train-prm: step_delimiter: got {got!r}, wanted that of {model.base}, {wanted!r}")
     check_safetensors(model.base, "train-prm: base")
 
 

@@ -94,10 +94,9 @@ def _conclude(trainer: Trainer, folder: Path, console: Console, num_parameters: 
         "tokens": sum(row["tokens"] or 0 for row in trainer.rows),
         "seconds": round(trainer.rows[-1]["seconds"] or 0, 1),
     }
-    uncalibrated = measure(logits, labels)["ece"]
     fitted = trainer.trainee.finish(logits, labels)
-    logits, labels = trainer.judged()
-    record |= {**measure(logits, labels), "ece_uncalibrated": uncalibrated, **fitted}
+    logits = [[logit / fitted.get("temperature", 1.0) for logit in row] for row in logits]
+    record |= {**measure(logits, labels), "ece_uncalibrated": trainer.rows[-1]["ece"], **fitted}
     if record["processbench_f1"] is not None:
         scores = [torch.tensor(row).sigmoid().tolist() for row in logits]
         record["best_threshold"] = best_threshold(scores, labels)
@@ -157,6 +156,9 @@ def _transformer_trainee(plan: Plan) -> TransformerTrainee:
         sizes = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, **model.sizes}
         if "model_type" not in sizes:
             raise ValueError("sizes: model_type is missing, wanted one of transformers', such as llama or qwen2")
+        known = transformers.AutoConfig.for_model(sizes["model_type"]).to_dict().keys()
+        if unknown := model.sizes.keys() - known:
+            raise ValueError(f"sizes: {sizes['model_type']} has no {', '.join(sorted(unknown))}")
         loaded = auto.from_config(transformers.AutoConfig.for_model(**sizes, **special))
     else:
         loaded = auto.from_pretrained(model.base, local_files_only=True, dtype=torch.float32, **special)

@@ -13,6 +13,7 @@ import transformers
 import yaml
 from rich.console import Console
 
+from experiments import cli
 from experiments.config import PROJECT_ROOT
 from experiments.tinymath.corruptions import corrupt
 from experiments.tinymath.labelled import labelled
@@ -136,6 +137,10 @@ def test_an_interrupt_saves_and_a_resumed_training_ends_the_same(
         ({"model": {"kind": "orm", "base": str(MODELS / "prm")}}, "wanted a transformer"),
         ({"model": {"kind": "streaming_prm", "base": str(MODELS / "policy")}}, "wanted HeadraceStreamingPRM"),
         ({"model": {"kind": "two_class_prm", "sizes": LLAMA, "separator": "ки"}}, "no tokens for the separator 'ки'"),
+        (
+            {"model": {"kind": "streaming_prm", "base": str(MODELS / "prm"), "step_delimiter": "\n"}},
+            "step_delimiter: got",
+        ),
         ({"epochs": 1}, "either steps or epochs"),
         ({"lm_steps": 1, "model": {"kind": "orm", "sizes": LLAMA}}, "0 for orm"),
         ({"steps": 0}, "steps: must be >= 1"),
@@ -144,6 +149,16 @@ def test_an_interrupt_saves_and_a_resumed_training_ends_the_same(
 def test_a_mistake_is_said_before_anything_is_loaded(config: Any, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         plan_training(config(**changes), (), resume=False, overwrite=False)
+
+
+def test_the_command_says_a_mistake_in_one_line(
+    config: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["headrace", "train-prm", str(config()), "model.sizes.widht=8"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    message = capsys.readouterr().err
+    assert exit_.value.code == 2 and message.count("\n") == 1 and "widht" in message
 
 
 def test_data_that_teach_nothing_are_refused(config: Any, tmp_path: Path, solutions: Path) -> None:

@@ -1,7 +1,6 @@
 """Labelled solutions as token ids, in the formats that the verifiers read, with the places where a score is read."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +86,3 @@ def encode_whole(solution: LabelledSolution, tokenizer: Any, delimiter: str) -> 
         boundaries=(len(ids),),
         labels=solution.labels[-1:],
     )
-
-
-def has_both_labels(solutions: Sequence[Encoded]) -> bool:
-    """Whether some step is known to be right (or rather so), and some wrong."""
-    known = [label for solution in solutions for label in solution.labels if label is not None]
-    return any(label >= 0.5 for label in known) and any(label < 0.5 for label in known)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,7 +43,8 @@ class Trainee(Protocol):
         ...
 
     def finish(self, logits: Sequence[Sequence[float]], labels: Sequence[Sequence[float | None]]) -> dict[str, float]:
-        """After the last step, with the logits on validation data: fits what is left; returns what to record."""
+        """After the last step, with the logits on validation data: fits what is left. Returns what to record, with the
+        `temperature` that `logits` are divided by from now on, if any."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -170,7 +172,7 @@ class Trainer:
         """Goes on from a checkpoint. Raises ValueError for one of another training."""
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load documents no type
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             raise ValueError(f"checkpoint {path}: can't be read: {error}") from None
         if state["identity"] != identity:
             raise ValueError(f"checkpoint {path}: it is of a training with other data or another configuration")
