@@ -133,6 +133,23 @@ def serve(config: ConfigPath, overrides: Overrides = None) -> None:
     serve_forever(config, overrides or [], console)
 
 
+@app.command(name="train-prm")
+def train_prm(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in the same folder.")] = False,
+) -> None:
+    """Train a verifier on labelled solutions: a streaming PRM, a transformer PRM or an ORM."""
+    from experiments.train_plan import plan_training
+    from experiments.train_prm import train
+
+    plan = plan_training(config, overrides or [], resume=resume, overwrite=overwrite)
+    if not train(plan, console, resume=resume):
+        errors.print(f"interrupted: saved in {plan.folder}; to go on: headrace train-prm {config} --resume")
+        raise typer.Exit(130)
+
+
 @app.command()
 def bench(
     name: Annotated[
