@@ -51,7 +51,7 @@ class LabelPlan:
     policy: PolicyConfig | None  # the configuration's, its model's path made absolute; None when none is needed
     verifier: VerifierConfig | None  # likewise; None when the method asks none
     resolved_yaml: str
-    dataset: Dataset | None
+    dataset: Dataset | None  # None when neither solutions nor labels need it
     problems: tuple[Problem, ...]  # that have solutions to label
     labelled: Mapping[str, Sequence[LabelledSolution]]  # by problem, of a source that has labels already
     recorded: Mapping[str, RecordedProblem]  # by problem, of a run
@@ -74,9 +74,7 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
         check_verifier(verifier)
         if not verifier_entry(verifier).scores_steps:
             raise UserError(f"verifier: wanted one that judges steps, got {verifier.name}, which judges solutions only")
-    if config.method is Method.exact and config.data is not None and config.data.name != "tinymath":
-        raise UserError(f"method: exact labels are known of tinymath only, got data.name {config.data.name}")
-    dataset = None if config.data is None else _load(config.data)
+    dataset = _load(config.data) if config.data is not None and config.wants_data else None
     labelled = _labelled(config.source)
     recorded = _recorded(config.source)
     return LabelPlan(
@@ -151,6 +149,8 @@ async def execute(
     """Labels what is not labelled yet. Returns the errors of the problems that failed, by their ids; `on_problem` is
     called at the end of each problem with its error or None. Leaves nothing running, also when cancelled."""
     left = [problem for problem in plan.problems if problem.id not in labels.done()]
+    if not left:
+        return {}
     if plan.config.method is Method.imported:
         on_stage("importing")
         for problem in left:

@@ -22,9 +22,6 @@ class Method(StrEnum):
     imported = "imported"  # others' labels
 
 
-_WANTS_DATA = (Method.monte_carlo, Method.binary_search, Method.exact)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """Whose solutions: fresh samples; or one of those of a run, those of labelled folders, and a published file."""
@@ -89,10 +86,18 @@ class LabelConfig:
             raise ValueError(f"method: imported goes with source.path and format, got {self.method.value}")
         if self.method is Method.verifier and self.verifier is None:
             raise ValueError("verifier: is missing, wanted the one whose scores are the labels")
-        if self.data is None and (self.method in _WANTS_DATA or not (self.source.labelled or self.source.path)):
+        if self.method is Method.exact and self.data is not None and self.data.name != "tinymath":
+            raise ValueError(f"method: exact labels are known of tinymath only, got data.name {self.data.name}")
+        if self.data is None and self.wants_data:
             raise ValueError("data: is missing, wanted the problems")
         if self.policy is None and self.wants_policy:
             raise ValueError("policy: is missing, wanted the model that writes the solutions")
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether the problems are needed, or their answers."""
+        graded = self.method in (Method.monte_carlo, Method.binary_search, Method.exact)
+        return graded or not (self.source.labelled or self.source.path)
 
     @property
     def wants_policy(self) -> bool:

@@ -29,8 +29,8 @@ from verifiers.training.labelled import LabelledSolution
 class Neutral(StrEnum):
     """What PRM800K's rating 0 counts as: a step that is not wrong and gets nowhere."""
 
-    positive = "positive"  # as by "Let's Verify Step by Step" (arXiv 2305.20050, appendix F) and most who use the data
-    negative = "negative"
+    positive = "positive"  # every step so far is still correct: what a label says; most who train on the data, too
+    negative = "negative"  # wanted are steps that help
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,7 +125,7 @@ def test_a_published_file_is_imported_without_an_engine(headrace, config, tmp_pa
     path = tmp_path / "stepwise.jsonl"
     records = [{"prompt": f"p{i % 2}", "completions": ["a", f"b{i}"], "labels": [True, False]} for i in range(4)]
     path.write_text("\n".join(map(json.dumps, records)))
-    arguments = ("method=imported", "data=null", "policy=null", f"source.path={path}", "source.format=stepwise")
+    arguments = ("method=imported", f"source.path={path}", "source.format=stepwise")
     code, out, _ = headrace("label", config, *arguments)
     assert code == 0 and "imported: 2 problems, 4 solutions, 8 steps" in out
     assert {s.completions: s.labels for s in read_labelled(tmp_path / "x")} == {
