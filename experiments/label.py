@@ -75,6 +75,8 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
         if not verifier_entry(verifier).scores_steps:
             raise UserError(f"verifier: wanted one that judges steps, got {verifier.name}, which judges solutions only")
     dataset = _load(config.data) if config.data is not None and config.wants_data else None
+    if config.compare is not None:
+        read_labels(Path(resolve_path(config.compare)))  # a mistake shows now, and not when all is labelled
     labelled = _labelled(config.source)
     recorded = _recorded(config.source)
     return LabelPlan(

@@ -156,6 +156,7 @@ def test_a_published_file_is_imported_without_an_engine(headrace, config, tmp_pa
         (["source={run: nowhere}"], "nowhere is not a folder"),
         (["source={n: 0}"], "source: n must be >= 1"),
         (["method=exact", "data={name: gsm8k, path: a.jsonl}"], "exact labels are known of tinymath only"),
+        (["compare=nowhere"], "nowhere"),
         (["name=a/b"], "name: wanted a plain folder name"),
     ],
 )
