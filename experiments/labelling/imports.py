@@ -101,7 +101,7 @@ def _prm800k(record: Record, reading: Reading) -> Iterator[LabelledSolution]:
             raise record.error(f"chosen_completion must be one of {len(rated)} completions, got {chosen}")
         index = chosen if chosen is not None or human is not None or not rated else 0
         if reading.alternatives:
-            others = dict.fromkeys(other for at, other in enumerate(rated) if at != index)
+            others = dict.fromkeys(other for at, other in enumerate(rated) if at != index and other[1] is not None)
             yield from (make([*trunk, other]) for other in others)
         if index is not None:
             trunk.append(rated[index])

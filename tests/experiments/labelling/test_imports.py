@@ -76,7 +76,7 @@ def test_neutral_steps_are_right_ones_unless_asked_otherwise(tmp_path):
 def test_after_a_step_that_nobody_could_rate_the_rest_is_unknown_until_an_error(tmp_path):
     record = prm800k(
         step(completion("a", 1), chosen=0),
-        step(completion("b", 1, flagged=True), chosen=0),
+        step(completion("b", 1, flagged=True), completion("x", -1, flagged=True), chosen=0),
         step(completion("c", None), chosen=0),
         step(completion("d", 1), chosen=0),
         step(completion("e", -1), chosen=0),
