@@ -51,7 +51,7 @@ class LabelPlan:
     policy: PolicyConfig | None  # the configuration's, its model's path made absolute; None when none is needed
     verifier: VerifierConfig | None  # likewise; None when the method asks none
     resolved_yaml: str
-    dataset: Dataset | None  # None when neither solutions nor labels need it
+    dataset: Dataset | None
     problems: tuple[Problem, ...]  # that have solutions to label
     labelled: Mapping[str, Sequence[LabelledSolution]]  # by problem, of a source that has labels already
     recorded: Mapping[str, RecordedProblem]  # by problem, of a run
@@ -74,7 +74,7 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
         check_verifier(verifier)
         if not verifier_entry(verifier).scores_steps:
             raise UserError(f"verifier: wanted one that judges steps, got {verifier.name}, which judges solutions only")
-    dataset = _load(config.data) if config.data is not None and config.wants_data else None
+    dataset = _load(config.data) if config.data is not None and config.method is not Method.imported else None
     if config.compare is not None:
         read_labels(Path(resolve_path(config.compare)))  # a mistake shows now, and not when all is labelled
     labelled = _labelled(config.source)
