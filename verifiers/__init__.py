@@ -20,6 +20,7 @@ class VerifierEntry:
     architectures: tuple[str, ...] = ()  # one of which the checkpoint's config.json must name; (): no checkpoint
     scores_steps: bool = True  # False: it judges whole solutions only
     reads_text: bool = False  # True: it wants `Run.solution`, in whatever tokens the policy writes
+    learned: bool = True  # False: a rule, which training against it can satisfy only by being right
     options: type = NoOptions  # a frozen dataclass: what `verifier.options` in YAML may set
 
 

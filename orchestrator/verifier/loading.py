@@ -1,0 +1,24 @@
+"""Loads the host of a verifier into this process. Imports what the host imports, so perhaps torch."""
+
+from importlib import import_module
+from typing import Any
+
+from orchestrator.config import VerifierConfig
+from verifiers.contract import HostSettings, VerifierHost
+
+
+def load_host(host: str, options: Any, config: VerifierConfig) -> VerifierHost:
+    """`host` and `options` are those of the verifier's entry. Raises ValueError when the model can't be loaded."""
+    module, _, name = host.partition(":")
+    cls: type[VerifierHost] = getattr(import_module(module), name)
+    return cls.load(
+        HostSettings(
+            name=config.name,
+            model=config.model,
+            options=options,
+            slots=config.slots,
+            host_slots=config.host_slots,
+            batch_tokens=config.batch_tokens,
+            device="cuda" if config.num_gpus else "cpu",
+        )
+    )
