@@ -37,7 +37,7 @@ demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accura
 	$(BIN)/headrace run configs/demo.yaml --overwrite
 
 test: install  ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: install  ## lint, types, import boundaries
 	$(BIN)/ruff check .
