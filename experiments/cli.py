@@ -141,18 +141,18 @@ def train_policy(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace this training.")] = False,
 ) -> None:
     """Train a policy by GRPO with graders and verifiers as rewards, and measure pass@1 before and after."""
-    from experiments.train_policy import plan_training, prepare_folder
+    from experiments.train_policy import checkpoint_step, find_checkpoint, plan_training
 
     plan = plan_training(config, overrides or [])
     if plan.warning is not None:
         console.print(f"[yellow]warning:[/] {plan.warning}", highlight=False, soft_wrap=True)
-    checkpoint = prepare_folder(plan, resume=resume, overwrite=overwrite)
+    checkpoint = find_checkpoint(plan, resume=resume, overwrite=overwrite)
+    done = 0 if checkpoint is None else checkpoint_step(checkpoint)
     with _progress() as progress:
-        done = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
         bar = progress.add_task("starting", total=plan.config.num_steps, completed=done, errors="")
-        from experiments.grpo import train
-
         try:
+            from experiments.grpo import train  # takes its time
+
             outcome = train(
                 plan,
                 checkpoint,

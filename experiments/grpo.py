@@ -26,13 +26,14 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from experiments.datasets import Dataset
 from experiments.graders import make_grader
 from experiments.grpo_figure import draw
 from experiments.held_out import HeldOut, Outcome, outcome, read_held_out
 from experiments.rewards import Codec, GraderJudge, Rewards, Source, VerifierJudge
-from experiments.train_policy import TrainingPlan, TrainPolicyConfig
+from experiments.train_policy import TrainingPlan, TrainPolicyConfig, start_folder
 from orchestrator.core.errors import UserError
 
 METRICS, FIGURE, POLICY = "metrics.parquet", "training.png", "policy"
@@ -70,6 +71,7 @@ def train(
     Raises UserError for a policy or a verifier that does not fit, HeadraceError when a batch can't be rewarded.
     """
     config = plan.config
+    disable_progress_bar()  # of transformers, for each file of weights
     on_stage("loading the policy")
     tokenizer = AutoTokenizer.from_pretrained(config.model)
     if not tokenizer.chat_template:
@@ -80,29 +82,31 @@ def train(
     end_ids = _end_ids(model, tokenizer)
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
-        codec, grader = _codec(plan.dataset, config, tokenizer, end_ids), _open_grader(stack, plan.dataset, runner)
+        codec = _codec(plan.dataset, config, tokenizer, end_ids)
         sources: dict[str, Source] = {}
         if config.grader_weight > 0:
-            sources["grader"] = Source(judge=grader, weight=config.grader_weight)
+            sources["grader"] = Source(judge=_grader(stack, plan.dataset, runner), weight=config.grader_weight)
         if config.verifier is not None and config.verifier_weight > 0:
             on_stage(f"loading {config.verifier.name}")
-            verifier = VerifierJudge.load(config.verifier, config.steps, tokenizer)
-            sources["verifier"] = Source(judge=verifier, weight=config.verifier_weight)
+            judge = VerifierJudge.load(config.verifier, config.steps, tokenizer)
+            sources["verifier"] = Source(judge=judge, weight=config.verifier_weight)
         held_out: HeldOut | None = None
         if plan.held_out is not None and config.held_out is not None:
             held_out = HeldOut(
                 _codec(plan.held_out, config, tokenizer, end_ids),
-                _open_grader(stack, plan.held_out, runner),
+                _grader(stack, plan.held_out, runner),
                 sampling=config.sampling,
                 num_samples=config.held_out.num_samples,
                 rows_at_once=config.completions_per_step,
                 seed=config.seed,
             )
         trainer = _trainer(plan, model, tokenizer, codec, Rewards(sources, codec))
-        if held_out is not None and checkpoint is None:
-            on_stage("measuring pass@1")
-            held_out.measure(model, 0, plan.folder)
         trainer.add_callback(_Watch(plan, held_out, on_stage, on_step))
+        if checkpoint is None:
+            start_folder(plan)
+            if held_out is not None:
+                on_stage("measuring pass@1")
+                held_out.measure(model, 0, plan.folder)
         on_stage("training")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     _write_metrics(trainer.state.log_history, plan.folder)
@@ -138,7 +142,7 @@ def _codec(dataset: Dataset, config: TrainPolicyConfig, tokenizer: PreTrainedTok
     return codec
 
 
-def _open_grader(stack: ExitStack, dataset: Dataset, runner: asyncio.Runner) -> GraderJudge:
+def _grader(stack: ExitStack, dataset: Dataset, runner: asyncio.Runner) -> GraderJudge:
     """A grader that lives on the runner's loop as long as the stack."""
     grader = make_grader(dataset.grader, {example.problem.id: example.reference for example in dataset.examples})
     runner.run(grader.__aenter__())

@@ -26,10 +26,12 @@ class Outcome:
 
     def __str__(self) -> str:
         before, after, gain = (
-            f"{100 * i.value:.1f}% [{100 * i.low:.1f}, {100 * i.high:.1f}]"
-            for i in (self.before, self.after, self.gain)
+            f"{100 * i.value:.1f} [{100 * i.low:.1f}, {100 * i.high:.1f}]" for i in (self.before, self.after, self.gain)
         )
-        return f"pass@1 on {self.num_problems} held-out problems: before {before}, after {after}, gain {gain}"
+        return (
+            f"pass@1 in % on {self.num_problems} held-out problems, with 95% intervals: "
+            f"{before} before, {after} after; gain {gain} points"
+        )
 
 
 class HeldOut:

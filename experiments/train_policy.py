@@ -48,7 +48,7 @@ class TrainPolicyConfig:
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0))
 
     grader_weight: float = 1.0
-    verifier: VerifierConfig | None = None  # its score of a whole solution is added to the reward
+    verifier: VerifierConfig | None = None  # read in this process: its score of a whole solution is added
     verifier_weight: float = 1.0
     steps: StepConfig = field(default_factory=StepConfig)  # of a solution, for a verifier that reads text
 
@@ -157,28 +157,39 @@ def _load(data: DataConfig) -> Dataset:
     return dataset
 
 
-def prepare_folder(plan: TrainingPlan, *, resume: bool, overwrite: bool) -> Path | None:
-    """Makes the plan's folder; the checkpoint to go on from, if any. Raises UserError."""
+def find_checkpoint(plan: TrainingPlan, *, resume: bool, overwrite: bool) -> Path | None:
+    """The checkpoint to go on from, if any. Raises UserError where the plan's folder may not be written to."""
     folder, found = plan.folder, plan.folder / CONFIG
     if resume and overwrite:
         raise UserError("train-policy: --resume and --overwrite exclude each other, got both")
-    if folder.exists() and not found.is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"train-policy: {folder} holds no training; wanted a new or empty folder")
-    if found.is_file() and not (resume or overwrite):
+    if not found.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"train-policy: {folder} holds no training; wanted a new or empty folder")
+        return None
+    if overwrite:
+        return None
+    if not resume:
         raise UserError(
             f"train-policy: {folder} already holds a training; wanted --resume (to finish it), --overwrite (to "
             "replace it) or another name"
         )
-    if found.is_file() and resume:
-        if found.read_text(encoding="utf-8") != plan.resolved_yaml:
-            raise UserError(
-                f"train-policy: {folder} belongs to a training of another configuration, {found}; wanted the same "
-                "one, another name or --overwrite"
-            )
-        whole = [path.parent for path in plan.checkpoints.glob("checkpoint-*/trainer_state.json")]  # written last
-        return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    found.write_text(plan.resolved_yaml, encoding="utf-8")
-    return None
+    if found.read_text(encoding="utf-8") != plan.resolved_yaml:
+        raise UserError(
+            f"train-policy: {folder} belongs to a training of another configuration, {found}; wanted the same "
+            "one, another name or --overwrite"
+        )
+    whole = [path.parent for path in plan.checkpoints.glob("checkpoint-*/trainer_state.json")]  # written last
+    return max(whole, key=checkpoint_step, default=None)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """After how many steps it was saved."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def start_folder(plan: TrainingPlan) -> None:
+    """Makes the folder of a training that begins. What an earlier one left there goes; `find_checkpoint` allowed it."""
+    if plan.folder.exists():
+        shutil.rmtree(plan.folder)
+    plan.folder.mkdir(parents=True)
+    (plan.folder / CONFIG).write_text(plan.resolved_yaml, encoding="utf-8")

@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
+from experiments.config import PROJECT_ROOT
 from experiments.doctor import TINY_POLICY, TINY_PRM
-from experiments.train_policy import plan_training, prepare_folder
+from experiments.train_policy import find_checkpoint, plan_training, start_folder
 from orchestrator.core.errors import UserError
 from tests.experiments.residue import HOST
 from verifiers import VERIFIERS, VerifierEntry
@@ -29,6 +30,12 @@ def test_the_defaults_are_groups_of_16_a_small_divergence_and_the_graders_verdic
     assert (made.config.num_generations, made.config.beta, made.config.sampling.temperature) == (16, 0.001, 1.0)
     assert made.config.verifier is None and made.dataset.grader == "exact"
     assert made.warning is None
+
+
+def test_the_shipped_config_is_valid_and_rewards_what_can_be_verified():
+    made = plan_training(PROJECT_ROOT / "configs" / "train_policy.yaml", [])
+    assert made.warning is None
+    assert made.held_out is not None and len(made.held_out.examples) >= 320
 
 
 @pytest.mark.parametrize(
@@ -63,21 +70,28 @@ def test_a_learned_reward_is_warned_of_and_a_rule_is_not(plan, monkeypatch):
     assert plan("verifier={name: rule}").warning is None
 
 
-def test_a_training_is_continued_or_replaced_on_purpose_only(plan, tmp_path):
+def test_a_training_is_continued_or_replaced_on_purpose_only(plan):
     made = plan()
-    assert prepare_folder(made, resume=False, overwrite=False) is None
+    assert find_checkpoint(made, resume=False, overwrite=False) is None
+    assert not made.folder.exists()  # nothing is written before the models are loaded
+    start_folder(made)
     with pytest.raises(UserError, match="already holds a training; wanted --resume"):
-        prepare_folder(made, resume=False, overwrite=False)
+        find_checkpoint(made, resume=False, overwrite=False)
+    assert find_checkpoint(made, resume=True, overwrite=False) is None
     for number, whole in ((9, True), (10, True), (11, False)):
         folder = made.checkpoints / f"checkpoint-{number}"
         folder.mkdir(parents=True)
         if whole:
             (folder / "trainer_state.json").touch()
-    checkpoint = prepare_folder(made, resume=True, overwrite=False)
+    checkpoint = find_checkpoint(made, resume=True, overwrite=False)
     assert checkpoint is not None and checkpoint.name == "checkpoint-10"
     with pytest.raises(UserError, match="another configuration"):
-        prepare_folder(plan("seed=1"), resume=True, overwrite=False)
-    assert prepare_folder(made, resume=False, overwrite=True) is None
+        find_checkpoint(plan("seed=1"), resume=True, overwrite=False)
+    with pytest.raises(UserError, match="exclude each other"):
+        find_checkpoint(made, resume=True, overwrite=True)
+    assert find_checkpoint(made, resume=False, overwrite=True) is None
+    assert made.checkpoints.exists()
+    start_folder(made)
     assert not made.checkpoints.exists()
 
 
@@ -85,7 +99,6 @@ def test_a_folder_of_something_else_is_left_alone(plan):
     made = plan()
     made.folder.mkdir(parents=True)
     (made.folder / "thesis.tex").touch()
-    for overwrite in (False, True):
+    for resume, overwrite in ((False, False), (False, True), (True, False)):
         with pytest.raises(UserError, match="holds no training"):
-            prepare_folder(made, resume=False, overwrite=overwrite)
-    assert (made.folder / "thesis.tex").exists()
+            find_checkpoint(made, resume=resume, overwrite=overwrite)
