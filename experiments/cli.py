@@ -190,6 +190,43 @@ def train_prm(
         raise typer.Exit(130)
 
 
+@app.command("train-policy")
+def train_policy(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish a training that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace this training.")] = False,
+) -> None:
+    """Train a policy by GRPO with graders and verifiers as rewards, and measure pass@1 before and after."""
+    from experiments.train_policy import checkpoint_step, find_checkpoint, plan_training
+
+    plan = plan_training(config, overrides or [])
+    if plan.warning is not None:
+        console.print(f"[yellow]warning:[/] {plan.warning}", highlight=False, soft_wrap=True)
+    checkpoint = find_checkpoint(plan, resume=resume, overwrite=overwrite)
+    done = 0 if checkpoint is None else checkpoint_step(checkpoint)
+    with _progress() as progress:
+        bar = progress.add_task("starting", total=plan.config.num_steps, completed=done, errors="")
+        try:
+            from experiments.grpo import train  # takes its time
+
+            outcome = train(
+                plan,
+                checkpoint,
+                on_stage=lambda stage: progress.update(bar, description=stage),
+                on_step=lambda step, logs: progress.update(
+                    bar, completed=step, description=f"training, reward {logs['reward']:.3f}"
+                ),
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            errors.print(f"interrupted; to finish: headrace train-policy {config} --resume")
+            raise typer.Exit(130) from None
+    if outcome is not None:
+        console.print(str(outcome), highlight=False, soft_wrap=True)
+    console.print(f"the policy, its metrics and a picture are in {plan.folder}", highlight=False)
+
+
 @app.command()
 def bench(
     name: Annotated[

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, TypeVar
 
 from orchestrator.config import VerifierConfig
+from orchestrator.verifier.loading import load_host
 from verifiers import VerifierEntry
-from verifiers.contract import Answer, HostSettings, Read, Run, StateBlob, VerifierHost, VerifierInfo
+from verifiers.contract import Answer, Read, Run, StateBlob, VerifierHost, VerifierInfo
 
 T = TypeVar("T")
 
@@ -44,20 +44,7 @@ class VerifierActor:
             import torch
 
             torch.set_num_threads(config.num_cpus)
-            assert entry.host is not None, "only what is hosted has replicas"
-            module, _, name = entry.host.partition(":")
-            cls: type[VerifierHost] = getattr(import_module(module), name)
-            return cls.load(
-                HostSettings(
-                    name=config.name,
-                    model=config.model,
-                    options=options,
-                    slots=config.slots,
-                    host_slots=config.host_slots,
-                    batch_tokens=config.batch_tokens,
-                    device="cuda" if config.num_gpus else "cpu",
-                )
-            )
+            return load_host(entry, options, config)
 
         self._host = await self._in_thread(load)
         return self._host.info, os.getpid()
