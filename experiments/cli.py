@@ -166,6 +166,25 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show
 
 
 @app.command()
+def judge(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Judge with what has not judged yet.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of this comparison.")] = False,
+) -> None:
+    """Have every verifier of a YAML file judge the same solutions: what each finds, and what it costs."""
+    from experiments.judging import judge as judge_all
+    from experiments.judging import open_folder, plan_judging
+
+    plan = plan_judging(config, overrides or [])
+    open_folder(plan, resume=resume, overwrite=overwrite)
+    with console.status("starting") as status:
+        table = asyncio.run(judge_all(plan, on_stage=status.update))
+    console.print(table.rich(console.width))
+    console.print(f"wrote {plan.folder}", highlight=False)
+
+
+@app.command()
 def serve(config: ConfigPath, overrides: Overrides = None) -> None:
     """Serve an OpenAI-compatible endpoint on Ray Serve."""
     from experiments.serving import serve as serve_forever

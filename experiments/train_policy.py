@@ -128,6 +128,8 @@ def plan_training(config_path: Path, overrides: list[str]) -> TrainingPlan:
     if verifier is not None:
         verifier = replace(verifier, model=resolve_path(verifier.model))
         check_verifier(verifier)
+        if verifier_entry(verifier).host is None:
+            raise UserError(f"verifier: wanted one that is read in this process, got {verifier.name}")
     dataset = _load(config.data)
     if len(dataset.examples) < config.prompts_per_step:
         raise UserError(
