@@ -6,6 +6,8 @@ inside the actor's process only, so it may import torch at its top; this module,
 
 from dataclasses import dataclass
 
+from verifiers.transformer_options import SeparatorOptions, TransformerOptions
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
@@ -23,6 +25,29 @@ class VerifierEntry:
     options: type = NoOptions  # a frozen dataclass: what `verifier.options` in YAML may set
 
 
+# Decoders whose cost and keys and values are computed alike.
+_CAUSAL_LMS, _TOKEN_CLASSIFIERS, _SEQUENCE_CLASSIFIERS = (
+    tuple(f"{family}For{task}" for family in ("Llama", "Mistral", "Qwen2", "Qwen3"))
+    for task in ("CausalLM", "TokenClassification", "SequenceClassification")
+)
+
+
+def _transformer(*architectures: str, options: type = TransformerOptions, scores_steps: bool = True) -> VerifierEntry:
+    return VerifierEntry(
+        host="verifiers.transformer_prm:TransformerHost",
+        architectures=architectures,
+        scores_steps=scores_steps,
+        reads_text=True,
+        options=options,
+    )
+
+
 VERIFIERS: dict[str, VerifierEntry] = {
     "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architectures=("HeadraceStreamingPRM",)),
+    "qwen_prm": _transformer("Qwen2ForProcessRewardModel"),
+    "math_shepherd": _transformer(*_CAUSAL_LMS),
+    "skywork_prm": _transformer("Qwen2ForPrmModel"),
+    "rlhflow_prm": _transformer(*_CAUSAL_LMS),
+    "two_class_prm": _transformer(*_TOKEN_CLASSIFIERS, options=SeparatorOptions),
+    "orm": _transformer(*_SEQUENCE_CLASSIFIERS, scores_steps=False),
 }
