@@ -37,7 +37,7 @@ class Format:
     """One way to judge."""
 
     render: Callable[[Problem, Sequence[str], Chat], Rendering]
-    belief: Callable[[Sequence[float]], float]  # P(correct) from the logits at a mark
+    belief: Callable[[Sequence[float]], float]  # P(correct) from the logits at a mark; nan where one is not finite
     words: tuple[str, ...] = ()  # texts that make two tokens, whose logits are read; (): the checkpoint has a head
     num_logits: int = 2  # that are read at a mark
     before_mark: bool = False  # read where the mark is predicted, at the token before it
@@ -55,6 +55,8 @@ def format_of(name: str, *, separator: str = "\n") -> Format:
 
 
 def _sigmoid(x: float) -> float:
+    if not math.isfinite(x):
+        return math.nan  # an overflow says nothing, not even 0 or 1
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 

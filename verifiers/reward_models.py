@@ -89,8 +89,11 @@ class RewardModel:
 
 
 def context_of(folder: str) -> tuple[int, int]:
-    """Context length and vocabulary of a checkpoint, from its config.json."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    """Context length and vocabulary of a checkpoint, from its config.json. Raises ValueError."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"verifier: {folder} can't be loaded: {error}") from error
     return int(config.max_position_embeddings), int(config.vocab_size)
 
 

@@ -49,10 +49,10 @@ class SolutionReader:
         return cls(format, tokenizer, context_length=context_length, vocab_size=vocab_size)
 
     def word_ids(self) -> tuple[int, ...]:
-        """The tokens whose logits the format compares. Raises ValueError unless they are two."""
+        """The tokens whose logits the format compares. Raises ValueError unless each word is one."""
         backend = self._tokenizer.backend_tokenizer
         ids = [i for word in self.format.words for i in backend.encode(word, add_special_tokens=False).ids]
-        if len(set(ids)) != self.format.num_logits or len(ids) != self.format.num_logits:
+        if len(ids) != self.format.num_logits:
             raise ValueError(f"verifier: {self.format.words} are the tokens {ids}, wanted {self.format.num_logits}")
         return tuple(ids)
 

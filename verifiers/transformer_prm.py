@@ -100,14 +100,9 @@ class TransformerHost:
         first, rest = self._firsts(jobs)
         for wave in (first, rest):
             wave = [self._with_prefix(job) for job in wave]
-            batches = pack(
-                [len(job.ids) for job in wave],
-                max_rows=len(wave),
-                max_tokens=self.batch_tokens,
-                pass_tokens=PASS_TOKENS[self.device],
-            )
-            for batch in batches:
-                answers.update(self._advance([wave[row] for row in batch]))
+            for alike in self._packed(wave, [len(job.ids) for job in wave]):  # bounds the keys and values
+                for batch in self._packed(alike, [job.num_new for job in alike]):  # and what is computed
+                    answers.update(self._advance(batch))
         self.store.free([run.parent for run in runs if run.parent is not None and not run.keep_parent])
         return [answers[index] for index in range(len(runs))]
 
@@ -161,6 +156,11 @@ class TransformerHost:
         start = min([shared, *(place for place in job.tokens.asked if place not in entry.scores)])
         known = {place: score for place, score in entry.scores.items() if place < start}
         return replace(job, start=start, past=entry.prefix(start), known=known)
+
+    def _packed(self, jobs: Sequence[_Job], lengths: Sequence[int]) -> list[list[_Job]]:
+        """Micro-batches of jobs whose lengths are alike."""
+        batches = pack(lengths, max_rows=len(jobs), max_tokens=self.batch_tokens, pass_tokens=PASS_TOKENS[self.device])
+        return [[jobs[row] for row in batch] for batch in batches]
 
     def _advance(self, jobs: Sequence[_Job]) -> dict[int, Answer]:
         """One micro-batch: reads what is new, keeps keys and values, reads the scores. Answers by run."""

@@ -20,6 +20,7 @@ from transformers import (
     Qwen2Model,
 )
 
+WIDTH = 64
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
 )
@@ -81,13 +82,13 @@ def metaspace() -> Tokenizer:
 def shape(tokenizer: Tokenizer, context_length: int = 1024) -> dict[str, int | float]:
     return {
         "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": 32,
+        "hidden_size": WIDTH,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
+        "num_attention_heads": 2,  # heads of 32: vLLM's CPU attention takes no smaller ones
+        "num_key_value_heads": 1,
         "max_position_embeddings": context_length,
-        "initializer_range": 0.3,
+        "initializer_range": 0.2,
     }
 
 
@@ -103,7 +104,7 @@ def _save_custom(folder: Path, architecture: str, head: dict[str, torch.Tensor])
     config.save_pretrained(folder)
     weights = {f"model.{name}": tensor for name, tensor in Qwen2Model(config).state_dict().items()}
     save_file(
-        {**weights, **head, "lm_head.weight": torch.zeros(config.vocab_size, 32)},
+        {**weights, **head, "lm_head.weight": torch.zeros(config.vocab_size, WIDTH)},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
@@ -111,13 +112,18 @@ def _save_custom(folder: Path, architecture: str, head: dict[str, torch.Tensor])
 
 def qwen_prm(folder: Path) -> None:
     save_tokenizer(folder, byte_level(), chat=CHATML)
-    head = {"score.0.weight": (32, 32), "score.0.bias": (32,), "score.2.weight": (2, 32), "score.2.bias": (2,)}
-    _save_custom(folder, "Qwen2ForProcessRewardModel", {k: torch.randn(size) * 0.3 for k, size in head.items()})
+    head = {
+        "score.0.weight": (WIDTH, WIDTH),
+        "score.0.bias": (WIDTH,),
+        "score.2.weight": (2, WIDTH),
+        "score.2.bias": (2,),
+    }
+    _save_custom(folder, "Qwen2ForProcessRewardModel", {k: torch.randn(size) * 0.2 for k, size in head.items()})
 
 
 def skywork_prm(folder: Path) -> None:
     save_tokenizer(folder, byte_level(), bos="<|begin|>")
-    head = {"v_head.summary.weight": torch.randn(1, 32) * 0.3, "v_head.summary.bias": torch.randn(1)}
+    head = {"v_head.summary.weight": torch.randn(1, WIDTH) * 0.2, "v_head.summary.bias": torch.randn(1)}
     _save_custom(folder, "Qwen2ForPrmModel", head)
 
 

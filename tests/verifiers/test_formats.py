@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -90,6 +91,7 @@ def test_beliefs_are_those_of_a_softmax_or_a_sigmoid() -> None:
     assert FORMATS["qwen_prm"].belief([0.0, 2.0]) == pytest.approx(0.880797)
     assert FORMATS["rlhflow_prm"].belief([0.0, 2.0]) == pytest.approx(0.119203)
     assert FORMATS["orm"].belief([2.0]) == pytest.approx(0.880797)
+    assert math.isnan(FORMATS["qwen_prm"].belief([0.0, math.inf]))
     assert FORMATS["orm"].belief([-800.0]) == 0.0 and FORMATS["orm"].belief([800.0]) == 1.0
 
 
