@@ -6,7 +6,7 @@ inside the actor's process only, so it may import torch at its top; this module,
 
 from dataclasses import dataclass
 
-from verifiers.transformer_options import SeparatorOptions, TransformerOptions
+from verifiers.transformer_options import PooledOptions, SeparatorOptions, TransformerOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def _transformer(*architectures: str, options: type = TransformerOptions, scores
 
 VERIFIERS: dict[str, VerifierEntry] = {
     "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architectures=("HeadraceStreamingPRM",)),
-    "qwen_prm": _transformer("Qwen2ForProcessRewardModel"),
+    "qwen_prm": _transformer("Qwen2ForProcessRewardModel", options=PooledOptions),
     "math_shepherd": _transformer(*_CAUSAL_LMS),
     "skywork_prm": _transformer("Qwen2ForPrmModel"),
     "rlhflow_prm": _transformer(*_CAUSAL_LMS),

@@ -13,6 +13,7 @@ from orchestrator.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from verifiers import VERIFIERS, VerifierEntry
+from verifiers.transformer_options import Engine, PooledOptions
 
 
 def verifier_entry(config: VerifierConfig) -> VerifierEntry:
@@ -35,6 +36,14 @@ def verifier_options(config: VerifierConfig) -> Any:
         raise UserError(f"verifier.options: {error.full_key}: {message}; options of {config.name}: {valid}") from None
     except ValueError as error:
         raise UserError(f"verifier.options: {error}") from None
+
+
+def verifier_host(config: VerifierConfig) -> str:
+    """The "module:class" that serves it, on the engine that its options name."""
+    options = verifier_options(config)
+    if isinstance(options, PooledOptions) and options.engine is Engine.vllm:
+        return "orchestrator.verifier.pooling_host:PoolingHost"
+    return verifier_entry(config).host
 
 
 def check_budgets(config: VerifierConfig, budgets: Sequence[Budget]) -> None:

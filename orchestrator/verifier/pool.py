@@ -25,7 +25,7 @@ from orchestrator.core.nouns import Carry
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierActor
-from orchestrator.verifier.check import verifier_entry, verifier_options
+from orchestrator.verifier.check import verifier_entry, verifier_host, verifier_options
 from verifiers.contract import Missing, Read, Run, Unreadable, VerifierInfo
 
 log = logging.getLogger(__name__)
@@ -142,6 +142,7 @@ class VerifierPool:
     def __init__(self, config: VerifierConfig) -> None:
         """Use `open`."""
         self._entry, self._options = verifier_entry(config), verifier_options(config)
+        self._host = verifier_host(config)
         model = Path(config.model)
         self._config = replace(config, model=str(model.absolute()) if model.exists() else config.model)
         self._replicas = [_Replica(index) for index in range(config.replicas)]
@@ -501,7 +502,7 @@ class VerifierPool:
             max_concurrency=1000,
         ).remote()
         try:
-            loading = asyncio.wrap_future(replica.actor.load.remote(self._entry.host, self._options, config).future())
+            loading = asyncio.wrap_future(replica.actor.load.remote(self._host, self._options, config).future())
             info, pid = await asyncio.wait_for(loading, config.start_timeout_s)
         except TimeoutError:
             raise ReplicaError(

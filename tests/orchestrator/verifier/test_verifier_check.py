@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.config import VerifierConfig
 from orchestrator.core.errors import UserError
-from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.check import check_verifier, verifier_host
 
 
 @pytest.fixture
@@ -56,3 +56,13 @@ def test_the_check_loads_neither_torch_nor_ray() -> None:
     code = "import sys, orchestrator.verifier.check, verifiers; print(*({'torch', 'ray', 'vllm'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout.split() == []
+
+
+def test_the_engine_option_says_which_host_serves() -> None:
+    assert verifier_host(VerifierConfig(name="qwen_prm")) == "verifiers.transformer_prm:TransformerHost"
+    config = VerifierConfig(name="qwen_prm", options={"engine": "vllm"})
+    assert verifier_host(config) == "orchestrator.verifier.pooling_host:PoolingHost"
+    with pytest.raises(UserError, match="options of math_shepherd: kv_cache_gib"):
+        verifier_host(VerifierConfig(name="math_shepherd", options={"engine": "vllm"}))
+    with pytest.raises(UserError, match="kv_cache_gib must be > 0, got 0"):
+        verifier_host(VerifierConfig(name="orm", options={"kv_cache_gib": 0}))
