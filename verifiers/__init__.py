@@ -11,6 +11,7 @@ from verifiers.ensemble import Ensemble
 from verifiers.generative import GenerativePRM
 from verifiers.llm_judge import LLMJudge
 from verifiers.rules import ReferenceOptions, RegexOptions
+from verifiers.transformer_options import PooledOptions, SeparatorOptions, TransformerOptions
 from verifiers.unit_tests import UnitTestsOptions
 
 
@@ -36,6 +37,23 @@ def _rule(host: str, options: type) -> VerifierEntry:
     return VerifierEntry(host=host, scores_steps=False, reads_text=True, alone=True, learned=False, options=options)
 
 
+# Decoders whose cost and keys and values are computed alike.
+_CAUSAL_LMS, _TOKEN_CLASSIFIERS, _SEQUENCE_CLASSIFIERS = (
+    tuple(f"{family}For{task}" for family in ("Llama", "Mistral", "Qwen2", "Qwen3"))
+    for task in ("CausalLM", "TokenClassification", "SequenceClassification")
+)
+
+
+def _transformer(*architectures: str, options: type = TransformerOptions, scores_steps: bool = True) -> VerifierEntry:
+    return VerifierEntry(
+        host="verifiers.transformer_prm:TransformerHost",
+        architectures=architectures,
+        scores_steps=scores_steps,
+        reads_text=True,
+        options=options,
+    )
+
+
 VERIFIERS: dict[str, VerifierEntry] = {
     "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architectures=("HeadraceStreamingPRM",)),
     "retokenized_prm": VerifierEntry(
@@ -48,4 +66,10 @@ VERIFIERS: dict[str, VerifierEntry] = {
     "generative_prm": VerifierEntry(host=None, reads_text=True, options=GenerativePRM),
     "llm_judge": VerifierEntry(host=None, reads_text=True, options=LLMJudge),
     "ensemble": VerifierEntry(host=None, options=Ensemble),  # of what its members are
+    "qwen_prm": _transformer("Qwen2ForProcessRewardModel", options=PooledOptions),
+    "math_shepherd": _transformer(*_CAUSAL_LMS),
+    "skywork_prm": _transformer("Qwen2ForPrmModel"),
+    "rlhflow_prm": _transformer(*_CAUSAL_LMS),
+    "two_class_prm": _transformer(*_TOKEN_CLASSIFIERS, options=SeparatorOptions),
+    "orm": _transformer(*_SEQUENCE_CLASSIFIERS, scores_steps=False),
 }

@@ -15,6 +15,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from verifiers import VERIFIERS, VerifierEntry
 from verifiers.ensemble import Ensemble
+from verifiers.transformer_options import Engine, PooledOptions
 from verifiers.written import Judge
 
 
@@ -105,6 +106,16 @@ def num_actors(config: VerifierConfig, policy_model: str) -> int:
         engine = engine_config(config, options, policy_model)
         return 0 if engine is None else engine.replicas
     return config.replicas
+
+
+def hosted_entry(config: VerifierConfig) -> VerifierEntry:
+    """The entry with the host that serves it on the engine of its options. Raises UserError where nothing is hosted."""
+    entry, options = verifier_entry(config), verifier_options(config)
+    if entry.host is None:
+        raise UserError(f"verifier: wanted one that replicas can host, got {config.name}")
+    if isinstance(options, PooledOptions) and options.engine is Engine.vllm:
+        return replace(entry, host="orchestrator.verifier.pooling_host:PoolingHost")
+    return entry
 
 
 def check_budgets(config: VerifierConfig, budgets: Sequence[Budget]) -> None:

@@ -25,7 +25,7 @@ from orchestrator.core.nouns import Carry
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierActor
-from orchestrator.verifier.check import verifier_entry, verifier_options
+from orchestrator.verifier.check import hosted_entry, verifier_options
 from verifiers.contract import Missing, Read, Run, Unreadable, VerifierInfo
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class VerifierPool:
 
     def __init__(self, config: VerifierConfig) -> None:
         """Use `open`."""
-        self._entry, self._options = verifier_entry(config), verifier_options(config)
+        self._entry, self._options = hosted_entry(config), verifier_options(config)
         model = Path(config.model)
         self._config = replace(config, model=str(model.absolute()) if model.exists() else config.model)
         self._replicas = [_Replica(index) for index in range(config.replicas)]

@@ -16,6 +16,7 @@ from orchestrator.verifier.check import (
     check_budgets,
     check_verifier,
     engine_config,
+    hosted_entry,
     num_actors,
     scores_steps,
     verifier_options,
@@ -161,3 +162,13 @@ def test_the_check_loads_neither_torch_nor_ray() -> None:
     code = "import sys, orchestrator.verifier.check, verifiers; print(*({'torch', 'ray', 'vllm'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout.split() == []
+
+
+def test_the_engine_option_says_which_host_serves() -> None:
+    assert hosted_entry(VerifierConfig(name="qwen_prm")).host == "verifiers.transformer_prm:TransformerHost"
+    config = VerifierConfig(name="qwen_prm", options={"engine": "vllm"})
+    assert hosted_entry(config).host == "orchestrator.verifier.pooling_host:PoolingHost"
+    with pytest.raises(UserError, match="options of math_shepherd: kv_cache_gib"):
+        hosted_entry(VerifierConfig(name="math_shepherd", options={"engine": "vllm"}))
+    with pytest.raises(UserError, match="kv_cache_gib must be > 0, got 0"):
+        hosted_entry(VerifierConfig(name="orm", options={"kv_cache_gib": 0}))
