@@ -118,6 +118,46 @@ def replay(
 
 
 @app.command()
+def label(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish a labelling that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the labels of this folder.")] = False,
+) -> None:
+    """Label the steps of solutions, into Parquet: by rollouts, by a verifier, exactly, or from others' files."""
+    from experiments.label import compared, execute, open_labels, plan_label, summary
+
+    plan = plan_label(config, overrides or [])
+    with open_labels(plan, resume=resume, overwrite=overwrite) as labels, _progress() as progress:
+        bar = progress.add_task("starting", total=len(plan.problems), completed=len(labels.done()), errors="")
+        count_errors = _error_counter(progress, bar)
+        try:
+            failed = asyncio.run(
+                execute(
+                    plan,
+                    labels,
+                    on_stage=lambda stage: progress.update(bar, description=stage),
+                    on_problem=lambda error: count_errors(error is not None),
+                )
+            )
+        except KeyboardInterrupt:
+            labels.flush()
+            progress.stop()
+            errors.print(
+                f"interrupted: {len(labels.done())} of {len(plan.problems)} problems are saved in {plan.folder}; "
+                f"to finish: headrace label {config} --resume"
+            )
+            raise typer.Exit(130) from None
+    console.print(summary(plan, labels), highlight=False, markup=False)
+    for problem_id, error in failed.items():
+        errors.print(f"[red]failed:[/] {escape(problem_id)}: {escape(error)}", highlight=False, soft_wrap=True)
+    if failed:
+        errors.print(f"{len(failed)} problems have no labels; to try them again: headrace label {config} --resume")
+    if plan.config.compare is not None:
+        console.print(compared(plan), highlight=False, markup=False)
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show_default=False)]) -> None:
     """Tables and the compute-accuracy figure of a results folder."""
     from experiments.report import report as write_report
@@ -131,6 +171,23 @@ def serve(config: ConfigPath, overrides: Overrides = None) -> None:
     from experiments.serving import serve as serve_forever
 
     serve_forever(config, overrides or [], console)
+
+
+@app.command(name="train-prm")
+def train_prm(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in the same folder.")] = False,
+) -> None:
+    """Train a verifier on labelled solutions: a streaming PRM, a transformer PRM or an ORM."""
+    from experiments.train_plan import plan_training
+    from experiments.train_prm import train
+
+    plan = plan_training(config, overrides or [], resume=resume, overwrite=overwrite)
+    if not train(plan, console, resume=resume):
+        errors.print(f"interrupted: saved in {plan.folder}; to go on: headrace train-prm {config} --resume")
+        raise typer.Exit(130)
 
 
 @app.command("train-policy")
@@ -226,14 +283,20 @@ def _progress() -> Progress:
 
 def _counter(progress: Progress, bar: TaskID) -> Callable[["ProblemRow"], None]:
     """Moves the bar on by a row."""
+    count = _error_counter(progress, bar)
+    return lambda row: count(row.status == "error")
+
+
+def _error_counter(progress: Progress, bar: TaskID) -> Callable[[bool], None]:
+    """Moves the bar on by a problem that failed or did not."""
     num_errors = 0
 
-    def on_row(row: "ProblemRow") -> None:
+    def on_problem(failed: bool) -> None:
         nonlocal num_errors
-        num_errors += row.status == "error"
+        num_errors += failed
         progress.update(bar, advance=1, errors=f"[red]{num_errors} errors[/]" if num_errors else "")
 
-    return on_row
+    return on_problem
 
 
 def main() -> None:

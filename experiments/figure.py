@@ -59,6 +59,31 @@ def draw_reliability(series: Mapping[str, Sequence[Bin]]) -> Figure:
     return figure
 
 
+def draw_training(rows: Sequence[Mapping[str, float | None]], metrics: Sequence[str]) -> Figure:
+    """The loss of each step with its running mean, and the validation metrics, against tokens learnt from."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2)
+    frame = pd.DataFrame(rows)
+    tokens = frame["tokens"].cumsum()
+    panels[0].plot(tokens, frame["loss"], color=_FAINT, linewidth=0.7, alpha=0.6)
+    smooth = frame["loss"].ewm(span=max(2, len(frame) // 20)).mean()
+    panels[0].plot(tokens, smooth, color=_CURVES["prm@k"][0], linewidth=2)
+    panels[0].set_ylabel("training loss", color=_INK, fontsize=_FONT_SIZE)
+    for name, (colour, _, marker, _) in zip(metrics, reversed(_CURVES.values()), strict=False):
+        if (known := frame[name].notna()).any():
+            panels[1].plot(
+                tokens[known], frame.loc[known, name], color=colour, marker=marker, label=name.replace("_", " ")
+            )
+    panels[1].set_ylabel("validation", color=_INK, fontsize=_FONT_SIZE)
+    panels[1].legend(frameon=False, fontsize=_FONT_SIZE - 1)
+    for axes in panels:
+        axes.set_xlabel("tokens", color=_INK, fontsize=_FONT_SIZE)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: si(number)))
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def draw(tidy: pd.DataFrame, *, title: str, subtitle: str) -> Figure:
     """The figure of a tidy frame from `experiments.report.curves`, which must not be empty."""
     crowded = tidy[tidy["kind"] == "point"]["series"].nunique() > _MOST_NAMED

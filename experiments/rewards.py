@@ -115,7 +115,7 @@ class VerifierJudge:
         """Raises UserError when the model can't be loaded or was trained with other tokens than the policy's."""
         entry = verifier_entry(config)
         try:
-            host = load_host(entry.host, verifier_options(config), config)
+            host = load_host(entry, verifier_options(config), config)
         except ValueError as error:
             raise UserError(f"verifier: {error}") from error
         if host.info.tokenizer_fingerprint not in ("", tokenizer_fingerprint(tokenizer.get_vocab())):

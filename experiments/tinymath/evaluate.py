@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -22,8 +23,9 @@ from experiments.figure import draw_reliability
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import STEP_DELIMITER, TinyProblem, extract_answer, generate, step_labels
 from experiments.tinymath.tokenizer import build_tokenizer, prompt_ids
-from experiments.tinymath.train_prm import MAX_NEW_TOKENS, auroc, is_step_end, judge
+from experiments.tinymath.train_prm import MAX_NEW_TOKENS, is_step_end, judge
 from verifiers.calibration import expected_calibration_error, reliability
+from verifiers.metrics import auroc
 from verifiers.streaming_prm import StreamingPRM
 
 SEED = 0
@@ -213,14 +215,14 @@ def paired(left: Sequence[float], right: Sequence[float]) -> list[float]:
 
 def auroc_interval(candidates: Sequence[Sequence[Candidate]], num_resamples: int = 100) -> list[float]:
     """Step AUROC and the half-width of its 95% interval, by a bootstrap over problems."""
-    scores = [torch.tensor([x for c in rows for x in c.step_logits]) for rows in candidates]
-    truths = [torch.tensor([x for c in rows for x in c.labels]) for rows in candidates]
+    scores = [np.array([x for c in rows for x in c.step_logits]) for rows in candidates]
+    truths = [np.array([x for c in rows for x in c.labels], dtype=bool) for rows in candidates]
     generator = torch.Generator().manual_seed(SEED)
     values = []
     for _ in range(num_resamples):
         drawn = torch.randint(len(candidates), (len(candidates),), generator=generator).tolist()
-        values.append(auroc(torch.cat([scores[i] for i in drawn]), torch.cat([truths[i] for i in drawn])))
-    return [round(auroc(torch.cat(scores), torch.cat(truths)), 4), round(1.96 * stdev(values), 4)]
+        values.append(auroc(np.concatenate([scores[i] for i in drawn]), np.concatenate([truths[i] for i in drawn])))
+    return [round(auroc(np.concatenate(scores), np.concatenate(truths)), 4), round(1.96 * stdev(values), 4)]
 
 
 def show(metrics: dict[str, object]) -> None:

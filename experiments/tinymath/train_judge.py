@@ -18,11 +18,11 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.tinymath.corruptions import corrupt
-from experiments.tinymath.muon import split_optimizers
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import MAX_LEVEL, STEP_DELIMITER, TinyProblem, generate, step_labels, stream
 from experiments.tinymath.tokenizer import EOS, build_tokenizer, prompt_ids
 from experiments.tinymath.train_policy import build_policy, completion_loss, is_matrix, padded, save
+from verifiers.training.muon import split_optimizers
 
 SEED = 0
 TEMPLATE = "{problem}\n\n{solution}"  # of `verifier.options` with this judge

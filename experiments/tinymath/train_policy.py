@@ -19,10 +19,10 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.tinymath.corruptions import corrupt
-from experiments.tinymath.muon import Muon, split_optimizers
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import MAX_LEVEL, TinyProblem, extract_answer, generate, stream
 from experiments.tinymath.tokenizer import WAIT, build_tokenizer, completion_ids, prompt_ids
+from verifiers.training.muon import Muon, split_optimizers
 
 SEED = 0
 NUM_STEPS = 1200

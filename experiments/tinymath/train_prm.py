@@ -21,13 +21,16 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.tinymath.corruptions import corrupt
-from experiments.tinymath.muon import split_optimizers
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import MAX_LEVEL, STEP_DELIMITER, TinyProblem, generate, stream
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids, prompt_ids
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from verifiers.calibration import expected_calibration_error, fit_temperature, reliability
+from verifiers.metrics import auroc
 from verifiers.streaming_prm import PRMConfig, PRMOutput, StreamingPRM
+from verifiers.training.batches import pad
+from verifiers.training.losses import evidential_loss
+from verifiers.training.muon import is_matrix, split_optimizers
 
 SEED = 0
 NUM_LM_STEPS, LM_BATCH_SIZE = 960, 32
@@ -152,10 +155,6 @@ def calibrate(
 def save(model: StreamingPRM, record: dict[str, float], out: Path) -> None:
     model.save_pretrained(out)
     (out / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
-
-
-def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
-    return parameter.ndim == 2 and not any(part in name for part in ("embedding", "token_read", "head"))
 
 
 def update(optimizers: list[torch.optim.Optimizer], loss: Tensor, lrs: tuple[float, float], share: float) -> None:
@@ -297,37 +296,14 @@ def judging_loss(
         num_tokens += int(lengths.sum())
     next_losses, mean_logit, concentration, truth, ends = (torch.cat(parts) for parts in zip(*columns, strict=True))
     bce = F.binary_cross_entropy_with_logits(mean_logit, truth, reduction="none")
-    evidence = evidential_loss(mean_logit[ends], concentration[ends], truth[ends])
+    evidence = evidential_loss(mean_logit[ends], concentration[ends], truth[ends], KL_WEIGHT).mean()
     judgement = bce[ends].mean() + TOKEN_WEIGHT * bce.mean()
     return judgement + LM_WEIGHT * next_losses.mean() + EVIDENCE_WEIGHT * evidence, num_tokens
-
-
-def evidential_loss(mean_logit: Tensor, concentration: Tensor, truth: Tensor) -> Tensor:
-    """Expected cross-entropy under the Beta, plus the divergence of misleading evidence from none (arXiv 1806.01768).
-
-    The mean is taken as given: only the concentration learns from this.
-    """
-    mean = mean_logit.detach().sigmoid().clamp(1e-4, 1 - 1e-4)
-    alpha, beta = mean * concentration, (1 - mean) * concentration
-    for_truth = torch.where(truth == 1, alpha, beta)
-    misleading = torch.where(truth == 1, beta, alpha).clamp(min=1)
-    expected = torch.digamma(concentration) - torch.digamma(for_truth)
-    divergence = misleading.log() - (misleading - 1) / misleading  # KL(Beta(1, misleading) || Beta(1, 1))
-    loss: Tensor = (expected + KL_WEIGHT * divergence).mean()
-    return loss
 
 
 def is_step_end(tokenizer: PreTrainedTokenizerFast, ids: Tensor) -> Tensor:
     ends: Tensor = (ids == tokenizer.convert_tokens_to_ids(STEP_DELIMITER)) | (ids == tokenizer.eos_token_id)
     return ends
-
-
-def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Right-padded ids (batch, time), and lengths."""
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-    return ids, torch.tensor([len(row) for row in rows])
 
 
 @torch.inference_mode()
@@ -341,7 +317,8 @@ def judge(model: StreamingPRM, prompt: list[int], completions: Sequence[list[int
 
 def step_auroc(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, groups: Sequence[Sequence[Judged]]) -> float:
     """Area under the ROC curve of step scores against exact step labels, over all steps of all completions."""
-    return auroc(*judged_steps(model, tokenizer, groups))
+    scores, truths = judged_steps(model, tokenizer, groups)
+    return auroc(scores.numpy(), truths.numpy())
 
 
 def judged_steps(
@@ -356,15 +333,6 @@ def judged_steps(
             scores.append(logits[: len(ends)][ends])
             truths.append(torch.tensor(correct_so_far(row))[ends])
     return torch.cat(scores), torch.cat(truths)
-
-
-def auroc(scores: Tensor, truths: Tensor) -> float:
-    """P(a true one scores above a false one), ties by halves."""
-    _, ranks, counts = scores.unique(return_inverse=True, return_counts=True)
-    upper = counts.cumsum(0).double()
-    rank = (upper - (counts - 1) / 2)[ranks]
-    num_true, num_false = int(truths.sum()), int((~truths).sum())
-    return float((rank[truths].sum() - num_true * (num_true + 1) / 2) / (num_true * num_false))
 
 
 if __name__ == "__main__":

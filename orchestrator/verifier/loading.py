@@ -4,12 +4,14 @@ from importlib import import_module
 from typing import Any
 
 from orchestrator.config import VerifierConfig
+from verifiers import VerifierEntry
 from verifiers.contract import HostSettings, VerifierHost
 
 
-def load_host(host: str, options: Any, config: VerifierConfig) -> VerifierHost:
-    """`host` and `options` are those of the verifier's entry. Raises ValueError when the model can't be loaded."""
-    module, _, name = host.partition(":")
+def load_host(entry: VerifierEntry, options: Any, config: VerifierConfig) -> VerifierHost:
+    """`entry` is of a verifier that is hosted. Raises ValueError when the model can't be loaded."""
+    assert entry.host is not None, f"{config.name} is not hosted"
+    module, _, name = entry.host.partition(":")
     cls: type[VerifierHost] = getattr(import_module(module), name)
     return cls.load(
         HostSettings(

@@ -2,16 +2,13 @@
 
 import itertools
 
-import pytest
 import torch
 
 from experiments.tinymath.task import generate, step_labels
 from experiments.tinymath.tokenizer import build_tokenizer
 from experiments.tinymath.train_prm import (
     PRM_BATCH_SIZE,
-    auroc,
     correct_so_far,
-    evidential_loss,
     is_step_end,
     judged,
     judged_batches,
@@ -54,19 +51,3 @@ def test_judging_trains_every_parameter() -> None:
     loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     assert num_tokens == len(rows[0].prompt) + sum(len(row.completion) for row in rows)
-
-
-def test_evidential_loss_teaches_the_concentration_alone() -> None:
-    logit, concentration = torch.tensor([3.0, 3.0], requires_grad=True), torch.tensor([20.0, 20.0], requires_grad=True)
-    evidential_loss(logit, concentration, torch.tensor([1.0, 0.0])).backward()
-    assert logit.grad is None and concentration.grad is not None
-    assert concentration.grad[0] < 0 < concentration.grad[1]  # right and sure: more evidence; wrong and sure: less
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_auroc_equals_its_definition(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randint(5, (40,), generator=generator).float()
-    truths = torch.rand(40, generator=generator) < 0.4
-    pairs = [(a > b) + 0.5 * (a == b) for a in scores[truths] for b in scores[~truths]]
-    assert auroc(scores, truths) == pytest.approx(float(sum(pairs)) / len(pairs))

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from experiments.tinymath.muon import Muon, orthogonalise
+from verifiers.training.muon import Muon, orthogonalise
 
 
 def test_singular_values_come_near_one() -> None:

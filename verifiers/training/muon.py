@@ -43,12 +43,21 @@ def orthogonalise(matrices: Tensor, num_iterations: int = 5) -> Tensor:
 
 
 def split_optimizers(
-    model: nn.Module, is_matrix: Callable[[str, nn.Parameter], bool], muon_lr: float, adam_lr: float
+    model: nn.Module,
+    orthogonal: Callable[[str, nn.Parameter], bool],
+    muon_lr: float,
+    adam_lr: float,
+    weight_decay: float = 0.0,
 ) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices that `is_matrix` names, AdamW on everything else."""
-    matrices = [p for name, p in model.named_parameters() if is_matrix(name, p)]
-    others = [p for name, p in model.named_parameters() if not is_matrix(name, p)]
+    """Muon on the matrices that `orthogonal` names, AdamW (with the weight decay) on everything else."""
+    matrices = [p for name, p in model.named_parameters() if orthogonal(name, p)]
+    others = [p for name, p in model.named_parameters() if not orthogonal(name, p)]
     return [
         Muon(matrices, muon_lr),
-        torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True),
     ]
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a verifier's parameter maps hidden vectors to hidden vectors: no embedding, no head."""
+    return parameter.ndim == 2 and not any(part in name for part in ("embed", "token_read", "head", "score"))
