@@ -18,6 +18,7 @@ from orchestrator.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.protocols import Sampling
 from orchestrator.verifier.check import check_verifier, verifier_entry
+from verifiers import VERIFIERS
 
 CONFIG = "train.yaml"  # makes a folder one of a training
 
@@ -127,6 +128,9 @@ def plan_training(config_path: Path, overrides: list[str]) -> TrainingPlan:
     verifier = config.verifier
     if verifier is not None:
         verifier = replace(verifier, model=resolve_path(verifier.model))
+        if verifier_entry(verifier).host is None:
+            hosted = ", ".join(name for name, entry in VERIFIERS.items() if entry.host is not None)
+            raise UserError(f"verifier: {verifier.name} can't be read within a training; wanted one of {hosted}")
         check_verifier(verifier)
         if verifier_entry(verifier).host is None:
             raise UserError(f"verifier: wanted one that is read in this process, got {verifier.name}")

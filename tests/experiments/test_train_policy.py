@@ -53,6 +53,7 @@ def test_the_shipped_config_is_valid_and_rewards_what_can_be_verified():
         ("model=nowhere", "no folder nowhere"),
         (f"model={TINY_PRM}", "not a causal language model"),
         ("verifier={name: stream}", "unknown name 'stream'"),
+        ("verifier={name: llm_judge}", "llm_judge can't be read within a training; wanted one of streaming_prm"),
         ("data.num_problems=8", "has 8 problems, wanted at least 16"),
         ("data.grader=maths", "wanted one of exact, math"),
         ("held_out.data.split=train", "4 of its problems are trained on"),
