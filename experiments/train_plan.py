@@ -52,6 +52,7 @@ class ModelConfig:
     kind: Kind = Kind.streaming_prm
     base: str | None = None  # a checkpoint folder; None: fresh weights of `sizes`
     reset_head: bool = False  # streaming_prm: of `base` keep the trunk only
+    freeze_trunk: bool = False  # streaming_prm: only the verifier block and the head learn
     sizes: dict[str, Any] = field(
         default_factory=dict
     )  # fields of PRMConfig, or of transformers' config with its model_type
@@ -64,6 +65,8 @@ class ModelConfig:
             raise ValueError("model: wanted either base, or sizes for fresh weights")
         if self.reset_head and (self.kind is not Kind.streaming_prm or self.base is None):
             raise ValueError("model: reset_head is for a streaming_prm with a base")
+        if self.freeze_trunk and (self.kind is not Kind.streaming_prm or self.base is None):
+            raise ValueError("model: freeze_trunk is for a streaming_prm with a base")
         if not self.step_delimiter or not self.separator:
             raise ValueError("model: step_delimiter and separator must not be empty")
         if self.tbptt_tokens < 2:
@@ -99,6 +102,8 @@ class TrainConfig:
                 raise ValueError(f"{name}: must be >= 1, got {value}")
         if self.lm_steps < 0 or (self.lm_steps and self.model.kind is not Kind.streaming_prm):
             raise ValueError(f"lm_steps: must be >= 0, and 0 for {self.model.kind.value}, got {self.lm_steps}")
+        if self.model.freeze_trunk and (self.loss.lm or self.lm_steps):
+            raise ValueError("model: a frozen trunk learns no language: wanted loss.lm and lm_steps of 0")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device: wanted auto, cpu or cuda, got {self.device!r}")
 

@@ -22,7 +22,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from verifiers.metrics import best_threshold, processbench_f1
 from verifiers.streaming_prm import PRMConfig, StreamingPRM
-from verifiers.training.streaming import StreamingTrainee, with_fresh_verifier
+from verifiers.training.streaming import StreamingTrainee, freeze_trunk, with_fresh_verifier
 from verifiers.training.trainer import METRICS, Row, Trainee, Trainer, measure
 from verifiers.training.transformer import TransformerTrainee
 
@@ -141,6 +141,8 @@ def _streaming_trainee(plan: Plan) -> StreamingTrainee:
             raise ValueError(f"{model.base} reads another vocabulary than the tokenizer {config.tokenizer}")
         if model.reset_head:
             prm = with_fresh_verifier(prm)
+        if model.freeze_trunk:
+            freeze_trunk(prm)
     return StreamingTrainee(prm, config.loss, tbptt_tokens=model.tbptt_tokens, lm_steps=config.lm_steps)
 
 

@@ -141,6 +141,10 @@ def test_an_interrupt_saves_and_a_resumed_training_ends_the_same(
             {"model": {"kind": "streaming_prm", "base": str(MODELS / "prm"), "step_delimiter": "\n"}},
             "step_delimiter: got",
         ),
+        (
+            {"model": {"kind": "streaming_prm", "base": str(MODELS / "prm"), "freeze_trunk": True}},
+            "wanted loss.lm and lm_steps of 0",
+        ),
         ({"epochs": 1}, "either steps or epochs"),
         ({"lm_steps": 1, "model": {"kind": "orm", "sizes": LLAMA}}, "0 for orm"),
         ({"steps": 0}, "steps: must be >= 1"),

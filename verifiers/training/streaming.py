@@ -14,12 +14,13 @@ from torch import Tensor
 
 from verifiers.calibration import fit_temperature
 from verifiers.metrics import labelled_steps
-from verifiers.streaming_prm import PRMOutput, StreamingPRM
+from verifiers.streaming_prm import NUM_SURPRISES, PRMOutput, StreamingPRM
 from verifiers.training.batches import pad
 from verifiers.training.encoding import Encoded
 from verifiers.training.losses import boundary_loss, consistency_loss, evidential_loss
 
 _TRUNK = ("embedding.", "trunk.", "trunk_norm.")
+_SURPRISE_GAIN = 150.0  # of weights that start as small as those of 256 other inputs, on inputs of 1/12 per nat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +38,23 @@ LANGUAGE_ONLY = LossWeights(boundary=0.0, token=0.0, lm=1.0, evidence=0.0)
 
 
 def with_fresh_verifier(base: StreamingPRM) -> StreamingPRM:
-    """The trunk of `base` under a verifier block and a head that have learnt nothing."""
+    """The trunk of `base` under a verifier block and a head that have learnt nothing.
+
+    A trained trunk is surprised where a step goes wrong, so that is made loud from the start: a nat of surprise weighs
+    about as much as all else that the verifier block compares.
+    """
     model = StreamingPRM(replace(base.config, temperature=1.0))
     trunk = {name: tensor for name, tensor in base.state_dict().items() if name.startswith(_TRUNK)}
     model.load_state_dict({**model.state_dict(), **trunk})
+    with torch.no_grad():
+        model.compare.weight[:, -NUM_SURPRISES:] *= _SURPRISE_GAIN
     return model
+
+
+def freeze_trunk(model: StreamingPRM) -> None:
+    """From now on only the verifier block and the head learn: what the trunk expects is what they compare with."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(_TRUNK))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from tests.verifiers.training.conftest import solution
 from verifiers.streaming_prm import StreamingPRM
 from verifiers.training.encoding import Encoded
 from verifiers.training.losses import evidential_loss
-from verifiers.training.streaming import LossWeights, StreamingTrainee, with_fresh_verifier
+from verifiers.training.streaming import LossWeights, StreamingTrainee, freeze_trunk, with_fresh_verifier
 
 WEIGHTS = LossWeights(boundary=1.0, token=0.5, lm=0.7, evidence=0.3, consistency=2.0)
 WHOLE = 1000
@@ -125,6 +125,15 @@ def test_in_the_first_phase_the_trunk_alone_learns(prm: StreamingPRM, batch: lis
     assert all((name.startswith(judging)) == (not grad.any()) for name, grad in gradients(model).items())
     trainee.backward(batch, step=3)
     assert all(grad.any() for grad in gradients(model).values())
+
+
+def test_a_frozen_trunk_stays(prm: StreamingPRM, batch: list[Encoded]) -> None:
+    model = copy.deepcopy(prm)
+    freeze_trunk(model)
+    StreamingTrainee(model, replace(WEIGHTS, lm=0.0), tbptt_tokens=3).backward(batch, step=0)
+    assert set(gradients(model)) == {
+        name for name, _ in model.named_parameters() if not name.startswith(("embedding", "trunk"))
+    }
 
 
 def test_a_fresh_verifier_keeps_the_trunk_and_nothing_else(prm: StreamingPRM) -> None:
