@@ -51,3 +51,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("pools"))
         elif item.path.name in ("test_run.py", "test_serving.py"):
             item.add_marker(pytest.mark.xdist_group("processes"))
+        elif item.path.name in ("test_sandbox.py", "test_unit_tests.py"):
+            item.add_marker(pytest.mark.xdist_group("sandbox"))  # they look for processes that were left behind

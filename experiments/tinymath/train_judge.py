@@ -27,7 +27,7 @@ from verifiers.training.muon import split_optimizers
 SEED = 0
 TEMPLATE = "{problem}\n\n{solution}"  # of `verifier.options` with this judge
 WORDS = ("Step", " Answer", " \\", "boxed", "{", "}", "correct", "incorrect")
-NUM_STEPS, BATCH_SIZE = 800, 32
+NUM_STEPS, BATCH_SIZE = 500, 32
 MUON_LR, ADAM_LR = 0.01, 2.5e-3
 NUM_SAMPLED_PROBLEMS, NUM_SAMPLES, MAX_NEW_TOKENS = 3000, 4, 120
 CORRECT_RATE, CUT_RATE = 0.3, 0.3  # of made-up solutions; of all, cut after a step

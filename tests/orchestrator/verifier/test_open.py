@@ -63,7 +63,7 @@ async def test_a_judge_opens_its_server_and_closes_it(monkeypatch: pytest.Monkey
 
 
 async def test_a_pool_is_not_opened_for_what_is_not_hosted() -> None:
-    with pytest.raises(ValueError, match="llm_judge has no host"):
+    with pytest.raises(ValueError, match="wanted one that replicas can host, got llm_judge"):
         async with VerifierPool.open(VerifierConfig(name="llm_judge")):
             pass
 

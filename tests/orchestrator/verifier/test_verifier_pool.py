@@ -19,6 +19,7 @@ from orchestrator.core.nouns import Carry, Problem
 from orchestrator.core.protocols import Reading, Solution, Verdict
 from orchestrator.verifier.pool import VerifierPool
 from tests.orchestrator.verifier.conftest import Whole
+from verifiers import VERIFIERS, VerifierEntry
 from verifiers.streaming_prm import StreamingPRM
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -274,15 +275,27 @@ async def test_a_stalled_replica_counts_as_dead(config: VerifierConfig) -> None:
         os.close(ended)
 
 
+SLOW_HOST = """
+import time
+from verifiers.rules import RuleHost
+
+
+class SlowHost(RuleHost):
+    def judge(self, solution):
+        time.sleep(1.5)
+        return 1.0
+"""
+
+
 async def test_where_a_run_may_take_seconds_the_deadline_is_of_each(local_ray: Path, monkeypatch) -> None:
-    program = "import time; time.sleep(9); assert answer == 42"
-    options = {"limits": {"wall_s": 1.0}, "field": "tests"}
-    problem = Problem.from_prompt("p", "?", metadata={"tests": program})
-    solution = Solution(problem=problem, steps=("answer = 42",), asked=(0,), ended=True)
-    endless = Reading(token_ids=(1,), boundaries=(1,), solution=solution)
-    async with VerifierPool.open(VerifierConfig(name="unit_tests", options=options, stall_timeout_s=4.0)) as pool:
-        verdicts = await pool.score([endless] * 8)  # twice as long as the deadline of a call
-    assert [verdict.scores[0].mean for verdict in verdicts] == [0.0] * 8
+    (local_ray / "slow.py").write_text(SLOW_HOST)
+    entry = VerifierEntry(host="slow:SlowHost", scores_steps=False, reads_text=True, alone=True)
+    monkeypatch.setitem(VERIFIERS, "slow", entry)
+    solution = Solution(problem=Problem.from_prompt("p", "?"), steps=("42",), asked=(0,), ended=True)
+    reading = Reading(token_ids=(1,), boundaries=(1,), solution=solution)
+    async with VerifierPool.open(VerifierConfig(name="slow", max_restarts=0, stall_timeout_s=5.0)) as pool:
+        verdicts = await pool.score([reading] * 5)  # together longer than the deadline
+    assert [verdict.scores[0].mean for verdict in verdicts] == [1.0] * 5
 
 
 async def test_a_score_that_is_not_finite_is_an_error(
