@@ -118,11 +118,70 @@ def replay(
 
 
 @app.command()
+def label(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish a labelling that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the labels of this folder.")] = False,
+) -> None:
+    """Label the steps of solutions, into Parquet: by rollouts, by a verifier, exactly, or from others' files."""
+    from experiments.label import compared, execute, open_labels, plan_label, summary
+
+    plan = plan_label(config, overrides or [])
+    with open_labels(plan, resume=resume, overwrite=overwrite) as labels, _progress() as progress:
+        bar = progress.add_task("starting", total=len(plan.problems), completed=len(labels.done()), errors="")
+        count_errors = _error_counter(progress, bar)
+        try:
+            failed = asyncio.run(
+                execute(
+                    plan,
+                    labels,
+                    on_stage=lambda stage: progress.update(bar, description=stage),
+                    on_problem=lambda error: count_errors(error is not None),
+                )
+            )
+        except KeyboardInterrupt:
+            labels.flush()
+            progress.stop()
+            errors.print(
+                f"interrupted: {len(labels.done())} of {len(plan.problems)} problems are saved in {plan.folder}; "
+                f"to finish: headrace label {config} --resume"
+            )
+            raise typer.Exit(130) from None
+    console.print(summary(plan, labels), highlight=False, markup=False)
+    for problem_id, error in failed.items():
+        errors.print(f"[red]failed:[/] {escape(problem_id)}: {escape(error)}", highlight=False, soft_wrap=True)
+    if failed:
+        errors.print(f"{len(failed)} problems have no labels; to try them again: headrace label {config} --resume")
+    if plan.config.compare is not None:
+        console.print(compared(plan), highlight=False, markup=False)
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show_default=False)]) -> None:
     """Tables and the compute-accuracy figure of a results folder."""
     from experiments.report import report as write_report
 
     write_report(folder, console)
+
+
+@app.command()
+def judge(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Judge with what has not judged yet.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of this comparison.")] = False,
+) -> None:
+    """Have every verifier of a YAML file judge the same solutions: what each finds, and what it costs."""
+    from experiments.judging import judge as judge_all
+    from experiments.judging import open_folder, plan_judging
+
+    plan = plan_judging(config, overrides or [])
+    open_folder(plan, resume=resume, overwrite=overwrite)
+    with console.status("starting") as status:
+        table = asyncio.run(judge_all(plan, on_stage=status.update))
+    console.print(table.rich(console.width))
+    console.print(f"wrote {plan.folder}", highlight=False)
 
 
 @app.command()
@@ -148,6 +207,43 @@ def train_prm(
     if not train(plan, console, resume=resume):
         errors.print(f"interrupted: saved in {plan.folder}; to go on: headrace train-prm {config} --resume")
         raise typer.Exit(130)
+
+
+@app.command("train-policy")
+def train_policy(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish a training that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace this training.")] = False,
+) -> None:
+    """Train a policy by GRPO with graders and verifiers as rewards, and measure pass@1 before and after."""
+    from experiments.train_policy import checkpoint_step, find_checkpoint, plan_training
+
+    plan = plan_training(config, overrides or [])
+    if plan.warning is not None:
+        console.print(f"[yellow]warning:[/] {plan.warning}", highlight=False, soft_wrap=True)
+    checkpoint = find_checkpoint(plan, resume=resume, overwrite=overwrite)
+    done = 0 if checkpoint is None else checkpoint_step(checkpoint)
+    with _progress() as progress:
+        bar = progress.add_task("starting", total=plan.config.num_steps, completed=done, errors="")
+        try:
+            from experiments.grpo import train  # takes its time
+
+            outcome = train(
+                plan,
+                checkpoint,
+                on_stage=lambda stage: progress.update(bar, description=stage),
+                on_step=lambda step, logs: progress.update(
+                    bar, completed=step, description=f"training, reward {logs['reward']:.3f}"
+                ),
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            errors.print(f"interrupted; to finish: headrace train-policy {config} --resume")
+            raise typer.Exit(130) from None
+    if outcome is not None:
+        console.print(str(outcome), highlight=False, soft_wrap=True)
+    console.print(f"the policy, its metrics and a picture are in {plan.folder}", highlight=False)
 
 
 @app.command()
@@ -206,14 +302,20 @@ def _progress() -> Progress:
 
 def _counter(progress: Progress, bar: TaskID) -> Callable[["ProblemRow"], None]:
     """Moves the bar on by a row."""
+    count = _error_counter(progress, bar)
+    return lambda row: count(row.status == "error")
+
+
+def _error_counter(progress: Progress, bar: TaskID) -> Callable[[bool], None]:
+    """Moves the bar on by a problem that failed or did not."""
     num_errors = 0
 
-    def on_row(row: "ProblemRow") -> None:
+    def on_problem(failed: bool) -> None:
         nonlocal num_errors
-        num_errors += row.status == "error"
+        num_errors += failed
         progress.update(bar, advance=1, errors=f"[red]{num_errors} errors[/]" if num_errors else "")
 
-    return on_row
+    return on_problem
 
 
 def main() -> None:

@@ -1,19 +1,22 @@
 """Data sets: problems for the strategies, reference answers for the grader, kept apart from the start.
 
+What `metadata_fields` names goes along with the problem, where verifiers (and strategies) can see it. A rule verifier
+needs there what it compares with; naming the field of the answer makes it an oracle, by the user's explicit word.
+
 To add one: a function from `DataConfig` to examples and a line in `DATASETS`.
 """
 
 import difflib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
 from experiments.tinymath import task
-from orchestrator.answers import extract_answer, normalise
+from orchestrator.answers import reference_answer
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Problem
 
@@ -32,6 +35,7 @@ class DataConfig:
     answer_field: str = "answer"
     id_field: str | None = None  # None: the line number
     difficulty_field: str | None = None
+    metadata_fields: list[str] = field(default_factory=list)  # of the records, as they are, for verifiers to see
 
     def __post_init__(self) -> None:
         if self.num_problems is not None and self.num_problems < 1:
@@ -75,7 +79,8 @@ def _tinymath(config: DataConfig) -> Iterator[Example]:
     if config.split not in ("train", "dev", "test"):
         raise UserError(f"data.split: got {config.split!r}, wanted train, dev or test")
     for made in task.generate(config.split, config.num_problems or 200):
-        problem = Problem.from_prompt(made.id, made.prompt, difficulty=float(made.level))
+        metadata = _metadata(config, "a problem of tinymath", asdict(made))
+        problem = Problem.from_prompt(made.id, made.prompt, difficulty=float(made.level), metadata=metadata)
         yield Example(problem=problem, reference=made.answer)
 
 
@@ -83,14 +88,14 @@ def _gsm8k(config: DataConfig) -> Iterator[Example]:
     """GSM8K's own format: fields `question` and `answer`, the reference after `####`."""
     for number, record in _records(config):
         solution = _field(config, number, record, "answer")
-        yield _example(config, number, record, "question", solution.rsplit("####", 1)[-1])
+        yield _example(config, number, record, "question", solution)
 
 
 def _jsonl(config: DataConfig) -> Iterator[Example]:
     """Any JSON Lines file; MATH-500's fields are the defaults."""
     for number, record in _records(config):
         answer = _field(config, number, record, config.answer_field)
-        yield _example(config, number, record, config.problem_field, extract_answer(answer) or answer)
+        yield _example(config, number, record, config.problem_field, answer)
 
 
 DATASETS: dict[str, tuple[Callable[[DataConfig], Iterator[Example]], str]] = {
@@ -133,7 +138,7 @@ def _field(config: DataConfig, number: int, record: dict[str, Any], name: str) -
     return str(record[name])
 
 
-def _example(config: DataConfig, number: int, record: dict[str, Any], problem_field: str, reference: str) -> Example:
+def _example(config: DataConfig, number: int, record: dict[str, Any], problem_field: str, answer: str) -> Example:
     prompt = config.prompt_template.replace("{problem}", _field(config, number, record, problem_field))
     difficulty = None
     if config.difficulty_field is not None:
@@ -143,5 +148,13 @@ def _example(config: DataConfig, number: int, record: dict[str, Any], problem_fi
             raise UserError(f"data: {config.path} line {number}: {config.difficulty_field} is no number: {text!r}")
         difficulty = float(digits)
     id = str(number) if config.id_field is None else _field(config, number, record, config.id_field)
-    problem = Problem.from_prompt(id, prompt, difficulty=difficulty)
-    return Example(problem=problem, reference=normalise(reference) or reference)
+    metadata = _metadata(config, f"{config.path} line {number}", record)
+    problem = Problem.from_prompt(id, prompt, difficulty=difficulty, metadata=metadata)
+    return Example(problem=problem, reference=reference_answer(answer))
+
+
+def _metadata(config: DataConfig, owner: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    for name in config.metadata_fields:
+        if name not in record:
+            raise UserError(f"data.metadata_fields: {owner} has no field {name!r}, it has {', '.join(record)}")
+    return {name: record[name] for name in config.metadata_fields}

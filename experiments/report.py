@@ -12,9 +12,7 @@ from statistics import fmean
 
 import pandas as pd
 from matplotlib import rc_context
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from experiments.figure import draw, si
 from experiments.metrics import (
@@ -29,6 +27,7 @@ from experiments.metrics import (
     vote_at_k,
     wilson_interval,
 )
+from experiments.tables import Cells, percent
 from orchestrator.core.errors import UserError
 from orchestrator.results import read_results
 
@@ -37,7 +36,7 @@ JUDGED_METRICS = ("prm@k", "weighted@k")  # those that pay the verifier
 
 _GROUP = ["strategy", "params", "label"]
 _NUM_ERRORS_SHOWN = 3
-_WIDE = ("discarded", "verifier tokens")  # columns that only report.md and a wide console show
+_WIDE = ("discarded", "verifier tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,32 +206,7 @@ def _point(
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cells:
-    """A table, whoever shows it. The first column is text, the others are numbers."""
-
-    title: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def rich(self, width: int) -> Table:
-        """For a console of so many characters; a narrow one gets the columns that fit beside the names."""
-        left_out = {self.headers.index(name) for name in _WIDE if width < 100 and name in self.headers}
-        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        text, *numbers = (header for i, header in enumerate(self.headers) if i not in left_out)
-        table.add_column(text, overflow="fold")  # where the table is too wide, the text folds and numbers stay whole
-        for header in numbers:
-            table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
-        for row in self.rows:
-            table.add_row(*(cell for i, cell in enumerate(row) if i not in left_out))
-        return table
-
-    def markdown(self) -> str:
-        lines = [self.headers, ["---"] + ["---:"] * (len(self.headers) - 1), *self.rows]
-        return f"## {self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _summary_table(problems: pd.DataFrame) -> _Cells:
+def _summary_table(problems: pd.DataFrame) -> Cells:
     several_seeds = problems["seed"].nunique() > 1
     some_failed = bool((problems["status"] == "error").any())
     groups = [(label, group) for (_, _, label), group in problems.groupby(_GROUP, sort=False)]
@@ -245,7 +219,7 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
     rows = []
     for label, group in groups:
         finished, graded = group[group["status"] == "ok"], _graded(group)
-        accuracy = _percent(_accuracy(graded)[1]) if len(graded) else "-"
+        accuracy = percent(_accuracy(graded)[1]) if len(graded) else "-"
         flops = finished["policy_flops"] + finished["verifier_flops"]
         rows.append(
             [
@@ -265,10 +239,11 @@ def _summary_table(problems: pd.DataFrame) -> _Cells:
     errors = ("errors",) if some_failed else ()
     problem_counts = ("problems",) if len(counts) > 1 else ()
     size = "" if len(counts) > 1 else f", {max(counts):,} problems"
-    return _Cells(
+    return Cells(
         title=f"Accuracy and mean cost per problem (Wilson 95% interval{size})",
         headers=("strategy", *problem_counts, *seeds, "accuracy %", *costs, *errors),
         rows=rows,
+        wide=_WIDE,
     )
 
 
@@ -282,17 +257,17 @@ def _speed(rows: pd.DataFrame) -> str:
     return f"{sampled / seconds:,.0f}" + (f" ({(sampled - lost) / seconds:,.0f})" if lost else "")
 
 
-def _pool_table(pool: SampledPool, tidy: pd.DataFrame) -> _Cells:
+def _pool_table(pool: SampledPool, tidy: pd.DataFrame) -> Cells:
     curve = tidy[tidy["kind"] == "curve"].set_index(["series", "k"])
     intervals = {
         key: Interval(value=row["accuracy"], low=row["low"], high=row["high"]) for key, row in curve.iterrows()
     }
-    return _Cells(
+    return Cells(
         title=f"k of the samples of {pool.label}, {len(pool.values['pass@k'][1])} problems "
         "(%, bootstrap 95% interval over problems)",
         headers=("k", "tokens", *pool.values),
         rows=[
-            [str(k), f"{costs['generated_tokens']:,.0f}", *(_percent(intervals[metric, k]) for metric in pool.values)]
+            [str(k), f"{costs['generated_tokens']:,.0f}", *(percent(intervals[metric, k]) for metric in pool.values)]
             for k, costs in pool.costs.items()
         ],
     )
@@ -338,14 +313,10 @@ def _subtitle(problems: pd.DataFrame, pool: SampledPool | None) -> str:
     return f"{' + '.join(names)}, {_graded(problems)['problem_id'].nunique()} problems{ks}, 95% intervals"
 
 
-def _markdown(name: str, tables: Sequence[_Cells], notes: Sequence[str], has_figure: bool) -> str:
+def _markdown(name: str, tables: Sequence[Cells], notes: Sequence[str], has_figure: bool) -> str:
     picture = ["![Accuracy against compute](compute_accuracy.png)"] if has_figure else []
     remarks = ["```\n" + "\n".join(notes) + "\n```"] if notes else []
     return "\n\n".join([f"# {name}", *picture, *(table.markdown() for table in tables), *remarks]) + "\n"
-
-
-def _percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.1f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
 
 
 def _count(column: pd.Series) -> str:

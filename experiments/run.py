@@ -25,7 +25,7 @@ from orchestrator.pools import open_pools
 from orchestrator.results import ProblemRow, ResultsWriter, read_results
 from orchestrator.runner import Job, RunInfo, check_distinct, run_jobs
 from orchestrator.session import SearchSession
-from orchestrator.verifier.check import check_budgets, check_verifier, verifier_entry
+from orchestrator.verifier.check import check_budgets, check_verifier, num_actors, scores_steps, with_paths
 from strategies.best_of_n import BestOfN
 
 ENGINE_COUNTERS = ("generated_tokens", "preemptions")
@@ -69,11 +69,11 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     check_policy_checkpoint(policy.model)
     verifier: VerifierConfig | None = None
     if needy and config.verifier is not None:
-        verifier = replace(config.verifier, model=resolve_path(config.verifier.model))
+        verifier = with_paths(config.verifier, resolve_path)
         check_verifier(verifier)
         check_budgets(verifier, [config.budget, config.run_budget])
         by_steps = [n.name for n in strategies if getattr(n.strategy, "needs_step_scores", False)]
-        if by_steps and not verifier_entry(verifier).scores_steps:
+        if by_steps and not scores_steps(verifier):
             raise UserError(
                 f"verifier: {', '.join(dict.fromkeys(by_steps))} wants a value for each step, "
                 f"got {verifier.name}, which judges whole solutions only"
@@ -123,7 +123,7 @@ async def execute(
 ) -> None:
     """Runs what has no row yet. Leaves nothing running, also when cancelled."""
     config = plan.config
-    replicas = plan.policy.replicas + (plan.verifier.replicas if plan.verifier else 0)
+    replicas = plan.policy.replicas + (num_actors(plan.verifier, plan.policy.model) if plan.verifier else 0)
     with connected(config.ray, replicas):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))

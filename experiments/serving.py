@@ -19,7 +19,7 @@ from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import check_port, make_catalog, running_endpoint
-from orchestrator.verifier.check import check_budgets, check_verifier
+from orchestrator.verifier.check import check_budgets, check_verifier, num_actors, with_paths
 from strategies import STRATEGIES
 
 
@@ -31,7 +31,7 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     check_policy_checkpoint(policy.model)
     verifier = config.verifier
     if verifier is not None:
-        verifier = replace(verifier, model=resolve_path(verifier.model))
+        verifier = with_paths(verifier, resolve_path)
         check_verifier(verifier)
         check_budgets(verifier, [config.budget])
     if config.ray.address is None:
@@ -42,7 +42,7 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
 def serve(config_path: Path, overrides: list[str], console: Console) -> None:
     """Serves until Ctrl-C or SIGTERM. Raises UserError, ReplicaError."""
     config = plan_serving(config_path, overrides)
-    replicas = config.policy.replicas + (config.verifier.replicas if config.verifier else 0)
+    replicas = config.policy.replicas + (num_actors(config.verifier, config.policy.model) if config.verifier else 0)
     try:
         with console.status("starting Ray") as status, connected(config.ray, replicas), _sigterm_interrupts():
             status.update("starting the policy and the verifier" if config.verifier else "starting the policy")

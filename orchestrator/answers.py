@@ -22,6 +22,12 @@ def extract_answer(text: str) -> str | None:
     return normalise(max(found)[1]) if found else None
 
 
+def reference_answer(text: str) -> str:
+    """The answer in a reference: what follows GSM8K's `####`, or where a solution says it, or else the whole."""
+    end = text.rsplit("####", 1)[-1]
+    return extract_answer(end) or normalise(end) or text
+
+
 def normalise(answer: str) -> str | None:
     """Without surrounding space, dollar signs, thousands separators, a final full stop or a `.0`."""
     answer = answer.strip(" \t$").rstrip(".").strip(" \t$")

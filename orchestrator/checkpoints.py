@@ -17,23 +17,24 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
-def check_policy_checkpoint(model: str) -> None:
-    """Checks what `policy.model` names. A hub id passes, unless HF_HUB_OFFLINE is set and it is not in the cache."""
+def check_policy_checkpoint(model: str, what: str = "policy") -> None:
+    """Checks what `policy.model` names. A hub id passes, unless HF_HUB_OFFLINE is set and it is not in the cache.
+    `what` names the part of the system in messages."""
     if _is_hub_id(model):
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") and not _hub_folder(model).is_dir():
             raise UserError(
-                f"policy: no folder {model}, and as a hub id it is not in the local cache (HF_HUB_OFFLINE is set); "
+                f"{what}: no folder {model}, and as a hub id it is not in the local cache (HF_HUB_OFFLINE is set); "
                 "wanted a folder with a Hugging Face checkpoint"
             )
         return
-    config = read_checkpoint_config(model, "policy")
+    config = read_checkpoint_config(model, what)
     architectures = config.get("architectures") or []
     if not any("CausalLM" in name or "LMHead" in name for name in architectures):
         got = ", ".join(architectures) or "no architecture"
-        raise UserError(f"policy: {model} is not a causal language model: got {got}, wanted ...ForCausalLM")
-    check_safetensors(model, "policy")
+        raise UserError(f"{what}: {model} is not a causal language model: got {got}, wanted ...ForCausalLM")
+    check_safetensors(model, what)
     if not any((Path(model) / name).is_file() for name in _TOKENIZERS):
-        raise UserError(f"policy: {model} has no tokenizer: wanted one of {', '.join(_TOKENIZERS)}")
+        raise UserError(f"{what}: {model} has no tokenizer: wanted one of {', '.join(_TOKENIZERS)}")
 
 
 def read_checkpoint_config(path: str, what: str) -> dict[str, Any]:

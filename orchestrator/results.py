@@ -1,18 +1,11 @@
-"""Result rows and the Parquet shards that hold them.
+"""Result rows and the Parquet shards that hold them: `problems/NAME`, and `candidates/NAME` beside it.
 
-A shard is two files of one name: `candidates/NAME` is written first, `problems/NAME` last, and the latter
-commits it. Each file appears whole or not at all. So a driver killed at any point loses what it had not flushed
-and never leaves a row twice or half of one. A lock allows one writer per folder; anyone may read meanwhile.
+`orchestrator.folders` says what a shard survives. A lock allows one writer per folder; anyone may read meanwhile.
 """
 
-import errno
-import fcntl
-import io
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -22,12 +15,9 @@ from typing import Any, Literal, Self
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from orchestrator.core.errors import UserError
+from orchestrator.folders import ShardFolder, check_results_folder, read_parquet, shards, unwritable, write_parquet
 
 RowKey = tuple[str, str, str, int]  # problem_id, strategy, params, seed: at most one row each
 
@@ -181,10 +171,7 @@ def to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
 
-_RUN_YAML, _VERSIONS, _LOCK, _PROBE = "run.yaml", "versions.json", ".lock", ".probe.tmp"
-_TEMP_FILES = (_PROBE, f"{_RUN_YAML}.tmp", f"{_VERSIONS}.tmp")
 _REPORT_FILES = ("report.md", "compute_accuracy.png", "compute_accuracy.svg")
-_PROBE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +189,9 @@ class ResultsWriter:
         results.add(problem_row, candidate_rows)
     """
 
-    def __init__(self, folder: Path, lock_fd: int, flush_problems: int, flush_seconds: float) -> None:
-        self.folder = folder
-        self._lock_fd: int | None = lock_fd
+    def __init__(self, shard_folder: ShardFolder, flush_problems: int, flush_seconds: float) -> None:
+        self.folder = shard_folder.path
+        self._shards = shard_folder
         self._flush_problems = flush_problems
         self._flush_seconds = flush_seconds
         self._buffer = _Buffer(0)
@@ -224,31 +211,29 @@ class ResultsWriter:
         flush_problems: int = 32,
         flush_seconds: float = 5.0,
     ) -> Self:
-        """Locks the folder and makes it ready: new, continued (`resume`) or emptied of results (`overwrite`).
+        """Locks the folder and makes it ready, as `ShardFolder.open` says.
 
-        `run_yaml` is the resolved configuration. `resume` wants it equal to the folder's own, except for
-        the dotted `free_keys` and what is below them, which change no row; it drops orphan files and the rows
-        that ended in an error, so that those problems are tried again. An empty folder or one of a run that
-        saved no row counts as new. Foreign files are never touched. Raises UserError, leaving no new folder.
+        `resume` also drops the rows that ended in an error, so that those problems are tried again.
         """
-        if resume and overwrite:
-            raise UserError("results: resume and overwrite exclude each other, got both")
-        wanted = _parse_config(run_yaml, "the configuration of this run")
-        created, lock_fd = False, None
+        shard_folder = ShardFolder.open(
+            folder,
+            rows="problems",
+            beside="candidates",
+            run_yaml=run_yaml,
+            versions=versions,
+            resume=resume,
+            overwrite=overwrite,
+            free_keys=free_keys,
+            reports=_REPORT_FILES,
+        )
         try:
-            created = _make_folder(folder)
-            lock_fd = _lock(folder)
-            _probe(folder)
-            writer = cls(folder, lock_fd, flush_problems, flush_seconds)
-            writer._prepare(run_yaml, wanted, versions, resume, overwrite, free_keys)
+            writer = cls(shard_folder, flush_problems, flush_seconds)
+            writer._take_up()
             return writer
         except BaseException as error:
-            if created:
-                _remove_new(folder, locked=lock_fd is not None)
-            if lock_fd is not None:
-                os.close(lock_fd)
+            shard_folder.close()
             if isinstance(error, OSError):
-                raise UserError(f"results: can't write to {folder}: {_reason(error)}") from error
+                raise unwritable(folder, error) from error
             raise
 
     def done_keys(self) -> set[RowKey]:
@@ -276,31 +261,18 @@ class ResultsWriter:
         self._last_flush = time.monotonic()
         if not self._buffer.rows:
             return
-        problems, candidates = zip(*self._buffer.rows, strict=True)
-        name = f"part-{self._buffer.shard:06d}.parquet"
-        candidates_path, problems_path = self.folder / "candidates" / name, self.folder / "problems" / name
-        try:
-            _write_parquet(candidates_path, pa.concat_tables(candidates))
-            _write_parquet(problems_path, pa.concat_tables(problems))
-        except OSError as error:
-            if not problems_path.exists():
-                with suppress(OSError):
-                    candidates_path.unlink(missing_ok=True)
-            raise UserError(
-                f"results: can't write to {self.folder}: {_reason(error)}; {len(problems)} finished problems "
-                "are not saved, what was saved before is whole: free some space, then run with --resume"
-            ) from error
+        problems, candidates = map(pa.concat_tables, zip(*self._buffer.rows, strict=True))
+        self._shards.write(self._buffer.shard, problems, candidates, len(self._buffer.rows))
         self._buffer = _Buffer(self._buffer.shard + 1)
 
     def close(self) -> None:
         """Flushes and lets go of the folder. Closing twice is allowed."""
-        if self._lock_fd is None:
+        if self._shards.closed:
             return
         try:
             self.flush()
         finally:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+            self._shards.close()
 
     def __enter__(self) -> Self:
         return self
@@ -310,166 +282,25 @@ class ResultsWriter:
     ) -> None:
         self.close()
 
-    def _prepare(
-        self,
-        run_yaml: str,
-        wanted: dict[str, Any],
-        versions: Mapping[str, str],
-        resume: bool,
-        overwrite: bool,
-        free_keys: Sequence[str],
-    ) -> None:
-        """Everything that `open` does under the lock."""
-        config_path = self.folder / _RUN_YAML
-        if config_path.exists() and resume:
-            _check_same_run(self.folder, config_path, wanted, free_keys)
-        elif _shards(self.folder, "problems") and not overwrite:
-            raise UserError(
-                f"results: {self.folder} already holds results; wanted --resume (to finish that run), "
-                "--overwrite (to replace it) or another folder"
-            )
-        for name in _TEMP_FILES:
-            (self.folder / name).unlink(missing_ok=True)
-        for path in self.folder.glob("*/part-*.parquet.tmp"):
-            path.unlink()
-        if overwrite:
-            for path in _shards(self.folder, "problems"):
-                path.unlink()  # their candidates are now orphans
-            for name in _REPORT_FILES:
-                (self.folder / name).unlink(missing_ok=True)
-        if not (config_path.exists() and resume):
-            versions_json = json.dumps(dict(versions), indent=2, sort_keys=True) + "\n"
-            _write_bytes(self.folder / _VERSIONS, versions_json.encode())
-            _write_bytes(config_path, run_yaml.encode())  # last: it makes this a results folder
-        for name in ("problems", "candidates"):
-            (self.folder / name).mkdir(exist_ok=True)
-        for path in _shards(self.folder, "problems"):
-            self._num_candidates |= _drop_errors(path)
-        committed = [path.name for path in _shards(self.folder, "problems")]
-        for path in _shards(self.folder, "candidates"):
-            if path.name not in committed:
-                path.unlink()
-        self._buffer = _Buffer(1 + int(Path(committed[-1]).stem.removeprefix("part-")) if committed else 0)
+    def _take_up(self) -> None:
+        """Finds what is done, and takes out what ended in an error."""
+        for path in self._shards.shards():
+            self._num_candidates |= _drop_errors(path, self._shards.beside(path))
+        self._shards.drop_orphans()
+        self._buffer = _Buffer(self._shards.next_shard())
 
 
 def read_results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All committed rows: (problems, candidates). Also while a run is writing them. Raises UserError."""
-    if not folder.is_dir():
-        raise UserError(f"results: {folder} is not a folder")
-    if not _is_results(folder):
-        raise UserError(f"results: {folder} is not a results folder (it has no {_RUN_YAML} and {_VERSIONS})")
-    paths = _shards(folder, "problems")
+    check_results_folder(folder)
+    paths = shards(folder, "problems")
     if not paths:
         raise UserError(f"results: {folder} holds no rows yet")
-    problems = pa.concat_tables(_read_parquet(path, PROBLEMS_SCHEMA) for path in paths).to_pandas()
+    problems = pa.concat_tables(read_parquet(path, PROBLEMS_SCHEMA) for path in paths).to_pandas()
     candidates = pa.concat_tables(
-        _read_parquet(folder / "candidates" / path.name, CANDIDATES_SCHEMA) for path in paths
+        read_parquet(folder / "candidates" / path.name, CANDIDATES_SCHEMA) for path in paths
     ).to_pandas()
     return problems.astype({"n": "Int64", "correct": "boolean"}), candidates.astype({"correct": "boolean"})
-
-
-def _parse_config(text: str, what: str) -> dict[str, Any]:
-    try:
-        config = OmegaConf.to_container(OmegaConf.create(text))
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"results: {what} is not readable YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"results: {what} must be a YAML mapping, got {type(config).__name__}")
-    return {str(key): value for key, value in config.items()}
-
-
-def _check_same_run(folder: Path, config_path: Path, wanted: dict[str, Any], free_keys: Sequence[str]) -> None:
-    try:
-        text = config_path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"results: {config_path} is not UTF-8: {error}") from error
-    found_flat = dict(_flat(_parse_config(text, str(config_path))))
-    wanted_flat = dict(_flat(wanted))
-    differing = [
-        f"{key} (there {found_flat.get(key, 'unset')!r}, now {wanted_flat.get(key, 'unset')!r})"
-        for key in dict.fromkeys([*found_flat, *wanted_flat])
-        if found_flat.get(key, _UNSET) != wanted_flat.get(key, _UNSET)
-        and not any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in free_keys)
-    ]
-    if differing:
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise UserError(
-            f"results: {folder} belongs to another run, which differs in {', '.join(differing[:3])}{more}; "
-            "wanted the same configuration, another folder, or --overwrite"
-        )
-
-
-_UNSET = object()
-
-
-def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested dicts and lists as (`a.b[0].c`, value)."""
-    if isinstance(config, dict) and config:
-        for key, value in config.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(config, list) and config:
-        for index, value in enumerate(config):
-            yield from _flat(value, f"{prefix}[{index}]")
-    else:
-        yield prefix, config
-
-
-def _make_folder(folder: Path) -> bool:
-    """Makes the folder, or checks that the one there is empty or holds results. Whether it was made."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.mkdir()
-        return True
-    except FileExistsError:
-        if not folder.is_dir():
-            raise UserError(f"results: {folder} is a file, wanted a folder") from None
-    own = {_LOCK, _VERSIONS, *_TEMP_FILES}  # what a run killed in its first moments leaves
-    if not _is_results(folder) and not {path.name for path in folder.iterdir()} <= own:
-        raise UserError(f"results: {folder} holds other files and no results; wanted a new or empty folder")
-    return False
-
-
-def _is_results(folder: Path) -> bool:
-    return (folder / _RUN_YAML).exists() and (folder / _VERSIONS).exists()
-
-
-def _lock(folder: Path) -> int:
-    """An exclusive lock, which the kernel drops with the process. Removing its file would be a race."""
-    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise UserError(
-                f"results: another run is writing to {folder}; wait for it or take another folder"
-            ) from error
-        raise
-    return fd
-
-
-def _probe(folder: Path) -> None:
-    """Fails now, and not after an hour, where the disk is full or read-only."""
-    try:
-        _write_synced(folder / _PROBE, bytes(_PROBE_BYTES))
-    finally:
-        (folder / _PROBE).unlink(missing_ok=True)
-
-
-def _remove_new(folder: Path, *, locked: bool) -> None:
-    """Undoes the making of a folder. Without its lock, another run may be at work there: only when empty."""
-    with suppress(OSError):
-        if locked:
-            for name in (_RUN_YAML, _VERSIONS, _LOCK, *_TEMP_FILES):
-                (folder / name).unlink(missing_ok=True)
-            for name in ("problems", "candidates"):
-                if (folder / name).exists():
-                    (folder / name).rmdir()
-        folder.rmdir()
-
-
-def _shards(folder: Path, sub: str) -> list[Path]:
-    return sorted((folder / sub).glob("part-" + "[0-9]" * 6 + ".parquet"))
 
 
 def _table(rows: Sequence[ProblemRow] | Sequence[CandidateRow], schema: pa.Schema) -> pa.Table:
@@ -482,12 +313,12 @@ def _table(rows: Sequence[ProblemRow] | Sequence[CandidateRow], schema: pa.Schem
     return table
 
 
-def _drop_errors(problems_path: Path) -> dict[RowKey, int]:
+def _drop_errors(problems_path: Path, candidates_path: Path) -> dict[RowKey, int]:
     """Takes the rows with an error out of a shard, candidates first; returns the others: key -> candidates.
 
     Killed between the two files, it leaves an error row without candidates, which the next resume takes out.
     """
-    problems = _read_parquet(problems_path, PROBLEMS_SCHEMA)
+    problems = read_parquet(problems_path, PROBLEMS_SCHEMA)
     kept = problems.filter(pc.equal(problems["status"], "ok"))
     keys = dict(zip(_keys(kept), kept["num_candidates"].to_pylist(), strict=True))
     if kept.num_rows == problems.num_rows:
@@ -495,58 +326,13 @@ def _drop_errors(problems_path: Path) -> dict[RowKey, int]:
     if not keys:
         problems_path.unlink()  # its candidates are now an orphan
         return keys
-    candidates_path = problems_path.parent.parent / "candidates" / problems_path.name
-    candidates = _read_parquet(candidates_path, CANDIDATES_SCHEMA)
+    candidates = read_parquet(candidates_path, CANDIDATES_SCHEMA)
     mask = pa.array([key in keys for key in _keys(candidates)], pa.bool_())
-    _write_parquet(candidates_path, candidates.filter(mask))
-    _write_parquet(problems_path, kept)
+    write_parquet(candidates_path, candidates.filter(mask))
+    write_parquet(problems_path, kept)
     return keys
 
 
 def _keys(table: pa.Table) -> list[RowKey]:
     columns = [table[name].to_pylist() for name in ("problem_id", "strategy", "params", "seed")]
     return list(zip(*columns, strict=True))
-
-
-def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"results: can't read {path}: {error}") from error
-    if not table.schema.equals(schema):
-        raise UserError(f"results: {path} was written by another version of headrace: its columns differ")
-    return table
-
-
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    data = io.BytesIO()
-    pq.write_table(table, data, compression="zstd")
-    _write_bytes(path, data.getvalue())
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """The whole file or nothing, also across a power cut."""
-    temp = path.with_name(f"{path.name}.tmp")
-    try:
-        _write_synced(temp, data)
-        os.replace(temp, path)
-    except BaseException:
-        with suppress(OSError):
-            temp.unlink(missing_ok=True)
-        raise
-    folder_fd = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder_fd)
-    finally:
-        os.close(folder_fd)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)

@@ -118,12 +118,8 @@ def _cost(shape: ModelShape, writer: Writer, segment: Segment) -> Ledger:
     sampled = len(segment.token_ids) + segment.discarded_tokens
 
     def flops(tokens: int) -> float:
-        """Of the request with so many tokens sampled; the last of them is not read again."""
-        if tokens == 0:
-            return 0.0
-        return shape.flops(
-            new_tokens=prefix - segment.cached_tokens + tokens - 1, context_tokens=segment.cached_tokens, logits=tokens
-        )
+        """Of the request with so many tokens sampled."""
+        return shape.sampling_flops(prefix=prefix, cached=segment.cached_tokens, sampled=tokens)
 
     first = writer.sampled == 0 and sampled > 0
     past_boundary = sampled if writer.num_segments else segment.discarded_tokens

@@ -37,8 +37,17 @@ async def policy_pool(local_ray: Path) -> AsyncIterator[PolicyPool]:
         yield pool
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test comes first pays for the start of the engines."""
+    """`make test` runs two processes: whatever shares the pools is one's, what starts a Ray of its own the other's.
+
+    Whichever test comes first pays for the start of the engines.
+    """
     for item in items:
-        if "policy_pool" in getattr(item, "fixturenames", ()):
+        needed = {"policy_pool", "local_ray"} & set(getattr(item, "fixturenames", ()))
+        if "policy_pool" in needed:
             item.add_marker(pytest.mark.timeout(1500))
+        if needed:
+            item.add_marker(pytest.mark.xdist_group("pools"))
+        elif item.path.name in ("test_run.py", "test_serving.py"):
+            item.add_marker(pytest.mark.xdist_group("processes"))

@@ -10,7 +10,7 @@ from orchestrator.core.account import Account
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Carry, Problem, Score, Selection
-from orchestrator.core.protocols import Finish, Generation, Reading, Sampling, Segment, Verdict
+from orchestrator.core.protocols import Finish, Generation, Reading, Sampling, Segment, Solution, Verdict, Verifier
 from orchestrator.session import SearchSession
 
 EOS = 0
@@ -198,13 +198,38 @@ class TableVerifier:
             self.states.pop(carry.key, None)
 
 
+class TextVerifier:
+    """Scores what it reads as text by a function of it, and remembers what it was asked. It carries no state."""
+
+    flops_per_token = 0.0
+    state_bytes = 0
+    reads_text = True
+
+    def __init__(self, judge: Callable[[str], float], *, scores_steps: bool) -> None:
+        self.judge, self.scores_steps = judge, scores_steps
+        self.asked: list[Solution] = []
+
+    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+        await asyncio.sleep(0)
+        return [self._verdict(reading.solution) for reading in readings]
+
+    def _verdict(self, solution: Solution | None) -> Verdict:
+        assert solution is not None, "a verifier that reads text was given none"
+        self.asked.append(solution)
+        scores = (Score(mean=self.judge("".join(solution.steps[: index + 1]))) for index in solution.asked)
+        return Verdict(scores=tuple(scores), carry=None, verifier_tokens=7, flops=70.0)
+
+    def release(self, carries: Sequence[Carry]) -> None:
+        assert not carries
+
+
 def answer_after_colon(text: str) -> str | None:
     return text.rsplit("Answer: ", 1)[1].strip() if "Answer: " in text else None
 
 
 def open_session(
     policy: ScriptedPolicy,
-    verifier: TableVerifier | None = None,
+    verifier: Verifier | None = None,
     *,
     max_tokens: int = 1000,
     budget: Budget | int | None = None,

@@ -1,10 +1,18 @@
 """Models that judge, and their training.
 
 To add a verifier: write a class with the methods of `verifiers.contract.VerifierHost` and name it here. It is imported
-inside the actor's process only, so it may import torch at its top; this module, and those of the options, may not.
+inside the actor's process only, so it may import torch at its top; this module, and those of the options, may not. To
+add one that has a policy write: derive its options from `verifiers.written.Judge`; nothing is hosted then.
 """
 
 from dataclasses import dataclass
+
+from verifiers.ensemble import Ensemble
+from verifiers.generative import GenerativePRM
+from verifiers.llm_judge import LLMJudge
+from verifiers.rules import ReferenceOptions, RegexOptions
+from verifiers.transformer_options import PooledOptions, SeparatorOptions, TransformerOptions
+from verifiers.unit_tests import UnitTestsOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +24,52 @@ class NoOptions:
 class VerifierEntry:
     """Where a verifier's code is and which checkpoints it loads."""
 
-    host: str  # "module:class" with the methods of VerifierHost
+    host: str | None  # "module:class" with the methods of VerifierHost; None: its options say who judges
     architectures: tuple[str, ...] = ()  # one of which the checkpoint's config.json must name; (): no checkpoint
     scores_steps: bool = True  # False: it judges whole solutions only
     reads_text: bool = False  # True: it wants `Run.solution`, in whatever tokens the policy writes
+    alone: bool = False  # True: a run may take seconds, so each is a call of its own, with a deadline of its own
+    learned: bool = True  # False: a rule, which training against it can satisfy only by being right
     options: type = NoOptions  # a frozen dataclass: what `verifier.options` in YAML may set
+
+
+def _rule(host: str, options: type) -> VerifierEntry:
+    return VerifierEntry(host=host, scores_steps=False, reads_text=True, alone=True, learned=False, options=options)
+
+
+# Decoders whose cost and keys and values are computed alike.
+_CAUSAL_LMS, _TOKEN_CLASSIFIERS, _SEQUENCE_CLASSIFIERS = (
+    tuple(f"{family}For{task}" for family in ("Llama", "Mistral", "Qwen2", "Qwen3"))
+    for task in ("CausalLM", "TokenClassification", "SequenceClassification")
+)
+
+
+def _transformer(*architectures: str, options: type = TransformerOptions, scores_steps: bool = True) -> VerifierEntry:
+    return VerifierEntry(
+        host="verifiers.transformer_prm:TransformerHost",
+        architectures=architectures,
+        scores_steps=scores_steps,
+        reads_text=True,
+        options=options,
+    )
 
 
 VERIFIERS: dict[str, VerifierEntry] = {
     "streaming_prm": VerifierEntry(host="verifiers.streaming:StreamingHost", architectures=("HeadraceStreamingPRM",)),
+    "retokenized_prm": VerifierEntry(
+        host="verifiers.retokenized:RetokenizedHost", architectures=("HeadraceStreamingPRM",), reads_text=True
+    ),
+    "exact_match": _rule("verifiers.rules:ExactMatchHost", ReferenceOptions),
+    "math_equivalence": _rule("verifiers.rules:MathEquivalenceHost", ReferenceOptions),
+    "regex": _rule("verifiers.rules:RegexHost", RegexOptions),
+    "unit_tests": _rule("verifiers.unit_tests:UnitTestsHost", UnitTestsOptions),
+    "generative_prm": VerifierEntry(host=None, reads_text=True, options=GenerativePRM),
+    "llm_judge": VerifierEntry(host=None, reads_text=True, options=LLMJudge),
+    "ensemble": VerifierEntry(host=None, options=Ensemble),  # of what its members are
+    "qwen_prm": _transformer("Qwen2ForProcessRewardModel", options=PooledOptions),
+    "math_shepherd": _transformer(*_CAUSAL_LMS),
+    "skywork_prm": _transformer("Qwen2ForPrmModel"),
+    "rlhflow_prm": _transformer(*_CAUSAL_LMS),
+    "two_class_prm": _transformer(*_TOKEN_CLASSIFIERS, options=SeparatorOptions),
+    "orm": _transformer(*_SEQUENCE_CLASSIFIERS, scores_steps=False),
 }

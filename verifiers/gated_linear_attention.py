@@ -19,11 +19,20 @@ class GatedLinearAttention(Mixer):
 
     own_keys = True
 
-    def __init__(self, width: int, inner: int, head_dim: int, state_dim: int, conv_len: int, chunk_len: int):
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        head_dim: int,
+        state_dim: int,
+        conv_len: int,
+        chunk_len: int,
+        norm_eps: float = 1e-5,
+    ):
         """`inner` numbers of values, `state_dim` of keys per head."""
-        super().__init__(width, inner, head_dim, state_dim, conv_len, chunk_len)
+        super().__init__(width, inner, head_dim, state_dim, conv_len, chunk_len, num_groups=inner // head_dim)
         self.gate_bias = nn.Parameter(torch.zeros(self.num_heads))
-        self.norm = nn.RMSNorm(head_dim, eps=1e-5)
+        self.norm = nn.RMSNorm(head_dim, eps=norm_eps)
         self.out_proj = nn.Linear(inner, width, bias=False)
 
     def forward(

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 class Mixer(nn.Module):
     """Owner of the weights before the recurrence."""
 
-    own_keys: ClassVar[bool]  # whether each head has keys and queries (B and C) of its own; else all share one set
+    own_keys: ClassVar[bool]  # whether each head has keys and queries (B and C) of its own; else groups share them
 
-    def __init__(self, width: int, inner: int, head_dim: int, state_dim: int, conv_len: int, chunk_len: int):
+    def __init__(
+        self, width: int, inner: int, head_dim: int, state_dim: int, conv_len: int, chunk_len: int, num_groups: int
+    ):
+        """`num_groups` sets of keys and queries, each for as many consecutive heads."""
         super().__init__()
         self.inner, self.head_dim, self.state_dim = inner, head_dim, state_dim
         self.num_heads, self.conv_len, self.chunk_len = inner // head_dim, conv_len, chunk_len
-        self.conv_channels = inner + 2 * state_dim * (self.num_heads if self.own_keys else 1)
+        self.num_groups, self.conv_channels = num_groups, inner + 2 * state_dim * num_groups
         self.in_proj = nn.Linear(width, inner + self.conv_channels + self.num_heads, bias=False)
         self.conv1d = nn.Conv1d(self.conv_channels, self.conv_channels, conv_len, groups=self.conv_channels)
 

@@ -2,12 +2,21 @@
 
 One op serves Mamba-2 and gated linear attention alike (C = queries, B = keys, x = gated values, a = log-gates). The
 result does not depend on how a sequence is cut into calls. Ragged batches are exact: at padding set x = 0 and a = 0,
-which leaves the state as it is.
+which leaves the state as it is. Where the tensors are decides what computes it: PyTorch on a CPU, mamba-ssm's kernels
+on CUDA.
 """
+
+import logging
+from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+SSD = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 def ssd(x: Tensor, a: Tensor, B: Tensor, C: Tensor, S0: Tensor, chunk_len: int) -> tuple[Tensor, Tensor]:
@@ -15,12 +24,32 @@ def ssd(x: Tensor, a: Tensor, B: Tensor, C: Tensor, S0: Tensor, chunk_len: int) 
 
     x (batch, time, heads, head_dim); a (batch, time, heads), at most 0; B and C (batch, time, groups, state_dim), a
     group serving heads / groups consecutive heads; S0 and S1 (batch, heads, head_dim, state_dim). S0 is never written.
+
+    On CUDA the kernels need mamba-ssm; without it, and where a gradient is wanted, PyTorch computes the same there.
     """
+    if x.shape[1] == 0:
+        return x, S0
+    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, a, B, C, S0))
+    compute = _kernels() if x.is_cuda and not wants_gradient else ssd_torch
+    return compute(x, a, B, C, S0, chunk_len)
+
+
+@cache
+def _kernels() -> SSD:
+    """mamba-ssm's; PyTorch's where they can't be imported, which is said once."""
+    try:
+        from verifiers.ssd_cuda import ssd_cuda
+    except ImportError as error:
+        log.warning("verifier: mamba-ssm's kernels can't be used (%s): PyTorch computes the same, more slowly", error)
+        return ssd_torch
+    return ssd_cuda
+
+
+def ssd_torch(x: Tensor, a: Tensor, B: Tensor, C: Tensor, S0: Tensor, chunk_len: int) -> tuple[Tensor, Tensor]:
+    """`ssd` of at least one token in PyTorch, on any device; differentiable."""
     batch, length, heads, head_dim = x.shape
     groups, state_dim = B.shape[2:]
     chunk = min(chunk_len, length)
-    if length == 0:
-        return x, S0
     padding = -length % chunk
     if padding:
         x, B, C = (F.pad(t, (0, 0, 0, 0, 0, padding)) for t in (x, B, C))

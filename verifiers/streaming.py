@@ -67,7 +67,7 @@ class StreamingHost:
     @classmethod
     def load(cls, settings: HostSettings) -> "StreamingHost":
         """Raises ValueError when the checkpoint can't be loaded."""
-        return cls(
+        host = cls(
             settings.name,
             StreamingPRM.from_pretrained(settings.model),
             slots=settings.slots,
@@ -75,6 +75,10 @@ class StreamingHost:
             batch_tokens=settings.batch_tokens,
             device=settings.device,
         )
+        if settings.device != "cpu":  # kernels are compiled and tuned when first called: not under a call's deadline
+            host.read([Run(key="first", token_ids=(0,))])
+            host.release(["first"])
+        return host
 
     @torch.inference_mode()
     def read(self, runs: Sequence[Run]) -> list[Answer]:

@@ -9,6 +9,7 @@ model never writes its inputs.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,12 +37,15 @@ class PRMConfig:
     mixer: str = "mamba2"  # a key of `MIXERS`
     width: int = 128
     num_layers: int = 4  # of the trunk; the verifier block comes on top
-    mlp_width: int = 352
+    mlp_width: int = 352  # 0: blocks without an MLP
     inner: int = 256
     head_dim: int = 32
     state_dim: int = 64
+    num_groups: int = 1  # sets of B and C that Mamba-2's heads share
     conv_len: int = 12  # reaches back over a short step, to whose step it is: recall then needs one layer, not two
     chunk_len: int = 32
+    norm_eps: float = 1e-5
+    tied_head: bool = True  # next tokens are predicted with the embedding's own weights
     step_delimiter: str = "\n\n"
     tokenizer_fingerprint: str = ""  # `tokenizer_fingerprint` of the vocabulary it was trained with
     temperature: float = 1.0  # divides the logits, so that scores are probabilities; fitted after training
@@ -49,16 +53,33 @@ class PRMConfig:
     def __post_init__(self) -> None:
         if self.mixer not in MIXERS:
             raise ValueError(f"PRM config: mixer, got {self.mixer!r}, wanted one of {', '.join(MIXERS)}")
-        for name in ("vocab_size", "width", "num_layers", "mlp_width", "inner", "head_dim", "state_dim", "chunk_len"):
+        for name in (
+            *("vocab_size", "width", "num_layers", "mlp_width", "inner", "head_dim", "state_dim", "num_groups"),
+            *("conv_len", "chunk_len"),
+        ):
+            value, least = getattr(self, name), {"mlp_width": 0, "conv_len": 2}.get(name, 1)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"PRM config: {name}, got {value!r}, wanted an integer >= {least}")
+        for name in ("temperature", "norm_eps"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"PRM config: {name}, got {value!r}, wanted an integer >= 1")
-        if not isinstance(self.conv_len, int) or self.conv_len < 2:
-            raise ValueError(f"PRM config: conv_len, got {self.conv_len!r}, wanted an integer >= 2")
-        if not isinstance(self.temperature, float) or not self.temperature > 0:
-            raise ValueError(f"PRM config: temperature, got {self.temperature!r}, wanted a number > 0")
+            if not isinstance(value, float) or not value > 0:
+                raise ValueError(f"PRM config: {name}, got {value!r}, wanted a number > 0")
+        if not isinstance(self.tied_head, bool):
+            raise ValueError(f"PRM config: tied_head, got {self.tied_head!r}, wanted true or false")
         if self.inner % self.head_dim:
             raise ValueError(f"PRM config: inner, got {self.inner}, wanted a multiple of head_dim ({self.head_dim})")
+        if self.num_heads % self.num_groups:
+            raise ValueError(
+                f"PRM config: num_groups, got {self.num_groups}, wanted a divisor of the {self.num_heads} heads"
+            )
+        if self.num_groups > 1 and MIXERS[self.mixer].own_keys:
+            raise ValueError(
+                f"PRM config: num_groups, got {self.num_groups}, wanted 1: each head of {self.mixer} has its own keys"
+            )
+
+    @property
+    def num_heads(self) -> int:
+        return self.inner // self.head_dim
 
     @property
     def flops_per_token(self) -> int:
@@ -66,9 +87,9 @@ class PRMConfig:
 
         Of the chunked form's products within a chunk nothing is counted: they replace the recurrence's.
         """
-        heads = self.inner // self.head_dim
-        conv_channels = self.inner + 2 * self.state_dim * (heads if MIXERS[self.mixer].own_keys else 1)
-        in_proj = self.width * (self.inner + conv_channels + heads)
+        groups = self.num_heads if MIXERS[self.mixer].own_keys else self.num_groups
+        conv_channels = self.inner + 2 * self.state_dim * groups
+        in_proj = self.width * (self.inner + conv_channels + self.num_heads)
         mixer = in_proj + self.inner * self.width + conv_channels * self.conv_len + 2 * self.inner * self.state_dim
         block = mixer + 3 * self.width * self.mlp_width
         verifier = (2 * self.width + NUM_SURPRISES) * self.width + 2 * self.width
@@ -93,26 +114,35 @@ NUM_SURPRISES = 2  # log-probability of the token read, and its distance from th
 _MOST_SURPRISE = 12.0
 
 
+def _mixer(config: PRMConfig) -> Mixer:
+    sizes = (config.width, config.inner, config.head_dim, config.state_dim, config.conv_len, config.chunk_len)
+    if config.mixer == "mamba2":
+        return Mamba2Mixer(*sizes, num_groups=config.num_groups, norm_eps=config.norm_eps)
+    return GatedLinearAttention(*sizes, norm_eps=config.norm_eps)
+
+
 class _Block(nn.Module):
-    """x + mixer(norm(x)), then x + SwiGLU(norm(x))."""
+    """x + mixer(norm(x)), then, where there is an MLP, x + SwiGLU(norm(x))."""
 
     def __init__(self, config: PRMConfig):
         super().__init__()
         width = config.width
-        self.norm = nn.RMSNorm(width, eps=1e-5)
-        self.mixer = MIXERS[config.mixer](
-            width, config.inner, config.head_dim, config.state_dim, config.conv_len, config.chunk_len
-        )
-        self.mlp_norm = nn.RMSNorm(width, eps=1e-5)
-        self.gate_proj = nn.Linear(width, config.mlp_width, bias=False)
-        self.up_proj = nn.Linear(width, config.mlp_width, bias=False)
-        self.down_proj = nn.Linear(config.mlp_width, width, bias=False)
+        self.norm = nn.RMSNorm(width, eps=config.norm_eps)
+        self.mixer = _mixer(config)
+        self.has_mlp = config.mlp_width > 0
+        if self.has_mlp:
+            self.mlp_norm = nn.RMSNorm(width, eps=config.norm_eps)
+            self.gate_proj = nn.Linear(width, config.mlp_width, bias=False)
+            self.up_proj = nn.Linear(width, config.mlp_width, bias=False)
+            self.down_proj = nn.Linear(config.mlp_width, width, bias=False)
 
     def forward(
         self, x: Tensor, lengths: Tensor, conv_state: Tensor, ssm_state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         mixed, conv_state, ssm_state = self.mixer(self.norm(x), lengths, conv_state, ssm_state)
         x = x + mixed
+        if not self.has_mlp:
+            return x, conv_state, ssm_state
         normed = self.mlp_norm(x)
         return x + self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed)), conv_state, ssm_state
 
@@ -125,12 +155,14 @@ class StreamingPRM(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.trunk = nn.ModuleList(_Block(config) for _ in range(config.num_layers))
-        self.trunk_norm = nn.RMSNorm(config.width, eps=1e-5)
+        self.trunk_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.token_read = nn.Embedding(config.vocab_size, config.width)
         self.compare = nn.Linear(2 * config.width + NUM_SURPRISES, config.width, bias=False)
         self.verifier = _Block(config)
-        self.verifier_norm = nn.RMSNorm(config.width, eps=1e-5)
+        self.verifier_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.head = nn.Linear(config.width, 2)
+        if not config.tied_head:
+            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.token_read.weight, std=0.02)
 
@@ -157,7 +189,7 @@ class StreamingPRM(nn.Module):
 
         hidden, trunk_states = self._run_trunk(token_ids, lengths, states[: self.config.num_layers])
         seen = torch.cat([last_hidden[:, None], hidden], 1)  # entry t: the trunk before token t
-        logits = F.linear(seen, self.embedding.weight)
+        logits = self._predict(seen)
         surprises = _surprises(logits[:, :-1], token_ids)
         compared = self.compare(torch.cat([hidden, seen[:, :-1], surprises], -1)) + self.token_read(token_ids)
         judged, *verifier_state = self.verifier(compared, lengths, *states[-1])
@@ -176,7 +208,11 @@ class StreamingPRM(nn.Module):
         """`PRMOutput.lm_logits` without the verifier's work, to train the trunk by itself."""
         states, _ = self._unpack(state)
         hidden, _ = self._run_trunk(token_ids, lengths, states[: self.config.num_layers])
-        return F.linear(hidden, self.embedding.weight)
+        return self._predict(hidden)
+
+    def _predict(self, hidden: Tensor) -> Tensor:
+        """Of the trunk's hidden vectors, the logits of the next token."""
+        return F.linear(hidden, self.embedding.weight if self.config.tied_head else self.lm_head.weight)
 
     def _run_trunk(
         self, token_ids: Tensor, lengths: Tensor, states: list[tuple[Tensor, Tensor]]
@@ -192,7 +228,7 @@ class StreamingPRM(nn.Module):
     @property
     def model_hash(self) -> str:
         """sha256 (hex) of configuration and weights: states of one hash belong together."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(_as_written(self.config), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -202,7 +238,7 @@ class StreamingPRM(nn.Module):
         """Writes config.json and model.safetensors into the folder `path`."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, **asdict(self.config)}
+        config = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, **_as_written(self.config)}
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -215,19 +251,7 @@ class StreamingPRM(nn.Module):
             raise ValueError(f"PRM checkpoint: got {folder}, which is no folder, wanted a folder with {CONFIG_FILE}")
         model = cls(_read_config(folder / CONFIG_FILE))
         tensors = _read_weights(folder / WEIGHTS_FILE)
-        wanted = model.state_dict()
-        if tensors.keys() != wanted.keys():
-            missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-            raise ValueError(
-                f"PRM checkpoint {folder / WEIGHTS_FILE}: tensors, got unexpected {unexpected or 'none'} and missing "
-                f"{missing or 'none'}, wanted exactly those of {ARCHITECTURE}"
-            )
-        for name, tensor in tensors.items():
-            if tensor.shape != wanted[name].shape:
-                raise ValueError(
-                    f"PRM checkpoint {folder / WEIGHTS_FILE}: shape of {name}, got {tuple(tensor.shape)}, "
-                    f"wanted {tuple(wanted[name].shape)}"
-                )
+        check_tensors(tensors, model.state_dict(), f"PRM checkpoint {folder / WEIGHTS_FILE}", ARCHITECTURE)
         model.load_state_dict(tensors)
         return model.eval()
 
@@ -254,6 +278,16 @@ def _surprises(logits: Tensor, token_ids: Tensor) -> Tensor:
     return features.clamp(min=-_MOST_SURPRISE) / _MOST_SURPRISE
 
 
+# Fields that configurations say, and model hashes see, only where they differ from what every model was before them.
+_YOUNGER = {
+    field.name: field.default for field in fields(PRMConfig) if field.name in {"num_groups", "norm_eps", "tied_head"}
+}
+
+
+def _as_written(config: PRMConfig) -> dict[str, Any]:
+    return {name: value for name, value in asdict(config).items() if name not in _YOUNGER or value != _YOUNGER[name]}
+
+
 def _read_config(path: Path) -> PRMConfig:
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
@@ -266,9 +300,22 @@ def _read_config(path: Path) -> PRMConfig:
         raise ValueError(f"PRM config {path}: architectures, got {architectures!r}, wanted {[ARCHITECTURE]!r}")
     values = {key: value for key, value in raw.items() if key not in ("architectures", "model_type")}
     known = {field.name for field in fields(PRMConfig)}
-    if not known - {"mixer", "temperature"} <= values.keys() <= known:  # these are younger than the first checkpoints
+    if not known - {"mixer", "temperature", *_YOUNGER} <= values.keys() <= known:  # the first checkpoints lack these
         raise ValueError(f"PRM config {path}: keys, got {sorted(values)}, wanted {sorted(known)}")
     return PRMConfig(**values)
+
+
+def check_tensors(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str, architecture: str) -> None:
+    """Raises ValueError unless both have the same names and shapes. `what` names the checkpoint in messages."""
+    if got.keys() != wanted.keys():
+        missing, unexpected = sorted(wanted.keys() - got.keys()), sorted(got.keys() - wanted.keys())
+        raise ValueError(
+            f"{what}: tensors, got unexpected {unexpected or 'none'} and missing "
+            f"{missing or 'none'}, wanted exactly those of {architecture}"
+        )
+    for name, tensor in got.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(f"{what}: shape of {name}, got {tuple(tensor.shape)}, wanted {tuple(wanted[name].shape)}")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -105,21 +105,24 @@ def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids and next-token targets (batch, length) of every training step; -100 where nothing is learnt."""
+    """Ids and next-token targets (batch, length) of every training step."""
     rng = random.Random(SEED)
     problems = {top: stream("train", SEED, (1, top)) for top in range(1, MAX_LEVEL + 1)}
     for step in range(NUM_STEPS):
         top = min(MAX_LEVEL, 1 + int(step / (CURRICULUM_SHARE * NUM_STEPS) * MAX_LEVEL))
         rows = [_row(problem, tokenizer, rng) for problem in itertools.islice(problems[top], BATCH_SIZE)]
-        ids = torch.full(
-            (BATCH_SIZE, max(len(context) + len(learnt) for context, learnt in rows)), tokenizer.pad_token_id
-        )
-        targets = torch.full_like(ids, -100)
-        for i, (context, learnt) in enumerate(rows):
-            end = len(context) + len(learnt)
-            ids[i, :end] = torch.tensor(context + learnt)
-            targets[i, len(context) - 1 : end - 1] = ids[i, len(context) : end]
-        yield ids, targets
+        yield padded(rows, tokenizer.pad_token_id)
+
+
+def padded(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Tensor]:
+    """Of (context, learnt) rows: ids and next-token targets (rows, length), -100 where nothing is learnt."""
+    ids = torch.full((len(rows), max(len(context) + len(learnt) for context, learnt in rows)), pad)
+    targets = torch.full_like(ids, -100)
+    for i, (context, learnt) in enumerate(rows):
+        end = len(context) + len(learnt)
+        ids[i, :end] = torch.tensor(context + learnt)
+        targets[i, len(context) - 1 : end - 1] = ids[i, len(context) : end]
+    return ids, targets
 
 
 def _row(problem: TinyProblem, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> tuple[list[int], list[int]]:

@@ -27,6 +27,12 @@ class ModelShape:
             + 2 * self.head_weights * logits
         )
 
+    def sampling_flops(self, *, prefix: int, cached: int, sampled: int) -> float:
+        """FLOPs to sample tokens after a prefix of which some are cached. The last of them is not read again."""
+        if sampled == 0:
+            return 0.0
+        return self.flops(new_tokens=prefix - cached + sampled - 1, context_tokens=cached, logits=sampled)
+
 
 def llama_shape(config: dict[str, int]) -> ModelShape:
     """The shape of a Llama-like decoder (Llama, Mistral, Qwen2/3) from its Hugging Face `config.json`."""

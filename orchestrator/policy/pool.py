@@ -213,6 +213,16 @@ class PolicyPool:
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(pool._stop(replica) for replica in pool._replicas))
 
+    @property
+    def model(self) -> str:
+        """As in the configuration; absolute where it is a folder."""
+        return self._config.model
+
+    @property
+    def num_ready(self) -> int:
+        """Replicas that serve now."""
+        return sum(replica.info is not None for replica in self._replicas)
+
     # the Policy protocol
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:

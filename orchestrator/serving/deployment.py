@@ -20,7 +20,7 @@ from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.service import Health, Pools, Service
-from orchestrator.verifier.check import verifier_entry
+from orchestrator.verifier.check import scores_steps
 
 _SPARE_REQUESTS = 64  # beyond the cap on searches: requests that are refused, health checks
 _HEALTH_TIMEOUT_S = 5.0
@@ -98,7 +98,7 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type]) -> Catalog
         strategies=strategies,
         params=config.strategies,
         has_verifier=config.verifier is not None,
-        scores_steps=config.verifier is None or verifier_entry(config.verifier).scores_steps,
+        scores_steps=config.verifier is None or scores_steps(config.verifier),
         max_n=config.limits.max_n,
     )
 
@@ -134,13 +134,13 @@ def _service(config: ServeConfig, strategies: Mapping[str, type]) -> Service:
                     writing = await policy.stats()
             except (TimeoutError, ReplicaError):
                 writing = []
-            judging = [replica for replica in verifier.replicas() if replica.up] if verifier is not None else []
+            judging = 0 if verifier is None else verifier.num_ready
             counts = {name: sum(stats[name] for stats in writing) for name in ("running", "sampled_tokens")}
             detail = {
                 "policy": {"replicas": len(writing), **counts},
-                "verifier": None if verifier is None else {"replicas": len(judging)},
+                "verifier": None if verifier is None else {"replicas": judging},
             }
-            return Health(ready=bool(writing) and (verifier is None or bool(judging)), detail=detail)
+            return Health(ready=bool(writing) and (verifier is None or judging > 0), detail=detail)
 
         await policy.encode([Problem.from_prompt("start", "ready?")])  # a model that takes no messages fails here
         return Pools(policy=policy, verifier=verifier, health=health)

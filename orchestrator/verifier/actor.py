@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, TypeVar
 
 from orchestrator.config import VerifierConfig
-from verifiers.contract import Answer, HostSettings, Read, Run, StateBlob, VerifierHost, VerifierInfo
+from orchestrator.verifier.loading import load_host
+from verifiers import VerifierEntry
+from verifiers.contract import Answer, Read, Run, StateBlob, VerifierHost, VerifierInfo
 
 T = TypeVar("T")
 
@@ -35,27 +36,15 @@ class VerifierActor:
         self._batch_tokens = 0
         self._tokens_read = 0
 
-    async def load(self, host: str, options: Any, config: VerifierConfig) -> tuple[VerifierInfo, int]:
+    async def load(self, entry: VerifierEntry, options: Any, config: VerifierConfig) -> tuple[VerifierInfo, int]:
         """Loads the model. Returns what it says about itself and the process id. Raises ValueError."""
-        self._batch_tokens = config.batch_tokens
+        self._batch_tokens = 0 if entry.alone else config.batch_tokens
 
         def load() -> VerifierHost:
             import torch
 
             torch.set_num_threads(config.num_cpus)
-            module, _, name = host.partition(":")
-            cls: type[VerifierHost] = getattr(import_module(module), name)
-            return cls.load(
-                HostSettings(
-                    name=config.name,
-                    model=config.model,
-                    options=options,
-                    slots=config.slots,
-                    host_slots=config.host_slots,
-                    batch_tokens=config.batch_tokens,
-                    device="cuda" if config.num_gpus else "cpu",
-                )
-            )
+            return load_host(entry, options, config)
 
         self._host = await self._in_thread(load)
         return self._host.info, os.getpid()

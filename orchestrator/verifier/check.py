@@ -1,18 +1,22 @@
 """Looks at a verifier's configuration before anything heavy is loaded: neither torch nor Ray is needed."""
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.checkpoints import check_safetensors, read_checkpoint_config
-from orchestrator.config import VerifierConfig
+from orchestrator.checkpoints import check_policy_checkpoint, check_safetensors, read_checkpoint_config
+from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from verifiers import VERIFIERS, VerifierEntry
+from verifiers.ensemble import Ensemble
+from verifiers.transformer_options import Engine, PooledOptions
+from verifiers.written import Judge
 
 
 def verifier_entry(config: VerifierConfig) -> VerifierEntry:
@@ -33,13 +37,90 @@ def verifier_options(config: VerifierConfig) -> Any:
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0].replace(f"'{cls.__name__}'", config.name)
         raise UserError(f"verifier.options: {error.full_key}: {message}; options of {config.name}: {valid}") from None
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"verifier.options: {error}") from None
+
+
+def scores_steps(config: VerifierConfig) -> bool:
+    """Whether it judges steps; else whole solutions only."""
+    options = verifier_options(config)
+    if isinstance(options, Ensemble):
+        return all(scores_steps(member) for member in options.members)
+    return verifier_entry(config).scores_steps
+
+
+def with_paths(config: VerifierConfig, resolve: Callable[[str], str]) -> VerifierConfig:
+    """The configuration with its model, and those of an ensemble's members, as `resolve` finds them. No model stays
+    none. Raises UserError for options that are no good."""
+    model = resolve(config.model) if config.model else ""
+    options = verifier_options(config)
+    if not isinstance(options, Ensemble):
+        return replace(config, model=model)
+    members = [asdict(with_paths(member, resolve)) for member in options.members]
+    return replace(config, model=model, options={**config.options, "members": members})
+
+
+def engine_config(config: VerifierConfig, judge: Judge, policy_model: str) -> PolicyConfig | None:
+    """The engine that writes for a judge; None: the run's own policy does, or a server. Raises UserError."""
+    if judge.url is not None or config.model in ("", policy_model):
+        if judge.engine:
+            raise UserError(
+                "verifier.options.engine: no engine is started where the policy itself writes, got settings"
+            )
+        return None
+    own = {
+        "model": config.model,
+        "replicas": config.replicas,
+        "max_restarts": config.max_restarts,
+        "start_timeout_s": config.start_timeout_s,
+        "stall_timeout_s": config.stall_timeout_s,
+    }
+    if twice := own.keys() & judge.engine.keys():
+        names = ", ".join(sorted(twice))
+        raise UserError(f"verifier.options.engine: {names} must be set in verifier itself")
+    try:
+        settings = OmegaConf.merge(OmegaConf.structured(PolicyConfig), own, judge.engine)
+        return cast(PolicyConfig, OmegaConf.to_object(settings))
+    except OmegaConfBaseException as error:
+        raise UserError(f"verifier.options.engine: {error.full_key}: {str(error).splitlines()[0]}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"verifier.options.engine: {error}") from None
+
+
+def api_key(judge: Judge) -> str | None:
+    """The key of the judge's server. Raises UserError where the environment does not hold it."""
+    if judge.api_key_env is None:
+        return None
+    key = os.environ.get(judge.api_key_env)
+    if not key:
+        raise UserError(f"verifier.options.api_key_env: the environment variable {judge.api_key_env} is not set")
+    return key
+
+
+def num_actors(config: VerifierConfig, policy_model: str) -> int:
+    """How many Ray actors it starts beside the policy's."""
+    options = verifier_options(config)
+    if isinstance(options, Ensemble):
+        return sum(num_actors(member, policy_model) for member in options.members)
+    if isinstance(options, Judge):
+        engine = engine_config(config, options, policy_model)
+        return 0 if engine is None else engine.replicas
+    return config.replicas
+
+
+def hosted_entry(config: VerifierConfig) -> VerifierEntry:
+    """The entry with the host that serves it on the engine of its options. Raises UserError where nothing is hosted."""
+    entry, options = verifier_entry(config), verifier_options(config)
+    if entry.host is None:
+        raise UserError(f"verifier: wanted one that replicas can host, got {config.name}")
+    if isinstance(options, PooledOptions) and options.engine is Engine.vllm:
+        return replace(entry, host="orchestrator.verifier.pooling_host:PoolingHost")
+    return entry
 
 
 def check_budgets(config: VerifierConfig, budgets: Sequence[Budget]) -> None:
     """Raises UserError for caps that could not be kept, because what this verifier reads is known afterwards only."""
-    if not verifier_entry(config).reads_text:
+    if not verifier_entry(config).reads_text and not isinstance(verifier_options(config), Ensemble):
         return
     capped = [name for name in ("verifier_tokens", "flops") if any(getattr(b, name) is not None for b in budgets)]
     if capped:
@@ -50,9 +131,20 @@ def check_budgets(config: VerifierConfig, budgets: Sequence[Budget]) -> None:
 
 
 def check_verifier(config: VerifierConfig) -> None:
-    """Raises UserError for an unknown name or option, a missing folder, another architecture or cut-off weights."""
+    """Raises UserError for an unknown name or option, a missing folder, another architecture or cut-off weights; for
+    a judge, too, whose engine can't be started or whose server's key is not there."""
     entry = verifier_entry(config)
-    verifier_options(config)
+    options = verifier_options(config)
+    if isinstance(options, Ensemble):
+        if config.model:
+            raise UserError(f"verifier: an ensemble has no model but its members', got model {config.model}")
+        for index, member in enumerate(options.members):
+            try:
+                check_verifier(member)
+            except UserError as error:
+                raise UserError(f"verifier.options.members[{index}]: {error}") from None
+    if isinstance(options, Judge):
+        _check_judge(config, options)
     if not entry.architectures:
         return
     if not config.model:
@@ -62,3 +154,12 @@ def check_verifier(config: VerifierConfig) -> None:
         got, wanted = ", ".join(map(str, architectures)) or "none", " or ".join(entry.architectures)
         raise UserError(f"verifier: {config.model} holds the architecture {got}, {config.name} wants {wanted}")
     check_safetensors(config.model, "verifier")
+
+
+def _check_judge(config: VerifierConfig, judge: Judge) -> None:
+    if judge.url is not None:
+        if not config.model:
+            raise UserError(f"verifier: model must name a model of the server {judge.url}, got nothing")
+        api_key(judge)
+    elif engine_config(config, judge, policy_model="") is not None:
+        check_policy_checkpoint(config.model, "verifier")

@@ -25,7 +25,7 @@ from orchestrator.core.nouns import Carry
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierActor
-from orchestrator.verifier.check import verifier_entry, verifier_options
+from orchestrator.verifier.check import hosted_entry, verifier_options
 from verifiers.contract import Missing, Read, Run, Unreadable, VerifierInfo
 
 log = logging.getLogger(__name__)
@@ -107,8 +107,9 @@ class _Batch:
         for key, jobs in sharing.items():
             carry = jobs[0].carry
             assert carry is not None
-            if len(jobs) == 1 and not jobs[0].reading.keep_parent:
-                runs.append((jobs[0], self._run(jobs[0], None)))
+            alone = len(jobs) == 1 and not jobs[0].reading.keep_parent
+            if alone or jobs[0].reading.solution is not None:  # a text can't be cut where the carry's tokens end
+                runs.extend((job, self._run(job, None)) for job in jobs)
                 continue
             runs.append((jobs[0], Run(key=key, token_ids=jobs[0].reading.token_ids[: carry.num_tokens])))
             runs.extend((job, self._run(job, carry)) for job in jobs)
@@ -137,11 +138,11 @@ class _Batch:
 
 
 class VerifierPool:
-    """Implements `Verifier`. Owns its actors, and knows where moved states are."""
+    """Implements `OpenVerifier`. Owns its actors, and knows where moved states are."""
 
     def __init__(self, config: VerifierConfig) -> None:
         """Use `open`."""
-        self._entry, self._options = verifier_entry(config), verifier_options(config)
+        self._entry, self._options = hosted_entry(config), verifier_options(config)
         model = Path(config.model)
         self._config = replace(config, model=str(model.absolute()) if model.exists() else config.model)
         self._replicas = [_Replica(index) for index in range(config.replicas)]
@@ -191,6 +192,10 @@ class VerifierPool:
     @property
     def state_bytes(self) -> int:
         return self.hello().state_bytes
+
+    @property
+    def num_ready(self) -> int:
+        return sum(replica.up for replica in self._replicas)
 
     def replicas(self) -> tuple[ReplicaStatus, ...]:
         return tuple(
@@ -308,8 +313,8 @@ class VerifierPool:
         if jobs and not any(replica.up for replica in self._replicas):
             self._spawn(self._dispatch_when_up(jobs), jobs)
             return
-        ways: defaultdict[tuple[_Replica, _Replica | None], list[_Job]] = defaultdict(list)
-        for job in jobs:
+        ways: defaultdict[tuple[_Replica, _Replica | None, int], list[_Job]] = defaultdict(list)
+        for index, job in enumerate(jobs):
             home = None if job.carry is None else self._home(job.carry)
             full = self._config.batch_tokens
             loads = {r.index: r.pending_tokens / full for r in self._replicas if r.up}
@@ -319,9 +324,9 @@ class VerifierPool:
             target.pending_tokens += job.routed_tokens
             if job.carry is not None and home is None and job.reading.keep_parent:
                 self._remember(job.carry.key, target, target.epoch)  # it will be rebuilt there: siblings follow
-            ways[target, home if home is not target else None].append(job)
+            ways[target, home if home is not target else None, index if self._entry.alone else 0].append(job)
         # Copies first: a reading at home may free its parent.
-        for (target, source), batch in sorted(ways.items(), key=lambda way: way[0][1] is None):
+        for (target, source, _), batch in sorted(ways.items(), key=lambda way: way[0][1] is None):
             self._spawn(self._serve(target, source, batch), batch)
 
     async def _dispatch_when_up(self, jobs: Sequence[_Job]) -> None:
@@ -501,7 +506,7 @@ class VerifierPool:
             max_concurrency=1000,
         ).remote()
         try:
-            loading = asyncio.wrap_future(replica.actor.load.remote(self._entry.host, self._options, config).future())
+            loading = asyncio.wrap_future(replica.actor.load.remote(self._entry, self._options, config).future())
             info, pid = await asyncio.wait_for(loading, config.start_timeout_s)
         except TimeoutError:
             raise ReplicaError(

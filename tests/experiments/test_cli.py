@@ -185,8 +185,7 @@ def test_help_lists_the_commands(headrace):
 def test_the_shipped_configs_are_valid():
     from experiments.run import plan_run
 
-    for path in (PROJECT_ROOT / "configs").glob("*.yaml"):
-        if path.name != "serve.yaml":
-            plan = plan_run(path, [])
-            assert plan.jobs, path
-            json.dumps([job.params for job in plan.jobs[:1]])
+    for name in ("demo.yaml", "tinymath.yaml"):
+        plan = plan_run(PROJECT_ROOT / "configs" / name, [])
+        assert plan.jobs, name
+        json.dumps([job.params for job in plan.jobs[:1]])

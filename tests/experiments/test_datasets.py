@@ -43,6 +43,25 @@ def test_jsonl_reads_math500_with_its_level_and_a_prompt_template(tmp_path):
     assert example.reference == r"\frac{4}{2}"
 
 
+def test_metadata_holds_the_named_fields_and_nothing_else(tmp_path):
+    record = {"problem": "1+1?", "question": "1+1?", "answer": "#### 2", "tests": ["assert f() == 2"]}
+    path = write(tmp_path, record)
+    for name in ("jsonl", "gsm8k"):
+        [example] = load_dataset(DataConfig(name=name, path=path)).examples
+        assert (example.problem.metadata, example.reference) == ({}, "2")
+        [example] = load_dataset(DataConfig(name=name, path=path, metadata_fields=["tests"])).examples
+        assert example.problem.metadata == {"tests": ["assert f() == 2"]}
+    [example] = load_dataset(DataConfig(name="tinymath", num_problems=1, metadata_fields=["answer", "level"])).examples
+    assert example.problem.metadata == {"answer": example.reference, "level": example.problem.difficulty}
+
+
+@pytest.mark.parametrize("config", [{"name": "tinymath"}, {"name": "jsonl"}])
+def test_a_metadata_field_that_no_record_has_is_the_users_error(tmp_path, config):
+    path = write(tmp_path, {"problem": "1+1?", "answer": "2"})
+    with pytest.raises(UserError, match=r"data\.metadata_fields: .* has no field 'test', it has .*answer"):
+        load_dataset(DataConfig(**config, path=path, metadata_fields=["test"]))
+
+
 def test_num_problems_takes_the_first_ones(tmp_path):
     path = write(tmp_path, *[{"problem": f"{i}?", "answer": str(i)} for i in range(5)])
     dataset = load_dataset(DataConfig(name="jsonl", path=path, num_problems=2))

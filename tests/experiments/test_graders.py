@@ -27,7 +27,7 @@ async def test_a_comparison_that_hangs_is_an_error_of_that_problem_alone(monkeyp
     async with MathGrader({"p": "1"}, timeout_s=0.001) as grader:  # the process can't even start in that time
         with pytest.raises(ProblemError, match="did not end within"):
             await grader.grade(PROBLEM, ["2"])
-        grader._timeout_s = 60.0
+        grader._equivalence._timeout_s = 60.0
         assert await grader.grade(PROBLEM, ["1.0"]) == [True]
 
 

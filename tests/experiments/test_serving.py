@@ -61,7 +61,7 @@ def test_the_shipped_file_is_loopback_and_its_paths_hold_in_every_process() -> N
         ("strategies.beam_search.beam_width=32", "beam_width must be between 1 and n=16, got 32"),
         ("policy.model=no/such/folder", "no/such/folder"),
         ("verifier.model=no/such/folder", "no/such/folder"),
-        ("verifier=null", "others need a verifier"),
+        ("verifier=null", "best_of_n needs a verifier"),
         ("host=192.0.2.1", "can't listen on 192.0.2.1"),
     ],
 )

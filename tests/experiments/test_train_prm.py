@@ -16,12 +16,12 @@ from rich.console import Console
 from experiments import cli
 from experiments.config import PROJECT_ROOT
 from experiments.tinymath.corruptions import corrupt
-from experiments.tinymath.labelled import labelled
 from experiments.tinymath.task import generate
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids
 from experiments.train_plan import plan_training
 from experiments.train_prm import train
 from orchestrator.core.errors import UserError
+from tests.labelled import labelled
 from verifiers.streaming_prm import StreamingPRM
 from verifiers.training.labelled import write_labelled
 from verifiers.training.streaming import StreamingTrainee

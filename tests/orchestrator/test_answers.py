@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.answers import extract_answer
+from orchestrator.answers import extract_answer, reference_answer
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,18 @@ from orchestrator.answers import extract_answer
 )
 def test_the_last_answer_in_the_text_is_found_and_normalised(text, answer):
     assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("72", "72"),
+        ("It is <<1+1=2>>2.\n#### 1,002", "1002"),
+        ("Answer: 3 apples.\n#### 3", "3"),
+        (r"Then \boxed{\frac{4}{2}}.", r"\frac{4}{2}"),
+        ("ham and eggs", "ham and eggs"),
+        ("$", "$"),
+    ],
+)
+def test_a_reference_is_what_follows_the_marks_or_the_answer_of_a_solution_or_the_whole(text, answer):
+    assert reference_answer(text) == answer

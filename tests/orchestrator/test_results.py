@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator import results
+from orchestrator import folders, results
 from orchestrator.core.errors import UserError
 from orchestrator.results import (
     CANDIDATES_SCHEMA,
@@ -368,14 +368,14 @@ def test_two_writers_cannot_share_a_folder(tmp_path: Path) -> None:
 
 def test_the_loser_of_a_race_for_a_new_folder_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, winner = tmp_path / "run", list[ResultsWriter]()
-    real_lock = results._lock
+    real_lock = folders._lock
 
     def lose(path: Path) -> int:
-        monkeypatch.setattr(results, "_lock", real_lock)
+        monkeypatch.setattr(folders, "_lock", real_lock)
         winner.append(open_writer(path))
         return real_lock(path)
 
-    monkeypatch.setattr(results, "_lock", lose)
+    monkeypatch.setattr(folders, "_lock", lose)
     with pytest.raises(UserError, match="another run is writing to"):
         open_writer(folder)
     winner[0].add(problem_row("p0"), candidate_rows("p0"))

@@ -11,7 +11,7 @@ from orchestrator.core.protocols import Sampling
 from orchestrator.session import SearchSession
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
-from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, ids, open_session, problem
+from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, TextVerifier, ids, open_session, problem
 
 TWO_STEPS = {"Q:": ["a\n\nAnswer: 1", "b\n\nAnswer: 2"]}
 
@@ -49,6 +49,33 @@ async def test_scores_belong_to_their_steps_and_only_new_tokens_are_read():
             assert child.step_scores == (by_length("Q:" + child.steps[0].text), by_length("Q:" + child.text))
         # the prompt once for both children, every completion token (with its end of sequence) once
         assert session.ledger.verifier_tokens == len("Q:") + sum(child.num_tokens for child in children)
+
+
+async def test_a_verifier_that_reads_text_gets_the_steps_and_which_of_them_to_score():
+    verifier = TextVerifier(by_length, scores_steps=True)
+    async with open_session(ScriptedPolicy(TWO_STEPS), verifier) as session:
+        children = await session.rollout([await session.start(problem())], 2)
+        assert [child.step_scores for child in children] == [
+            tuple(by_length("".join(step.text for step in child.steps[:end])) for end in (1, 2)) for child in children
+        ]
+        assert session.ledger.verifier_tokens == 7 * len(verifier.asked)  # no reading of the prompt alone
+    whole = [solution for solution in verifier.asked if len(solution.steps) == 2]
+    assert {(solution.steps, solution.ended) for solution in whole} == {
+        (("a\n\n", "Answer: 1"), True),
+        (("b\n\n", "Answer: 2"), True),
+    }
+    assert sorted(index for solution in verifier.asked for index in solution.asked) == [0, 0, 1, 1]
+
+
+async def test_a_verifier_of_whole_solutions_is_asked_once_for_each_that_ended():
+    verifier = TextVerifier(by_length, scores_steps=False)
+    async with open_session(ScriptedPolicy(TWO_STEPS), verifier) as session:
+        root = await session.start(problem())
+        children = await session.rollout([root], 2)
+        assert [child.step_scores for child in children] == [(by_length(child.text),) for child in children]
+        [step] = await session.expand([root])
+        assert (step.status, step.step_scores) == (Status.RUNNING, ())
+    assert [(solution.asked, solution.ended) for solution in verifier.asked] == [((1,), True)] * 2
 
 
 async def test_scoring_overlaps_generation():

@@ -11,14 +11,18 @@ import pytest_asyncio
 from experiments.tinymath.task import generate as tiny_problems
 from orchestrator.answers import extract_answer
 from orchestrator.config import VerifierConfig
+from orchestrator.core.errors import ProblemError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Sampling, Strategy
 from orchestrator.policy import PolicyPool
 from orchestrator.session import SearchSession
 from orchestrator.verifier.pool import VerifierPool
+from orchestrator.verifier.writers import PolicyWriter
+from orchestrator.verifier.written import WrittenVerifier
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
+from verifiers.generative import GenerativePRM
 
 PRM = Path(__file__).parents[2] / "experiments" / "tinymath" / "models" / "prm"
 
@@ -77,6 +81,26 @@ async def test_ledgers_equal_what_the_engines_counted(
     }
     assert (total.speculative_tokens > 0) == isinstance(strategy, BeamSearch)
     assert total.engine_s > 0 and total.verifier_s > 0 and total.peak_state_bytes > 0
+
+
+async def test_chains_of_a_real_engine_are_counted_as_it_counts_them_and_nonsense_is_no_score(
+    policy_pool: PolicyPool,
+) -> None:
+    """The tiny policy writes, and knows nothing of verdicts."""
+    prompts = [problem.messages[0].content for problem in problems(2)]
+    before = await policy_pool.stats()
+    written = await PolicyWriter(policy_pool).write(prompts, 2, max_tokens=40, temperature=1.0)
+    after = await policy_pool.stats()
+    counted = {name: sum(s[name] for s in after) - sum(s[name] for s in before) for name in after[0]}
+    chains = [chain for of_prompt in written for chain in of_prompt]
+    assert [len(of_prompt) for of_prompt in written] == [2, 2]
+    assert all(chain.text for chain in chains)
+    assert sum(chain.num_tokens for chain in chains) == counted["prompt_tokens"] + counted["generated_tokens"]
+
+    verifier = WrittenVerifier(GenerativePRM(chains=2, max_tokens=40), PolicyWriter(policy_pool))
+    async with session_of(policy_pool, verifier) as session:
+        with pytest.raises(ProblemError, match=r"none of 2 written verdicts can be read .*\b0 of \d+ steps"):
+            await BestOfN(n=1).search(problems(1)[0], session)
 
 
 async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task(

@@ -159,9 +159,13 @@ def test_micro_batches_hold_every_row_once_within_bounds(lengths: list[int], max
     slots=st.integers(1, 4),
     host_slots=st.integers(0, 2),
     batch_tokens=st.integers(1, 64),
-    steps=st.lists(st.sampled_from(["advance", "advance", "fork", "release", "migrate"]), min_size=1, max_size=12),
+    steps=st.lists(
+        st.sampled_from(["advance", "advance", "fork", "fork", "release", "evict", "migrate", "crash"]),
+        min_size=1,
+        max_size=14,
+    ),
 )
-def test_no_schedule_of_forks_evictions_releases_and_moves_changes_a_score(
+def test_no_schedule_of_forks_releases_evictions_moves_and_crashes_changes_a_score(
     prm: StreamingPRM, seed: int, slots: int, host_slots: int, batch_tokens: int, steps: list[str]
 ) -> None:
     rng = Random(seed)
@@ -178,6 +182,12 @@ def test_no_schedule_of_forks_evictions_releases_and_moves_changes_a_score(
             hosts[1 - here].import_([parent], hosts[here].export([parent]))
             hosts[here].release([parent])
             place[parent] = 1 - here
+        elif step == "evict":  # others come, and push out what is not used
+            for other in range(slots + host_slots):
+                hosts[here].read([Run(key=f"{number}.other.{other}", token_ids=(1,))])
+            assert parent not in hosts[here].store
+        elif step == "crash":  # the replica is restarted, and holds nothing
+            hosts[here] = host(prm, slots, host_slots, batch_tokens)
         else:
             runs = []
             for child in range(1 if step == "advance" else rng.randint(2, 4)):

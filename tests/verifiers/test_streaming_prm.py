@@ -16,10 +16,14 @@ CONFIG = PRMConfig(vocab_size=23, width=16, num_layers=2, mlp_width=24, inner=32
 ANYTHING = 10**9  # an id that no vocabulary holds
 
 
-@pytest.fixture(scope="module", params=MIXERS)
+CONFIGS = {mixer: replace(CONFIG, mixer=mixer) for mixer in MIXERS}
+CONFIGS["mamba2_as_in_checkpoints"] = replace(CONFIG, num_groups=2, mlp_width=0, tied_head=False)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
 def model(request: pytest.FixtureRequest) -> StreamingPRM:
     torch.manual_seed(0)
-    model = StreamingPRM(replace(CONFIG, mixer=request.param)).eval()
+    model = StreamingPRM(CONFIGS[request.param]).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False).add_(0.2 * torch.randn_like(parameter))
     return model
@@ -158,6 +162,18 @@ def test_a_checkpoint_from_before_mixer_and_temperature_loads(model: StreamingPR
     assert StreamingPRM.from_pretrained(tmp_path).config == CONFIG
 
 
+def test_what_no_earlier_model_had_is_written_only_where_it_is_used(tmp_path: Path) -> None:
+    """So that their hashes, and with them states and records, stay what they were."""
+    younger = {"num_groups": 2, "norm_eps": 1e-3, "tied_head": False}
+    for name, config in (("old", CONFIG), ("young", replace(CONFIG, **younger, mlp_width=0))):
+        model = StreamingPRM(config)
+        model.save_pretrained(tmp_path / name)
+        loaded = StreamingPRM.from_pretrained(tmp_path / name)
+        assert loaded.config == config and loaded.model_hash == model.model_hash
+    old, young = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("old", "young"))
+    assert young.keys() - old.keys() == younger.keys()
+
+
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"which is no folder, wanted a folder"):
         StreamingPRM.from_pretrained(tmp_path / "nothing")
@@ -179,6 +195,10 @@ def test_missing_file_is_refused(model: StreamingPRM, tmp_path: Path, name: str)
         ({"inner": 33}, "inner, got 33, wanted a multiple of head_dim"),
         ({"mixer": "mamba"}, "mixer, got 'mamba', wanted one of mamba2, gated_linear_attention"),
         ({"temperature": 0.0}, "temperature, got 0.0, wanted a number > 0"),
+        ({"norm_eps": 0}, "norm_eps, got 0, wanted a number > 0"),
+        ({"num_groups": 3}, "num_groups, got 3, wanted a divisor of the 4 heads"),
+        ({"mixer": "gated_linear_attention", "num_groups": 2}, "num_groups, got 2, wanted 1: each head"),
+        ({"tied_head": "yes"}, "tied_head, got 'yes', wanted true or false"),
         ({"colour": "red"}, "keys, got .*colour.*, wanted"),
         ({"vocab_size": 24}, r"shape of embedding.weight, got \(23, 16\), wanted \(24, 16\)"),
     ],

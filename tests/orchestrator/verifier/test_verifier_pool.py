@@ -15,8 +15,8 @@ import torch
 
 from orchestrator.config import VerifierConfig
 from orchestrator.core.errors import PoolExhausted, ProblemError, ReplicaError, UserError
-from orchestrator.core.nouns import Carry
-from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.core.nouns import Carry, Problem
+from orchestrator.core.protocols import Reading, Solution, Verdict
 from orchestrator.verifier.pool import VerifierPool
 from tests.orchestrator.verifier.conftest import Whole
 from verifiers.streaming_prm import StreamingPRM
@@ -272,6 +272,17 @@ async def test_a_stalled_replica_counts_as_dead(config: VerifierConfig) -> None:
             await pool.score(children(prompt, root, 2))
         [ended], _, _ = select.select([process], [], [], 10)  # it is killed, too
         os.close(ended)
+
+
+async def test_where_a_run_may_take_seconds_the_deadline_is_of_each(local_ray: Path, monkeypatch) -> None:
+    program = "import time; time.sleep(9); assert answer == 42"
+    options = {"limits": {"wall_s": 1.0}, "field": "tests"}
+    problem = Problem.from_prompt("p", "?", metadata={"tests": program})
+    solution = Solution(problem=problem, steps=("answer = 42",), asked=(0,), ended=True)
+    endless = Reading(token_ids=(1,), boundaries=(1,), solution=solution)
+    async with VerifierPool.open(VerifierConfig(name="unit_tests", options=options, stall_timeout_s=4.0)) as pool:
+        verdicts = await pool.score([endless] * 8)  # twice as long as the deadline of a call
+    assert [verdict.scores[0].mean for verdict in verdicts] == [0.0] * 8
 
 
 async def test_a_score_that_is_not_finite_is_an_error(

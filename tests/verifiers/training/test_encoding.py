@@ -4,9 +4,9 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from experiments.tinymath.labelled import labelled
 from experiments.tinymath.task import generate
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids
+from tests.labelled import labelled
 from verifiers.training.encoding import encode_separated, encode_stream, encode_whole
 from verifiers.training.labelled import LabelledSolution
 

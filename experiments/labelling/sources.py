@@ -1,0 +1,122 @@
+"""Where the solutions to label come from. Each source gives a problem's whole solutions, and their cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from tokenizers import Tokenizer
+
+from experiments.labelling.estimates import Labels
+from experiments.replay import RecordedProblem, Sample
+from orchestrator.core.errors import ProblemError, UserError
+from orchestrator.core.ledger import Ledger
+from orchestrator.core.nouns import Problem, Status, Step, Trajectory
+from orchestrator.policy.steps import TextStream
+from orchestrator.session import SearchSession
+from verifiers.training.labelled import LabelledSolution
+
+OpenSession = Callable[[], SearchSession]
+
+
+class Source(Protocol):
+    async def solutions(self, problem: Problem) -> tuple[list[Trajectory], Ledger]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """Fresh samples."""
+
+    open_session: OpenSession
+    n: int
+
+    async def solutions(self, problem: Problem) -> tuple[list[Trajectory], Ledger]:
+        async with self.open_session() as session:
+            samples = await session.rollout([await session.start(problem)], self.n, scored=False)
+        return [_without_empty_end(sample) for sample in samples], session.ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """Samples of a finished run: the first `n` of each problem, or all there are."""
+
+    open_session: OpenSession
+    tokenizer: Tokenizer
+    problems: Mapping[str, RecordedProblem]
+    n: int | None
+
+    async def solutions(self, problem: Problem) -> tuple[list[Trajectory], Ledger]:
+        """Raises UserError when the tokens don't read as the text that was recorded."""
+        async with self.open_session() as session:
+            root = await session.start(problem)
+        samples = self.problems[problem.id].samples[: self.n]
+        return [_without_empty_end(self._trajectory(root, sample)) for sample in samples], Ledger()
+
+    def _trajectory(self, root: Trajectory, sample: Sample) -> Trajectory:
+        text, steps = TextStream(self.tokenizer, root.prompt_ids), []
+        for start, end in zip((0, *sample.ends), sample.ends, strict=False):
+            ids = sample.token_ids[start:end]
+            steps.append(Step(token_ids=ids, text="".join(map(text.push, ids))))
+        trajectory = replace(
+            root,
+            steps=tuple(steps),
+            status=Status.TRUNCATED if sample.truncated else Status.FINISHED,
+            answer=sample.answer,
+        )
+        if trajectory.text != sample.text:
+            raise UserError(
+                f"source.run: a sample of {root.problem.id} reads {sample.text[:60]!r}, and by the tokenizer of"
+                f" policy.model {trajectory.text[:60]!r}; wanted the policy that wrote the run"
+            )
+        return trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Whole solutions that a policy wrote and that have labels already, to be labelled anew."""
+
+    solutions_of: Mapping[str, Sequence[LabelledSolution]]
+    delimiter: str
+    extract_answer: Callable[[str], str | None]
+
+    async def solutions(self, problem: Problem) -> tuple[list[Trajectory], Ledger]:
+        return [self._trajectory(problem, solution) for solution in self.solutions_of[problem.id]], Ledger()
+
+    def _trajectory(self, problem: Problem, solution: LabelledSolution) -> Trajectory:
+        if solution.prompt_ids is None or solution.step_ids is None:
+            raise ProblemError("its solutions have no token ids, wanted some that a policy wrote")
+        *texts, last = solution.completions
+        texts = [*(text + self.delimiter for text in texts), last]
+        steps = [Step(token_ids=ids, text=text) for ids, text in zip(solution.step_ids, texts, strict=True)]
+        return Trajectory(
+            problem=problem,
+            prompt_ids=solution.prompt_ids,
+            steps=tuple(steps),
+            status=Status.FINISHED,
+            answer=self.extract_answer("".join(texts)),
+        )
+
+
+def as_labelled(solution: Trajectory, labels: Labels, source: str, delimiters: Sequence[str]) -> LabelledSolution:
+    """The row of a solution. `delimiters` are what steps end with."""
+    return LabelledSolution(
+        problem_id=solution.problem.id,
+        source=source,
+        prompt=solution.problem.messages[-1].content,
+        completions=tuple(_without_delimiter(step.text, delimiters) for step in solution.steps),
+        labels=labels,
+        prompt_ids=solution.prompt_ids,
+        step_ids=tuple(step.token_ids for step in solution.steps),
+    )
+
+
+def _without_delimiter(text: str, delimiters: Sequence[str]) -> str:
+    return next((text.removesuffix(delimiter) for delimiter in delimiters if text.endswith(delimiter)), text)
+
+
+def _without_empty_end(solution: Trajectory) -> Trajectory:
+    """An end token after the last delimiter is no step of its own: it belongs to the one before."""
+    *steps, last = solution.steps
+    if last.text or not steps:
+        return solution
+    joined = replace(steps[-1], token_ids=steps[-1].token_ids + last.token_ids)
+    return replace(solution, steps=(*steps[:-1], joined))

@@ -1,0 +1,153 @@
+"""A folder of labelled solutions while it is being filled: shards of the solutions, and of what each problem cost.
+
+The solutions' shards lie in the folder itself, where `read_labelled` finds them; the costs' in `costs/`, beside them.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from orchestrator.core.errors import UserError
+from orchestrator.folders import ShardFolder, read_parquet
+from verifiers.training.labelled import SCHEMA, LabelledSolution, read_labelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What labelling a problem took. Costs add up; `wall_s` is a sum over problems that were labelled together."""
+
+    solutions: int = 0
+    steps: int = 0
+    sampled_tokens: int = 0  # that the policy wrote as solutions
+    rollouts: int = 0  # completions from the ends of steps
+    rollout_tokens: int = 0  # that the policy wrote as those
+    verifier_tokens: int = 0
+    flops: float = 0.0  # of policy and verifier
+    wall_s: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)})
+
+
+COSTS_SCHEMA = pa.schema(
+    [
+        pa.field("problem_id", pa.string(), nullable=False),
+        *(pa.field(f.name, pa.int64() if f.type is int else pa.float64(), nullable=False) for f in fields(Cost)),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffer:
+    """Problems on their way to a shard. Replaced as a whole: Ctrl-C can't fall between problems and number."""
+
+    shard: int
+    problems: tuple[tuple[pa.Table, pa.Table], ...] = ()  # (solutions, cost)
+
+
+class LabelWriter:
+    """Owns a folder of labelled solutions while a process writes to it. Not thread-safe."""
+
+    def __init__(self, shard_folder: ShardFolder, flush_seconds: float) -> None:
+        """Use `open`. Raises UserError for a shard that can't be read."""
+        self.folder = shard_folder.path
+        self._shards = shard_folder
+        self._flush_seconds = flush_seconds
+        self._buffer = _Buffer(shard_folder.next_shard())
+        self._last_flush = time.monotonic()
+        self._done: set[str] = set()
+        self._cost = Cost()
+        for path in shard_folder.shards():
+            self._done |= set(read_parquet(path, SCHEMA)["problem_id"].to_pylist())
+            rows = read_parquet(shard_folder.beside(path), COSTS_SCHEMA).drop_columns("problem_id").to_pylist()
+            self._cost = sum((Cost(**row) for row in rows), self._cost)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        run_yaml: str,
+        versions: Mapping[str, str],
+        resume: bool = False,
+        overwrite: bool = False,
+        free_keys: Sequence[str] = (),
+        flush_seconds: float = 5.0,
+    ) -> Self:
+        """Locks the folder and makes it ready, as `ShardFolder.open` says."""
+        shard_folder = ShardFolder.open(
+            folder,
+            rows="",
+            beside="costs",
+            run_yaml=run_yaml,
+            versions=versions,
+            resume=resume,
+            overwrite=overwrite,
+            free_keys=free_keys,
+        )
+        try:
+            return cls(shard_folder, flush_seconds)
+        except BaseException:
+            shard_folder.close()
+            raise
+
+    def done(self) -> frozenset[str]:
+        """Ids of the problems that need no more work: those found on resume and those added since."""
+        return frozenset(self._done)
+
+    @property
+    def cost(self) -> Cost:
+        """Of all those."""
+        return self._cost
+
+    def add(self, solutions: Sequence[LabelledSolution], cost: Cost) -> None:
+        """Buffers a problem's labelled solutions, at least one; flushes when enough seconds went by since the last."""
+        [problem_id] = {solution.problem_id for solution in solutions}
+        if problem_id in self._done:
+            raise ValueError(f"labels: {problem_id} was already labelled")
+        rows = pa.Table.from_pylist([asdict(solution) for solution in solutions], schema=SCHEMA)
+        costs = pa.Table.from_pylist([{"problem_id": problem_id, **asdict(cost)}], schema=COSTS_SCHEMA)
+        self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, costs)))
+        self._done.add(problem_id)
+        self._cost += cost
+        if time.monotonic() - self._last_flush >= self._flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is buffered as one shard. After a failure none of it is on disk, all still buffered."""
+        self._last_flush = time.monotonic()
+        if not self._buffer.problems:
+            return
+        rows, costs = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
+        self._shards.write(self._buffer.shard, rows, costs, len(self._buffer.problems))
+        self._buffer = _Buffer(self._buffer.shard + 1)
+
+    def close(self) -> None:
+        """Flushes and lets go of the folder. Closing twice is allowed."""
+        if self._shards.closed:
+            return
+        try:
+            self.flush()
+        finally:
+            self._shards.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_labels(path: Path) -> list[LabelledSolution]:
+    """As `read_labelled`, for a path that a user gave. Raises UserError."""
+    try:
+        return read_labelled(path)
+    except ValueError as error:
+        raise UserError(str(error)) from None

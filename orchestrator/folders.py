@@ -1,0 +1,323 @@
+"""A results folder that one process fills while anyone may read: its lock, its configuration and its shards.
+
+A shard is two files of one name in two subfolders: the one beside is written first, the one with the rows last, and the
+latter commits it. Each file appears whole or not at all. So a process killed at any point loses what it had not
+flushed and never leaves a row twice or half of one.
+"""
+
+import errno
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from orchestrator.core.errors import UserError
+
+_RUN_YAML, _VERSIONS, _LOCK, _PROBE = "run.yaml", "versions.json", ".lock", ".probe.tmp"
+_TEMP_FILES = (_PROBE, f"{_RUN_YAML}.tmp", f"{_VERSIONS}.tmp")
+_PROBE_BYTES = 1 << 16
+
+
+class ShardFolder:
+    """Owns a folder while a process writes to it. Not thread-safe."""
+
+    def __init__(self, path: Path, lock_fd: int, rows: str, beside: str) -> None:
+        """Use `open`."""
+        self.path = path
+        self._lock_fd: int | None = lock_fd
+        self._rows = rows
+        self._beside = beside
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        rows: str,
+        beside: str,
+        run_yaml: str,
+        versions: Mapping[str, str],
+        resume: bool = False,
+        overwrite: bool = False,
+        free_keys: Sequence[str] = (),
+        reports: Sequence[str] = (),
+    ) -> Self:
+        """Locks the folder and makes it ready: new, continued (`resume`) or emptied of rows and reports (`overwrite`).
+
+        `rows` and `beside` are the subfolders of a shard's two files; `rows` may be "", the folder itself. `run_yaml`
+        is the resolved configuration. `resume` wants it equal to the folder's own, except for the dotted `free_keys`
+        and what is below them, which change no row. Files beside that no rows commit are dropped. An empty folder or
+        one without rows counts as new. Foreign files are never touched. Raises UserError, leaving no new folder.
+        """
+        if resume and overwrite:
+            raise UserError("results: resume and overwrite exclude each other, got both")
+        wanted = _parse_config(run_yaml, "the configuration of this run")
+        created, lock_fd = False, None
+        try:
+            created = _make_folder(path)
+            lock_fd = _lock(path)
+            _probe(path)
+            folder = cls(path, lock_fd, rows, beside)
+            folder._prepare(run_yaml, wanted, versions, resume, overwrite, free_keys, reports)
+            return folder
+        except BaseException as error:
+            if created:
+                _remove_new(path, (rows, beside), locked=lock_fd is not None)
+            if lock_fd is not None:
+                os.close(lock_fd)
+            if isinstance(error, OSError):
+                raise unwritable(path, error) from error
+            raise
+
+    @property
+    def closed(self) -> bool:
+        return self._lock_fd is None
+
+    def close(self) -> None:
+        """Lets go of the folder. Closing twice is allowed."""
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def shards(self) -> list[Path]:
+        """The committed ones' rows, in order."""
+        return shards(self.path, self._rows)
+
+    def next_shard(self) -> int:
+        """A number larger than those of all shards."""
+        committed = self.shards()
+        return 1 + int(committed[-1].stem.removeprefix("part-")) if committed else 0
+
+    def beside(self, rows: Path) -> Path:
+        """The other file of a shard."""
+        return self.path / self._beside / rows.name
+
+    def write(self, shard: int, rows: pa.Table, beside: pa.Table, num_problems: int) -> None:
+        """Writes and commits a shard of so many problems. After a failure, a UserError, none of it is on disk."""
+        rows_path = self.path / self._rows / f"part-{shard:06d}.parquet"
+        beside_path = self.beside(rows_path)
+        try:
+            write_parquet(beside_path, beside)
+            write_parquet(rows_path, rows)
+        except OSError as error:
+            if not rows_path.exists():
+                with suppress(OSError):
+                    beside_path.unlink(missing_ok=True)
+            raise UserError(
+                f"{unwritable(self.path, error)}; {num_problems} finished problems "
+                "are not saved, what was saved before is whole: free some space, then run with --resume"
+            ) from error
+
+    def drop_orphans(self) -> None:
+        """Removes the files beside that no rows commit."""
+        committed = {path.name for path in self.shards()}
+        for path in shards(self.path, self._beside):
+            if path.name not in committed:
+                path.unlink()
+
+    def _prepare(
+        self,
+        run_yaml: str,
+        wanted: dict[str, Any],
+        versions: Mapping[str, str],
+        resume: bool,
+        overwrite: bool,
+        free_keys: Sequence[str],
+        reports: Sequence[str],
+    ) -> None:
+        """Everything that `open` does under the lock."""
+        config_path = self.path / _RUN_YAML
+        if config_path.exists() and resume:
+            _check_same_run(self.path, config_path, wanted, free_keys)
+        elif self.shards() and not overwrite:
+            raise UserError(
+                f"results: {self.path} already holds results; wanted --resume (to finish that run), "
+                "--overwrite (to replace it) or another folder"
+            )
+        for name in _TEMP_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for subfolder in (self._rows, self._beside):
+            for path in (self.path / subfolder).glob("part-*.parquet.tmp"):
+                path.unlink()
+        if overwrite:
+            for path in self.shards():
+                path.unlink()  # what is beside them is now an orphan
+            for name in reports:
+                (self.path / name).unlink(missing_ok=True)
+        if not (config_path.exists() and resume):
+            versions_json = json.dumps(dict(versions), indent=2, sort_keys=True) + "\n"
+            _write_bytes(self.path / _VERSIONS, versions_json.encode())
+            _write_bytes(config_path, run_yaml.encode())  # last: it makes this a results folder
+        for subfolder in (self._rows, self._beside):
+            (self.path / subfolder).mkdir(exist_ok=True)
+        self.drop_orphans()
+
+
+def shards(folder: Path, subfolder: str) -> list[Path]:
+    """The shards' files in a subfolder, in order. Also while they are being written."""
+    return sorted((folder / subfolder).glob("part-" + "[0-9]" * 6 + ".parquet"))
+
+
+def check_results_folder(folder: Path) -> None:
+    """Raises UserError for anything else."""
+    if not folder.is_dir():
+        raise UserError(f"results: {folder} is not a folder")
+    if not _is_results(folder):
+        raise UserError(f"results: {folder} is not a results folder (it has no {_RUN_YAML} and {_VERSIONS})")
+
+
+def _parse_config(text: str, what: str) -> dict[str, Any]:
+    try:
+        config = OmegaConf.to_container(OmegaConf.create(text))
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"results: {what} is not readable YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"results: {what} must be a YAML mapping, got {type(config).__name__}")
+    return {str(key): value for key, value in config.items()}
+
+
+def _check_same_run(folder: Path, config_path: Path, wanted: dict[str, Any], free_keys: Sequence[str]) -> None:
+    try:
+        text = config_path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"results: {config_path} is not UTF-8: {error}") from error
+    found_flat = dict(_flat(_parse_config(text, str(config_path))))
+    wanted_flat = dict(_flat(wanted))
+    differing = [
+        f"{key} (there {found_flat.get(key, 'unset')!r}, now {wanted_flat.get(key, 'unset')!r})"
+        for key in dict.fromkeys([*found_flat, *wanted_flat])
+        if found_flat.get(key, _UNSET) != wanted_flat.get(key, _UNSET)
+        and not any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in free_keys)
+    ]
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise UserError(
+            f"results: {folder} belongs to another run, which differs in {', '.join(differing[:3])}{more}; "
+            "wanted the same configuration, another folder, or --overwrite"
+        )
+
+
+_UNSET = object()
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested dicts and lists as (`a.b[0].c`, value)."""
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(config, list) and config:
+        for index, value in enumerate(config):
+            yield from _flat(value, f"{prefix}[{index}]")
+    else:
+        yield prefix, config
+
+
+def _make_folder(folder: Path) -> bool:
+    """Makes the folder, or checks that the one there is empty or holds results. Whether it was made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+        return True
+    except FileExistsError:
+        if not folder.is_dir():
+            raise UserError(f"results: {folder} is a file, wanted a folder") from None
+    own = {_LOCK, _VERSIONS, *_TEMP_FILES}  # what a run killed in its first moments leaves
+    if not _is_results(folder) and not {path.name for path in folder.iterdir()} <= own:
+        raise UserError(f"results: {folder} holds other files and no results; wanted a new or empty folder")
+    return False
+
+
+def _is_results(folder: Path) -> bool:
+    return (folder / _RUN_YAML).exists() and (folder / _VERSIONS).exists()
+
+
+def _lock(folder: Path) -> int:
+    """An exclusive lock, which the kernel drops with the process. Removing its file would be a race."""
+    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise UserError(
+                f"results: another run is writing to {folder}; wait for it or take another folder"
+            ) from error
+        raise
+    return fd
+
+
+def _probe(folder: Path) -> None:
+    """Fails now, and not after an hour, where the disk is full or read-only."""
+    try:
+        _write_synced(folder / _PROBE, bytes(_PROBE_BYTES))
+    finally:
+        (folder / _PROBE).unlink(missing_ok=True)
+
+
+def _remove_new(folder: Path, subfolders: Sequence[str], *, locked: bool) -> None:
+    """Undoes the making of a folder. Without its lock, another run may be at work there: only when empty."""
+    with suppress(OSError):
+        if locked:
+            for name in (_RUN_YAML, _VERSIONS, _LOCK, *_TEMP_FILES):
+                (folder / name).unlink(missing_ok=True)
+            for path in {folder / name for name in subfolders} - {folder}:
+                if path.exists():
+                    path.rmdir()
+        folder.rmdir()
+
+
+def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    """Raises UserError for an unreadable file and for another schema."""
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"results: can't read {path}: {error}") from error
+    if not table.schema.equals(schema):
+        raise UserError(f"results: {path} was written by another version of headrace: its columns differ")
+    return table
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """The whole file or nothing. Raises OSError."""
+    data = io.BytesIO()
+    pq.write_table(table, data, compression="zstd")
+    _write_bytes(path, data.getvalue())
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    """The whole file or nothing, also across a power cut."""
+    temp = path.with_name(f"{path.name}.tmp")
+    try:
+        _write_synced(temp, data)
+        os.replace(temp, path)
+    except BaseException:
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise
+    folder_fd = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def unwritable(folder: Path, error: OSError) -> UserError:
+    """What to raise."""
+    return UserError(f"results: can't write to {folder}: {error.strerror or error}")

@@ -1,0 +1,118 @@
+"""Several verifiers as one: members judge at the same time, their scores are mixed, what they cost adds up."""
+
+import asyncio
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+
+from orchestrator.core.errors import first_error
+from orchestrator.core.nouns import Carry
+from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.verifier.opened import OpenVerifier
+from verifiers.ensemble import Ensemble
+
+Carries = tuple[Carry | None, ...]  # of the members, in order
+
+
+class EnsembleVerifier:
+    """Implements `OpenVerifier` over members that its caller owns. Owner of the carries that stand for the members'.
+
+    Behind a carry that it does not know any more, members read from the start: that costs time and changes no score.
+    """
+
+    def __init__(self, options: Ensemble, members: Sequence[OpenVerifier]) -> None:
+        self._options = options
+        self._members = tuple(members)
+        self._held: OrderedDict[str, Carries] = OrderedDict()  # by a carry's key
+        self._max_held = max(m.replicas * (m.slots + m.host_slots) for m in options.members)  # no more states exist
+        self._key_prefix = uuid.uuid4().hex[:8]
+        self._keys = count()
+
+    @property
+    def scores_steps(self) -> bool:
+        return all(member.scores_steps for member in self._members)
+
+    @property
+    def reads_text(self) -> bool:
+        return any(member.reads_text for member in self._members)
+
+    @property
+    def flops_per_token(self) -> float:
+        return sum(member.flops_per_token for member in self._members)
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(member.state_bytes for member in self._members)
+
+    @property
+    def num_ready(self) -> int:
+        return min(member.num_ready for member in self._members)
+
+    async def stats(self) -> list[dict[str, int]]:
+        return [stats for member in self._members for stats in await member.stats()]
+
+    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+        """Raises what a member raises."""
+        known = [self._held.get(reading.carry.key) if reading.carry is not None else None for reading in readings]
+        for reading, carries in zip(readings, known, strict=True):
+            if reading.carry is not None and carries is not None:
+                self._held.move_to_end(reading.carry.key)
+        judging: list[asyncio.Task[list[Verdict]]] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for index, member in enumerate(self._members):
+                    own = [
+                        replace(
+                            reading,
+                            carry=None if carries is None else carries[index],
+                            solution=reading.solution if member.reads_text else None,
+                        )
+                        for reading, carries in zip(readings, known, strict=True)
+                    ]
+                    judging.append(tasks.create_task(member.score(own)))
+        except BaseException as error:
+            for member, task in zip(self._members, judging, strict=False):
+                if not task.cancelled() and task.exception() is None:
+                    member.release([verdict.carry for verdict in task.result() if verdict.carry is not None])
+            raise (first_error(error) if isinstance(error, BaseExceptionGroup) else error) from None
+        verdicts = zip(*(task.result() for task in judging), strict=True)
+        return [self._verdict(*of_reading) for of_reading in zip(readings, known, verdicts, strict=True)]
+
+    def release(self, carries: Sequence[Carry]) -> None:
+        """Frees the members' states."""
+        self._free([held for carry in carries if (held := self._held.pop(carry.key, None)) is not None])
+
+    def _free(self, held: Sequence[Carries]) -> None:
+        for index, member in enumerate(self._members):
+            member.release([own for carries in held if (own := carries[index]) is not None])
+
+    def _verdict(self, reading: Reading, known: Carries | None, verdicts: Sequence[Verdict]) -> Verdict:
+        """One out of the members'."""
+        reingested = sum(verdict.reingested_tokens for verdict in verdicts)
+        if reading.carry is not None and known is None:  # so members that carry a state were not given theirs
+            covered = reading.carry.num_tokens
+            reingested += sum(min(v.verifier_tokens, covered) for v in verdicts if v.carry is not None)
+        if reading.carry is not None and not reading.keep_parent:
+            self._held.pop(reading.carry.key, None)  # the members freed theirs
+        return Verdict(
+            scores=tuple(map(self._options.mixed, zip(*(verdict.scores for verdict in verdicts), strict=True))),
+            carry=self._carry(reading, tuple(verdict.carry for verdict in verdicts)),
+            verifier_tokens=sum(verdict.verifier_tokens for verdict in verdicts),
+            reingested_tokens=reingested,
+            flops=sum(verdict.flops for verdict in verdicts),
+        )
+
+    def _carry(self, reading: Reading, own: Carries) -> Carry | None:
+        """One that stands for the members'; None where they carry nothing."""
+        if not any(own):
+            return None
+        carry = Carry(
+            replica=0, epoch=0, key=f"{self._key_prefix}-{next(self._keys)}", num_tokens=len(reading.token_ids)
+        )
+        self._held[carry.key] = own
+        if len(self._held) > self._max_held:
+            _, oldest = self._held.popitem(last=False)
+            self._free([oldest])
+        return carry

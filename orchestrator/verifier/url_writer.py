@@ -1,0 +1,100 @@
+"""A server with the OpenAI API writes a verifier's chains. Import it only where there is one: the client takes seconds.
+
+One request is one chain, because not every server knows `n`; tokens are what the server says that it used. It does not
+say what its model is, so FLOPs are these times the user's `flops_per_token`; without that, tokens alone are counted.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import openai
+
+from orchestrator.core.errors import ProblemError, ReplicaError, UserError, first_error
+from orchestrator.verifier.check import api_key
+from orchestrator.verifier.writers import Chain, chain_seed
+from verifiers.written import Judge
+
+log = logging.getLogger(__name__)
+
+_RETRIES = 3  # by the client: of what it could not send, 408, 409, 429 and 5xx, waiting longer each time
+_MOST_SEED = 2**31  # servers take no larger ones, or not all do
+
+
+class UrlWriter:
+    """Implements `Writer`. Owner of the client; see `open`."""
+
+    num_ready = 1  # whether the server can write is known by asking it only
+
+    def __init__(self, client: openai.AsyncOpenAI, model: str, judge: Judge) -> None:
+        """Use `open`."""
+        self._client = client
+        self._model = model
+        self._where = f"verifier: {judge.url}"
+        self._flops_per_token = judge.flops_per_token or 0.0
+        self._places = asyncio.Semaphore(judge.requests_in_flight)
+        self._deadline_s = (1 + _RETRIES) * judge.timeout_s
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, judge: Judge, model: str) -> AsyncIterator["UrlWriter"]:
+        """Raises UserError where the environment does not hold the server's key."""
+        if judge.flops_per_token is None:
+            log.warning(
+                "verifier: FLOPs of %s at %s are not known and not counted; wanted verifier.options.flops_per_token",
+                model,
+                judge.url,
+            )
+        key = api_key(judge) or "none"  # the client insists on one; servers that want none ignore it
+        async with openai.AsyncOpenAI(
+            base_url=judge.url, api_key=key, timeout=judge.timeout_s, max_retries=_RETRIES
+        ) as client:
+            yield cls(client, model, judge)
+
+    async def write(
+        self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float
+    ) -> list[tuple[Chain, ...]]:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                chains = [
+                    [tasks.create_task(self._chain(prompt, index, max_tokens, temperature)) for index in range(n)]
+                    for prompt in prompts
+                ]
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+        return [tuple(task.result() for task in tasks_of_prompt) for tasks_of_prompt in chains]
+
+    async def _chain(self, prompt: str, index: int, max_tokens: int, temperature: float) -> Chain:
+        try:
+            async with self._places, asyncio.timeout(self._deadline_s):
+                reply = await self._client.chat.completions.create(
+                    model=self._model,
+                    messages=[{"role": "user", "content": prompt}],
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=chain_seed(prompt, index) % _MOST_SEED,
+                )
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise UserError(f"{self._where} refuses model {self._model}: {error}") from error
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            raise ProblemError(f"{self._where} refuses a request: {error}") from error
+        except TimeoutError:
+            raise ReplicaError(f"{self._where}: no answer within {self._deadline_s:g} s") from None
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: it is not JSON
+            raise ReplicaError(f"{self._where}: {type(error).__name__}: {error}") from error
+        return self._read(reply)
+
+    def _read(self, reply: Any) -> Chain:
+        """The client does not check what it gets."""
+        try:
+            [choice] = reply.choices
+            num_tokens = int(reply.usage.prompt_tokens) + int(reply.usage.completion_tokens)
+            text = choice.message.content or ""  # none: it declined
+            cut = choice.finish_reason == "length"
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ReplicaError(
+                f"{self._where}: wanted a chat completion with one choice and its usage, got {str(reply)[:200]!r}"
+            ) from error
+        return Chain(text=text, cut=cut, num_tokens=num_tokens, flops=num_tokens * self._flops_per_token)

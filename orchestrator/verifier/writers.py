@@ -1,0 +1,88 @@
+"""Who writes a verifier's chains: a policy engine here, a server in `orchestrator.verifier.url_writer`."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.core.errors import ProblemError, PromptTooLong
+from orchestrator.core.nouns import Problem
+from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.core.seeds import derive_seed
+from orchestrator.policy.pool import PolicyPool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """What was written to a prompt, and what that took."""
+
+    text: str
+    cut: bool  # it was stopped at `max_tokens`
+    num_tokens: int  # read and written: the whole prompt, cached or not, counts for each chain
+    flops: float  # what was cached is left out
+
+
+class Writer(Protocol):
+    @property
+    def num_ready(self) -> int:
+        """Engines that can write now."""
+        ...
+
+    async def write(
+        self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float
+    ) -> list[tuple[Chain, ...]]:
+        """n chains for each prompt, a user's message. Seeds derive from the prompt's text: the same prompt gets the
+        same chains, whenever it comes. Raises ProblemError for a prompt that is refused, ReplicaError."""
+        ...
+
+
+def chain_seed(prompt: str, index: int) -> int:
+    """Of chain `index` to a prompt."""
+    return derive_seed(0, prompt, (index,))
+
+
+class PolicyWriter:
+    """Implements `Writer` over a policy pool that its caller owns."""
+
+    def __init__(self, policy: PolicyPool) -> None:
+        self._policy = policy
+
+    @property
+    def num_ready(self) -> int:
+        return self._policy.num_ready
+
+    async def write(
+        self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float
+    ) -> list[tuple[Chain, ...]]:
+        encoded = await self._policy.encode([Problem.from_prompt("verification", prompt) for prompt in prompts])
+        requests = [
+            Generation(
+                prefix_ids=prefix_ids,
+                max_tokens=max_tokens,
+                seed=chain_seed(prompt, index),
+                temperature=temperature,
+                top_p=1.0,
+                eager=False,
+            )
+            for prompt, prefix_ids in zip(prompts, encoded, strict=True)
+            for index in range(n)
+        ]
+        written: list[list[Segment]] = [[] for _ in requests]
+        try:
+            async with aclosing(self._policy.generate(requests)) as writing:
+                async for index, segment in writing:
+                    written[index].append(segment)
+        except PromptTooLong as error:
+            raise ProblemError(f"verifier: a solution is too long for the model that judges it: {error}") from None
+        chains = [self._chain(request, segments) for request, segments in zip(requests, written, strict=True)]
+        return [tuple(chains[i : i + n]) for i in range(0, len(chains), n)]
+
+    def _chain(self, request: Generation, segments: Sequence[Segment]) -> Chain:
+        prefix = len(request.prefix_ids)
+        sampled = sum(len(segment.token_ids) + segment.discarded_tokens for segment in segments)
+        return Chain(
+            text="".join(segment.text for segment in segments),
+            cut=segments[-1].finish is Finish.LENGTH,
+            num_tokens=prefix + sampled,
+            flops=self._policy.shape.sampling_flops(prefix=prefix, cached=segments[0].cached_tokens, sampled=sampled),
+        )

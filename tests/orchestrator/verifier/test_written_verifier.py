@@ -1,0 +1,147 @@
+"""Facts about verifiers that write, over a scripted policy."""
+
+import asyncio
+
+import pytest
+
+from orchestrator.core.errors import ProblemError, PromptTooLong
+from orchestrator.core.nouns import Problem
+from orchestrator.core.protocols import Reading, Solution, Verifier
+from orchestrator.verifier.writers import PolicyWriter
+from orchestrator.verifier.written import WrittenVerifier
+from strategies.best_of_n import BestOfN
+from tests.fakes import SHAPE, ScriptedPolicy, ids, open_session, problem
+from verifiers.generative import GenerativePRM
+from verifiers.llm_judge import LLMJudge
+from verifiers.written import Judge, averaged
+
+TEMPLATE = "{problem}|{solution}#"  # what a scripted policy continues
+GOOD = "Step 1: The step is \\boxed{correct}\nStep 2: The step is \\boxed{correct}"
+BAD = "Step 1: The step is \\boxed{correct}\nStep 2: The step is \\boxed{incorrect}"
+NONSENSE = "Looks good."
+
+
+def reading(*steps: str, asked: tuple[int, ...] | None = None) -> Reading:
+    asked = tuple(range(len(steps))) if asked is None else asked
+    ends = [len("Q:" + "".join(steps[: index + 1])) for index in range(len(steps))]
+    return Reading(
+        token_ids=ids("Q:" + "".join(steps)),
+        boundaries=tuple(ends[index] for index in asked),
+        solution=Solution(problem=Problem.from_prompt("p", "Q:"), steps=steps, asked=asked),
+    )
+
+
+def written(policy: ScriptedPolicy, judge: Judge) -> WrittenVerifier:
+    return WrittenVerifier(judge, PolicyWriter(policy))
+
+
+def generative(*chains: str, context_length: int = 10_000) -> tuple[ScriptedPolicy, WrittenVerifier]:
+    """One that writes these chains to each prompt."""
+    policy = ScriptedPolicy({"#": list(chains)}, context_length=context_length)
+    return policy, written(policy, GenerativePRM(template=TEMPLATE, chains=len(chains), max_tokens=200))
+
+
+async def test_scores_are_the_average_of_the_chains() -> None:
+    _, verifier = generative(GOOD, BAD, GOOD, BAD)
+    [verdict] = await verifier.score([reading("a\n\n", "b")])
+    assert verdict.scores == (averaged([1.0] * 4), averaged([1.0, 0.0, 1.0, 0.0]))
+    assert verdict.carry is None
+
+
+async def test_chains_that_do_not_parse_abstain() -> None:
+    _, verifier = generative(GOOD, NONSENSE, BAD, NONSENSE)
+    [verdict] = await verifier.score([reading("a\n\n", "b")])
+    assert verdict.scores == (averaged([1.0, 1.0]), averaged([1.0, 0.0]))
+
+
+async def test_where_all_chains_abstain_there_is_no_score() -> None:
+    policy, verifier = generative(NONSENSE, NONSENSE + " " * 300)
+    with pytest.raises(ProblemError, match=r"none of 2 .* can be read \(1 were cut off at max_tokens 200\); .* 0 of 2"):
+        await verifier.score([reading("a\n\n", "b")])
+    [stats] = await verifier.stats()
+    assert stats["tokens_read"] == sum(len(r.prefix_ids) for r in policy.requests) + len(NONSENSE) + 1 + 200
+
+
+async def test_every_token_read_and_written_is_counted_and_so_are_their_flops() -> None:
+    policy, verifier = generative(GOOD, NONSENSE)
+    [verdict] = await verifier.score([reading("a\n\n", "b")])
+    prompt = len("Q:|Step 1: a\nStep 2: b#")
+    assert [len(request.prefix_ids) for request in policy.requests] == [prompt] * 2
+    assert verdict.verifier_tokens == 2 * prompt + len(GOOD) + 1 + len(NONSENSE) + 1  # ends of sequence
+    assert verdict.flops == sum(
+        SHAPE.flops(new_tokens=prompt + len(chain), context_tokens=0, logits=len(chain) + 1)
+        for chain in (GOOD, NONSENSE)
+    )
+
+
+async def test_the_same_prompt_gets_the_same_seeds_and_no_two_chains_share_one() -> None:
+    policy, verifier = generative(GOOD, GOOD)
+    for steps in (("a\n\n", "b"), ("a\n\n", "c"), ("a\n\n", "b")):
+        await verifier.score([reading(*steps)])
+    seeds = [request.seed for request in policy.requests]
+    assert seeds[:2] == seeds[4:]
+    assert len(set(seeds)) == 4
+
+
+async def test_readings_of_one_call_are_written_together_and_keep_their_order() -> None:
+    policy = ScriptedPolicy({"Step 2: b#": [GOOD], "Step 2: c#": [BAD]})
+    verifier = written(policy, GenerativePRM(template=TEMPLATE, chains=1))
+    verdicts = await verifier.score([reading("a\n\n", "c", asked=(1,)), reading("a\n\n", "b", asked=(1,))])
+    assert [verdict.scores[0].mean for verdict in verdicts] == [0.0, 1.0]
+
+
+async def test_a_judge_writes_once_for_each_asked_step() -> None:
+    policy = ScriptedPolicy({"Step 1: a#": ["Rating: \\boxed{9}"], "b#": ["Rating: \\boxed{2}"]})
+    verifier = written(policy, LLMJudge(template=TEMPLATE))
+    [verdict] = await verifier.score([reading("a\n\n", "b")])
+    assert [score.mean for score in verdict.scores] == [0.9, 0.2]
+    assert len(policy.requests) == 2
+
+
+async def test_a_reading_that_asks_nothing_costs_nothing() -> None:
+    policy, verifier = generative(GOOD)
+    [verdict] = await verifier.score([Reading(token_ids=(1, 2), boundaries=())])
+    assert (verdict.scores, verdict.verifier_tokens, policy.requests) == ((), 0, [])
+
+
+async def test_a_solution_too_long_for_its_judge_is_a_fault_of_this_problem_only() -> None:
+    class Short(ScriptedPolicy):
+        def generate(self, requests):
+            raise PromptTooLong("policy: a prefix of 90 tokens")
+
+    verifier = written(Short({}), GenerativePRM(template=TEMPLATE, chains=1))
+    with pytest.raises(ProblemError, match=r"verifier: a solution is too long .* 90 tokens") as caught:
+        await verifier.score([reading("a\n\n", "b")])
+    assert not isinstance(caught.value, PromptTooLong)
+
+
+async def test_a_fault_of_the_engine_is_raised() -> None:
+    policy, verifier = generative(GOOD, GOOD)
+    policy.fails_after = 1
+    with pytest.raises(RuntimeError, match="a scripted failure"):
+        await verifier.score([reading("a\n\n", "b")])
+
+
+async def test_a_caller_that_leaves_aborts_what_is_written() -> None:
+    policy, verifier = generative(GOOD, GOOD)
+    policy.gate = asyncio.Event()
+    judging = asyncio.create_task(verifier.score([reading("a\n\n", "b")]))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert policy.requests
+    judging.cancel()
+    await asyncio.gather(judging, return_exceptions=True)
+    assert policy.aborted == 2
+
+
+async def test_a_policy_may_judge_what_it_writes_and_both_are_on_the_ledger() -> None:
+    script = {"Q:": ["Answer: 1", "Answer: 2"], "Answer: 1#": ["Rating: \\boxed{3}"], "2#": ["Rating: \\boxed{8}"]}
+    policy = ScriptedPolicy(script)
+    verifier: Verifier = written(policy, LLMJudge(template=TEMPLATE))
+    async with open_session(policy, verifier) as session:
+        result = await BestOfN(n=2).search(problem(), session)
+    assert (result.answer, result.score) == ("2", 0.8)
+    assert session.ledger.generated_tokens == 2 * len("Answer: 1") + 2
+    assert session.ledger.verifier_tokens == 2 * len("Q:|Step 1: Answer: 1#Rating: \\boxed{3}") + 2
+    assert session.ledger.verifier_flops > 0
+    assert session.ledger.peak_state_bytes == 0
