@@ -41,7 +41,7 @@ demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accura
 	$(BIN)/headrace run configs/demo.yaml --overwrite
 
 test: install  ## run the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: install  ## lint, types, import boundaries
 	$(BIN)/ruff check .

@@ -3,7 +3,9 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,19 +39,32 @@ async def policy_pool(local_ray: Path) -> AsyncIterator[PolicyPool]:
         yield pool
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` runs two processes: whatever shares the pools is one's, what starts a Ray of its own the other's.
-
-    Whichever test comes first pays for the start of the engines.
-    """
+    """Whichever test comes first pays for the start of the engines."""
     for item in items:
-        needed = {"policy_pool", "local_ray"} & set(getattr(item, "fixturenames", ()))
-        if "policy_pool" in needed:
+        if "policy_pool" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(1500))
-        if needed:
-            item.add_marker(pytest.mark.xdist_group("pools"))
-        elif item.path.name in ("test_run.py", "test_serving.py"):
-            item.add_marker(pytest.mark.xdist_group("processes"))
-        elif item.path.name in ("test_sandbox.py", "test_unit_tests.py"):
-            item.add_marker(pytest.mark.xdist_group("sandbox"))  # they look for processes that were left behind
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, where `make test` runs two processes
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Modules that share the pools go to one process, one after the other; so do those that start a Ray of their own,
+    and those that look for processes which the sandbox left behind."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByResource(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _resource(nodeid.partition("::")[0])
+
+    return ByResource(config, log)
+
+
+@cache
+def _resource(module: str) -> str:
+    path = Path(__file__).parents[1] / module
+    if path.name in ("test_run.py", "test_serving.py"):
+        return "a Ray of its own"
+    if path.name in ("test_sandbox.py", "test_unit_tests.py"):
+        return "the sandbox"
+    text = path.read_text(encoding="utf-8")
+    return "the pools" if "policy_pool" in text or "local_ray" in text or "orchestrator/verifier" in module else module
