@@ -94,10 +94,11 @@ def plan_judging(config_path: Path, overrides: Sequence[str]) -> JudgePlan:
     config, resolved_yaml = load_yaml(config_path, JudgeConfig, overrides)
     policy = replace(config.policy, model=resolve_path(config.policy.model))
     check_policy_checkpoint(policy.model)
-    verifiers = {name: with_paths(verifier, resolve_path) for name, verifier in config.verifiers.items()}
-    for name, verifier in verifiers.items():
+    verifiers = {}
+    for name, verifier in config.verifiers.items():
         try:
-            check_verifier(verifier)
+            verifiers[name] = with_paths(verifier, resolve_path)
+            check_verifier(verifiers[name])
         except UserError as error:
             raise UserError(f"verifiers.{name}: {error}") from None
     data = config.data if config.data.path is None else replace(config.data, path=resolve_path(config.data.path))
