@@ -163,11 +163,18 @@ async def test_one_tick_is_one_call(pool: VerifierPool, calls: list[int]) -> Non
 async def test_what_comes_while_replicas_are_busy_shares_the_next_call(
     pool: VerifierPool, whole: Whole, calls: list[int]
 ) -> None:
+    pids = [replica.pid for replica in pool.replicas() if replica.pid is not None]
     async with asyncio.TaskGroup() as tasks:
-        for seed in range(60):
-            tasks.create_task(scored(pool, [Reading(token_ids=tokens(seed, 20), boundaries=(20,))], whole))
-            await asyncio.sleep(0)  # each in a tick of its own
-            await asyncio.sleep(0)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)  # busy until all have come
+        try:
+            for seed in range(60):
+                tasks.create_task(scored(pool, [Reading(token_ids=tokens(seed, 20), boundaries=(20,))], whole))
+                await asyncio.sleep(0)  # each in a tick of its own
+                await asyncio.sleep(0)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
     assert sum(calls) == 60 and len(calls) <= 20
 
 
