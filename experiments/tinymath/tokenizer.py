@@ -3,8 +3,6 @@
 A step ends with the single token of a blank line; digits are single tokens; "Wait" is a word (budget forcing).
 """
 
-from collections.abc import Sequence
-
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -18,8 +16,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(more_words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """The tokenizer of both models, the same at every call; `more_words` come after theirs."""
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of both models, the same at every call."""
     words = ["Box", " with", "How", " many", " now", "?", ":", "Answer", WAIT]
     words += [f" {symbol}" for symbol in (*VERBS, "=")]
     words += [f" {noun}" for noun in NOUNS]
@@ -27,7 +25,7 @@ def build_tokenizer(more_words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     phrases = [*VERBS.values(), *BACK_REFERENCES.values(), *DISTRACTIONS]
     words += [f" {word}" for phrase in phrases for word in phrase.split()]
     words += [f"{space}{digit}" for digit in range(10) for space in ("", " ")]
-    tokens = [PAD, EOS, UNK, ASSISTANT, "\n", STEP_DELIMITER, *dict.fromkeys(words), *more_words]
+    tokens = [PAD, EOS, UNK, ASSISTANT, "\n", STEP_DELIMITER, *dict.fromkeys(words)]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNK))
     pieces = Regex(r"\n\n|\n| ?[A-Za-z]+| ?[0-9]| ?//| ?[^\sA-Za-z0-9]")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="isolated")
