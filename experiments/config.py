@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from experiments.datasets import DataConfig
+from experiments.datasets import DataConfig, Dataset, load_dataset
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
@@ -175,6 +175,11 @@ def make_strategy(name: str, params: Mapping[str, Any]) -> Strategy:
         raise UserError(f"{name}: {error.full_key}: {message}; parameters: {valid}") from None
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def load_data(config: DataConfig) -> Dataset:
+    """The data set, its file found as `resolve_path` does. Raises UserError."""
+    return load_dataset(config if config.path is None else dataclasses.replace(config, path=resolve_path(config.path)))
 
 
 def resolve_path(path: str) -> str:

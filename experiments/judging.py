@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from omegaconf import MISSING, OmegaConf
 
-from experiments.config import load_yaml, resolve_path
-from experiments.datasets import DataConfig, Dataset, load_dataset
+from experiments.config import load_data, load_yaml, resolve_path
+from experiments.datasets import DataConfig, Dataset
 from experiments.figure import si
 from experiments.graders import make_grader
 from experiments.labelling.labellers import Exact
@@ -101,9 +101,8 @@ def plan_judging(config_path: Path, overrides: Sequence[str]) -> JudgePlan:
             check_verifier(verifiers[name])
         except UserError as error:
             raise UserError(f"verifiers.{name}: {error}") from None
-    data = config.data if config.data.path is None else replace(config.data, path=resolve_path(config.data.path))
     return JudgePlan(
-        config=config, policy=policy, verifiers=verifiers, dataset=load_dataset(data), resolved_yaml=resolved_yaml
+        config=config, policy=policy, verifiers=verifiers, dataset=load_data(config.data), resolved_yaml=resolved_yaml
     )
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from experiments.config import FREE_KEYS, load_yaml, resolve_path
-from experiments.datasets import DataConfig, Dataset, load_dataset
+from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
+from experiments.datasets import Dataset
 from experiments.graders import make_grader
 from experiments.labelling.agreement import agreement
 from experiments.labelling.config import LabelConfig, Method, SourceConfig
@@ -35,7 +35,7 @@ from orchestrator.core.nouns import Problem
 from orchestrator.pools import open_pools
 from orchestrator.runner import Grader
 from orchestrator.session import SearchSession
-from orchestrator.verifier.check import check_verifier, verifier_entry
+from orchestrator.verifier.check import check_verifier, num_actors, scores_steps, with_paths
 from verifiers.training.labelled import LabelledSolution
 
 _SAMPLES = 4  # of each problem, unless the configuration says how many
@@ -70,11 +70,11 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
         check_policy_checkpoint(policy.model)
     verifier = config.verifier if config.method is Method.verifier else None
     if verifier is not None:
-        verifier = replace(verifier, model=resolve_path(verifier.model))
+        verifier = with_paths(verifier, resolve_path)
         check_verifier(verifier)
-        if not verifier_entry(verifier).scores_steps:
+        if not scores_steps(verifier):
             raise UserError(f"verifier: wanted one that judges steps, got {verifier.name}, which judges solutions only")
-    dataset = _load(config.data) if config.data is not None and config.method is not Method.imported else None
+    dataset = load_data(config.data) if config.data is not None and config.method is not Method.imported else None
     if config.compare is not None:
         read_labels(Path(resolve_path(config.compare)))  # a mistake shows now, and not when all is labelled
     labelled = _labelled(config.source)
@@ -89,10 +89,6 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
         labelled=labelled,
         recorded=recorded,
     )
-
-
-def _load(data: DataConfig) -> Dataset:
-    return load_dataset(data if data.path is None else replace(data, path=resolve_path(data.path)))
 
 
 def _labelled(source: SourceConfig) -> dict[str, list[LabelledSolution]]:
@@ -228,7 +224,8 @@ async def _open_engines(plan: LabelPlan, stack: AsyncExitStack, on_stage: Callab
     if plan.policy is None:
         return None
     on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
-    stack.enter_context(connected(config.ray, plan.policy.replicas + (plan.verifier.replicas if plan.verifier else 0)))
+    judging = num_actors(plan.verifier, plan.policy.model) if plan.verifier else 0
+    stack.enter_context(connected(config.ray, plan.policy.replicas + judging))
     policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
     return partial(
         SearchSession,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_yaml, make_strategies, resolve_path
-from experiments.datasets import DataConfig, Dataset, load_dataset
+from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_data, load_yaml, make_strategies, resolve_path
+from experiments.datasets import Dataset
 from experiments.graders import ExactGrader, MathGrader, make_grader
 from experiments.metrics import pool_of
 from experiments.trust import Trust, judge
@@ -78,7 +78,7 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
                 f"verifier: {', '.join(dict.fromkeys(by_steps))} wants a value for each step, "
                 f"got {verifier.name}, which judges whole solutions only"
             )
-    dataset = _load(config.data)
+    dataset = load_data(config.data)
     plan = Plan(
         config=config,
         policy=policy,
@@ -87,14 +87,10 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
         dataset=dataset,
         strategies=tuple(strategies),
         grader=_grader_of(dataset),
-        calibration=_load(config.trust.data) if verifier is not None and config.trust is not None else None,
+        calibration=load_data(config.trust.data) if verifier is not None and config.trust is not None else None,
     )
     check_distinct(plan.jobs)
     return plan
-
-
-def _load(data: DataConfig) -> Dataset:
-    return load_dataset(data if data.path is None else replace(data, path=resolve_path(data.path)))
 
 
 def _grader_of(dataset: Dataset) -> ExactGrader | MathGrader:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from experiments.config import load_yaml, resolve_path
-from experiments.datasets import DataConfig, Dataset, load_dataset
+from experiments.config import load_data, load_yaml, resolve_path
+from experiments.datasets import DataConfig, Dataset
 from experiments.graders import make_grader
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.protocols import Sampling
-from orchestrator.verifier.check import check_verifier, verifier_entry
+from orchestrator.verifier.check import check_verifier, verifier_entry, with_paths
 from verifiers import VERIFIERS
 
 CONFIG = "train.yaml"  # makes a folder one of a training
@@ -127,13 +127,11 @@ def plan_training(config_path: Path, overrides: list[str]) -> TrainingPlan:
     check_policy_checkpoint(model)
     verifier = config.verifier
     if verifier is not None:
-        verifier = replace(verifier, model=resolve_path(verifier.model))
+        verifier = with_paths(verifier, resolve_path)
         if verifier_entry(verifier).host is None:
             hosted = ", ".join(name for name, entry in VERIFIERS.items() if entry.host is not None)
             raise UserError(f"verifier: {verifier.name} can't be read within a training; wanted one of {hosted}")
         check_verifier(verifier)
-        if verifier_entry(verifier).host is None:
-            raise UserError(f"verifier: wanted one that is read in this process, got {verifier.name}")
     dataset = _load(config.data)
     if len(dataset.examples) < config.prompts_per_step:
         raise UserError(
@@ -158,7 +156,7 @@ def plan_training(config_path: Path, overrides: list[str]) -> TrainingPlan:
 
 def _load(data: DataConfig) -> Dataset:
     """Raises UserError, also for an unknown grader."""
-    dataset = load_dataset(data if data.path is None else replace(data, path=resolve_path(data.path)))
+    dataset = load_data(data)
     make_grader(dataset.grader, {})
     return dataset
 

@@ -6,6 +6,7 @@ without an answer is wrong; a problem without the field, or a comparison that do
 solution and is `Unreadable`. Without a pool: `ExactMatchHost.load(settings).read(runs)`, with one boundary each.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,7 +54,7 @@ class RegexOptions:
             raise ValueError(f"regex: pattern must be a regular expression, got {self.pattern!r}: {error}") from None
 
 
-class RuleHost:
+class RuleHost(ABC):
     """What the rules share: they hold no state, so there is none to miss, to free or to move."""
 
     def __init__(self, settings: HostSettings) -> None:
@@ -70,9 +71,9 @@ class RuleHost:
     def load(cls, settings: HostSettings) -> Self:
         return cls(settings)
 
+    @abstractmethod
     def judge(self, solution: Solution) -> float:
         """In [0, 1]. Raises NoVerdict."""
-        raise NotImplementedError
 
     def read(self, runs: Sequence[Run]) -> list[Answer]:
         return [self._read(run) for run in runs]
@@ -87,14 +88,16 @@ class RuleHost:
                 return Unreadable(reason=f"{self.info.name}: {error}")
         return Read(scores=scores, tokens_read=0, flops=0.0)
 
-    def release(self, keys: Sequence[str]) -> None:
+    def release(self, keys: Sequence[str]) -> None:  # noqa: B027 - there is nothing to forget
         pass
 
     def export(self, keys: Sequence[str]) -> list[StateBlob | None]:
         return [None] * len(keys)
 
     def import_(self, keys: Sequence[str], blobs: Sequence[StateBlob | None]) -> None:
-        pass
+        """Raises ValueError: no such state exists."""
+        if any(blob is not None for blob in blobs):
+            raise ValueError(f"verifier state refused: {self.info.name} carries none")
 
 
 class ExactMatchHost(RuleHost):
