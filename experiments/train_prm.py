@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from experiments.figure import draw_training
+from experiments.figure import draw_reliability, draw_training
+from experiments.memory import keep_freed_memory
 from experiments.train_plan import RECORD_FILE, Kind, Plan
 from orchestrator.core.errors import UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
-from verifiers.metrics import best_threshold, processbench_f1
+from verifiers.calibration import reliability
+from verifiers.metrics import best_threshold, labelled_steps, processbench_f1
 from verifiers.streaming_prm import PRMConfig, StreamingPRM
 from verifiers.training.streaming import StreamingTrainee, freeze_trunk, with_fresh_verifier
 from verifiers.training.trainer import METRICS, Row, Trainee, Trainer, measure
@@ -28,6 +29,7 @@ from verifiers.training.transformer import TransformerTrainee
 
 CONFIG_FILE, CHECKPOINT_FILE = "config.yaml", "checkpoint.pt"
 HISTORY_FILE, FIGURE_FILE = "training.parquet", "training.png"
+RELIABILITY_FILE = "reliability.png"  # of the validation steps, before and after temperature scaling
 
 
 def train(plan: Plan, console: Console, *, resume: bool) -> bool:
@@ -70,20 +72,9 @@ def train(plan: Plan, console: Console, *, resume: bool) -> bool:
         trainer.save(checkpoint, plan.identity)
         return False
     _conclude(trainer, folder, console, num_parameters)
+    plan.tokenizer.save_pretrained(folder)  # so that the verifier can read text, too
     checkpoint.unlink(missing_ok=True)
     return True
-
-
-def keep_freed_memory() -> None:
-    """Asks the C allocator to keep what is freed: training frees large buffers at every step, and giving them back to
-    the system each time costs more than the arithmetic. glibc only; elsewhere nothing is done."""
-    if sys.platform == "linux":
-        import ctypes
-
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            for option, value in ((-4, 0), (-1, 1 << 30), (-2, 1 << 29)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-                mallopt(option, value)
 
 
 def _conclude(trainer: Trainer, folder: Path, console: Console, num_parameters: int) -> None:
@@ -95,10 +86,16 @@ def _conclude(trainer: Trainer, folder: Path, console: Console, num_parameters: 
         "seconds": round(trainer.rows[-1]["seconds"] or 0, 1),
     }
     fitted = trainer.trainee.finish(logits, labels)
-    logits = [[logit / fitted.get("temperature", 1.0) for logit in row] for row in logits]
+    uncalibrated = _probabilities(logits)
+    logits = [[logit / fitted["temperature"] for logit in row] for row in logits]
+    scores = _probabilities(logits)
+    bins = {
+        name: reliability(*labelled_steps(before_or_after, labels))
+        for name, before_or_after in (("as trained", uncalibrated), ("with its temperature", scores))
+    }
+    draw_reliability(bins).savefig(folder / RELIABILITY_FILE, dpi=120)
     record |= {**measure(logits, labels), "ece_uncalibrated": trainer.rows[-1]["ece"], **fitted}
     if record["processbench_f1"] is not None:
-        scores = [torch.tensor(row).sigmoid().tolist() for row in logits]
         record["best_threshold"] = best_threshold(scores, labels)
         record["processbench_f1_at_best_threshold"] = processbench_f1(scores, labels, record["best_threshold"])
     trainer.trainee.save(folder)
@@ -108,6 +105,10 @@ def _conclude(trainer: Trainer, folder: Path, console: Console, num_parameters: 
     table.add_row(*("-" if record[name] is None else f"{record[name]:.4g}" for name in shown))
     console.print(table)
     console.print(f"wrote {folder}", highlight=False, soft_wrap=True)
+
+
+def _probabilities(logits: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [torch.tensor(row).sigmoid().tolist() for row in logits]
 
 
 def _write_history(rows: Sequence[Row], folder: Path) -> None:
@@ -164,7 +165,7 @@ def _transformer_trainee(plan: Plan) -> TransformerTrainee:
         loaded = auto.from_config(transformers.AutoConfig.for_model(**sizes, **special))
     else:
         loaded = auto.from_pretrained(model.base, local_files_only=True, dtype=torch.float32, **special)
-    return TransformerTrainee(loaded, tokenizer, consistency=config.loss.consistency)
+    return TransformerTrainee(loaded, consistency=config.loss.consistency)
 
 
 @contextmanager

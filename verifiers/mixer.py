@@ -41,9 +41,11 @@ class Mixer(nn.Module):
 
     def _convolve(self, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Causal depthwise convolution with SiLU, and the last inputs of each row."""
-        if x.shape[1] == 0:  # which conv1d refuses
+        if x.shape[1] == 0:  # which a convolution refuses
             return x, state
         padded = torch.cat([state, x], 1)
-        out = F.silu(self.conv1d(padded.mT)).mT
+        # as an image of one row, channels last as in memory: conv1d moves them, and is up to 10 times slower
+        image, kernel = padded.mT.unsqueeze(2), self.conv1d.weight.unsqueeze(2)
+        out = F.silu(F.conv2d(image, kernel, self.conv1d.bias, groups=self.conv_channels)).squeeze(2).mT
         last = lengths[:, None] + torch.arange(self.conv_len - 1, device=x.device)  # token t is at t + conv_len - 1
         return out, padded.gather(1, last[..., None].expand(-1, -1, x.shape[2]))

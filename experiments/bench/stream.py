@@ -1,6 +1,5 @@
 """One trajectory of 200,000 tokens through the streaming PRM: does its cost per token, or its memory, grow?"""
 
-import asyncio
 import time
 from collections.abc import Callable
 from statistics import median
@@ -10,6 +9,7 @@ import torch
 
 from experiments.bench.core import Measured
 from experiments.bench.tiny import VERIFIER
+from experiments.memory import keep_freed_memory
 from verifiers import NoOptions
 from verifiers.contract import HostSettings, Read, Run
 from verifiers.streaming import StreamingHost
@@ -19,6 +19,7 @@ SEGMENTS = 10
 
 
 async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+    keep_freed_memory()
     torch.set_num_threads(VERIFIER.num_cpus)
     torch.manual_seed(0)
     settings = HostSettings(
@@ -27,7 +28,7 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
     host = StreamingHost.load(settings)
     ratios, grown, costs = [], [], []
     for repeat in range(repeats):
-        per_token, memory = await asyncio.to_thread(_stream, host)
+        per_token, memory = _stream(host)
         ratios.append(per_token[-1] / per_token[0])
         grown.append(memory)
         costs.append(per_token)

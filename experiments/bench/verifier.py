@@ -1,10 +1,11 @@
 """What scoring one more step costs as a trajectory grows: carried state, prefix read again, transformer with KV cache.
 
 The transformer is a Llama of about the PRM's size with a value head, random weights, in transformers: its KV cache is
-allocated at the size that it needs, so that a step copies nothing. One thread, as a replica has by default.
+allocated at the size that it needs, so that a step copies nothing. The shipped PRM first, then one of mamba2-130m's
+sizes with random weights: there arithmetic outweighs what a pass costs before its first token. One thread, and freed
+memory is kept, as in a replica by default.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,33 +18,37 @@ from transformers import LlamaConfig, LlamaModel, StaticCache
 
 from experiments.bench.core import Measured, interleave, ratio_of, spread
 from experiments.bench.tiny import VERIFIER
+from experiments.memory import keep_freed_memory
 from verifiers.contract import Read, Run
 from verifiers.streaming import StreamingHost
-from verifiers.streaming_prm import StreamingPRM
+from verifiers.streaming_prm import PRMConfig, StreamingPRM
 
 STEP = 32  # tokens
 PREFIXES = (64, 256, 1024, 2048, 4096, 16384)
 AT = 2048  # the prefix of the promise
 BATCHES = (1, 4, 16, 64, 256)
+LARGE = PRMConfig(  # mamba2-130m's sizes, but for its vocabulary
+    vocab_size=1024, width=768, num_layers=24, mlp_width=0, inner=1536, head_dim=64, state_dim=128, conv_len=4
+)
 _PASSES = 8  # steps per figure, where a step is short
 _PREFILL = 1024  # tokens of the transformer's prompt at a time
 
 
 class CarriedState:
-    """The streaming PRM with the states after all prefixes at hand."""
+    """A streaming PRM with the states after all prefixes at hand."""
 
-    def __init__(self) -> None:
-        prm = StreamingPRM.from_pretrained(VERIFIER.model)
-        slots = 2 * max(BATCHES)
+    def __init__(self, prm: StreamingPRM, prefixes: Sequence[int], max_batch: int) -> None:
+        slots = len(prefixes) + max_batch
+        self._prefixes = prefixes
         self._host = StreamingHost(
             "streaming_prm", prm, slots=slots, host_slots=0, batch_tokens=VERIFIER.batch_tokens, device="cpu"
         )
-        self._texts = {length: _tokens(length + STEP, prm.config.vocab_size) for length in PREFIXES}
+        self._texts = {length: _tokens(length + STEP, prm.config.vocab_size) for length in prefixes}
         self._names = (f"step {number}" for number in count())
         self.state_bytes = self._host.info.state_bytes
         self.num_parameters = sum(parameter.numel() for parameter in prm.parameters())
-        self.vocab_size = prm.config.vocab_size
-        for length in PREFIXES:
+        self.config = prm.config
+        for length in prefixes:
             self._read([Run(key=f"prefix {length}", token_ids=self._texts[length][:length])])
 
     def step(self, length: int) -> float:
@@ -57,7 +62,7 @@ class CarriedState:
 
     def batch(self, size: int) -> float:
         """Tokens per second over `size` steps at once."""
-        return size * STEP / median(self._timed([self._step(PREFIXES[0]) for _ in range(size)]) for _ in range(3))
+        return size * STEP / median(self._timed([self._step(self._prefixes[0]) for _ in range(size)]) for _ in range(3))
 
     def _step(self, length: int) -> Run:
         return Run(
@@ -82,24 +87,24 @@ class CarriedState:
 class CachedTransformer:
     """A Llama with a value head and a KV cache after each prefix."""
 
-    def __init__(self, num_parameters: int, vocab_size: int) -> None:
-        per_layer = 4 * 128 * 128 + 3 * 128 * 352
-        layers = round((num_parameters - vocab_size * 128) / per_layer)
+    def __init__(self, num_parameters: int, *, width: int, vocab_size: int, prefixes: Sequence[int]) -> None:
+        mlp_width = 11 * width // 4
+        per_layer = 4 * width * width + 3 * width * mlp_width
+        layers = round((num_parameters - vocab_size * width) / per_layer)
         config = LlamaConfig(
             vocab_size=vocab_size,
-            hidden_size=128,
-            intermediate_size=352,
+            hidden_size=width,
+            intermediate_size=mlp_width,
             num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=2 * max(PREFIXES),
+            num_attention_heads=max(4, width // 64),
+            max_position_embeddings=2 * max(prefixes),
         )
         self._model = LlamaModel(config).eval()
-        self._head = nn.Linear(128, 1)
+        self._head = nn.Linear(width, 1)
         self.num_parameters = sum(parameter.numel() for parameter in self._model.parameters())
-        self.bytes_per_token = 2 * layers * 128 * 4
-        self._texts = {length: torch.tensor([_tokens(length + STEP, vocab_size)]) for length in PREFIXES}
-        self._caches = {length: self._filled(config, length) for length in PREFIXES}
+        self.bytes_per_token = 2 * layers * width * 4
+        self._texts = {length: torch.tensor([_tokens(length + STEP, vocab_size)]) for length in prefixes}
+        self._caches = {length: self._filled(config, length) for length in prefixes}
 
     def step(self, length: int) -> float:
         """Seconds for one step after a prefix of `length` tokens."""
@@ -136,22 +141,47 @@ class CachedTransformer:
         return cache
 
 
+class _Kinds:
+    """The three ways for one size of PRM."""
+
+    def __init__(self, prm: StreamingPRM, prefixes: Sequence[int], max_batch: int) -> None:
+        self.ours = CarriedState(prm, prefixes, max_batch)
+        sizes = {"width": prm.config.width, "vocab_size": prm.config.vocab_size}
+        self.transformer = CachedTransformer(self.ours.num_parameters, prefixes=prefixes, **sizes)
+        self.steps: dict[str, Callable[[int], float]] = {
+            "carried state": self.ours.step,
+            "prefix again": self.ours.again,
+            "KV cache": self.transformer.step,
+        }
+
+    @property
+    def num_parameters(self) -> dict[str, int]:
+        return {"carried state": self.ours.num_parameters, "KV cache": self.transformer.num_parameters}
+
+    def bytes_per_trajectory(self, prefixes: Sequence[int]) -> dict[str, object]:
+        state, token = self.ours.state_bytes, self.transformer.bytes_per_token
+        return {
+            "carried state": state,
+            "KV cache": {length: length * token for length in prefixes},
+            "KV cache is larger from tokens": state // token + 1,
+        }
+
+
 async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+    keep_freed_memory()
     torch.set_num_threads(VERIFIER.num_cpus)
     torch.manual_seed(0)
-    ours = CarriedState()
-    transformer = CachedTransformer(ours.num_parameters, ours.vocab_size)
-    kinds: dict[str, Callable[[int], float]] = {
-        "carried state": ours.step,
-        "prefix again": ours.again,
-        "KV cache": transformer.step,
-    }
+    tiny = _Kinds(StreamingPRM.from_pretrained(VERIFIER.model), PREFIXES, max(BATCHES))
+    large = _Kinds(StreamingPRM(LARGE).eval(), (AT,), 1)
 
     async def run(figure: Callable[[int], float], argument: int, _: int) -> float:
-        return await asyncio.to_thread(figure, argument)
+        return figure(argument)
 
-    variants = {f"{name} {length}": partial(run, kind, length) for name, kind in kinds.items() for length in PREFIXES}
-    variants |= {f"batch {size}": partial(run, ours.batch, size) for size in BATCHES}
+    variants = {
+        f"{kind} {length}": partial(run, step, length) for kind, step in tiny.steps.items() for length in PREFIXES
+    }
+    variants |= {f"batch {size}": partial(run, tiny.ours.batch, size) for size in BATCHES}
+    variants |= {f"large, {kind}": partial(run, step, AT) for kind, step in large.steps.items()}
     figures = await interleave(repeats, variants, on_repeat)
     carried = [figures[f"carried state {length}"] for length in PREFIXES]
     return Measured(
@@ -161,23 +191,32 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
         settings={"step": STEP, "prefixes": PREFIXES, "repeats": repeats, "threads": VERIFIER.num_cpus},
         details={
             "ms_per_step": {
-                name: {length: spread([1000 * s for s in figures[f"{name} {length}"]]) for length in PREFIXES}
-                for name in kinds
+                kind: {length: _in_ms(figures[f"{kind} {length}"]) for length in PREFIXES} for kind in tiny.steps
             },
             "slowest_over_fastest_prefix": max(_medians(carried)) / min(_medians(carried)),
             "kv_cache_over_carried_state": {
                 length: ratio_of(figures[f"KV cache {length}"], figures[f"carried state {length}"])
                 for length in PREFIXES
             },
-            "bytes_per_trajectory": {
-                "carried state": ours.state_bytes,
-                "KV cache": {length: length * transformer.bytes_per_token for length in PREFIXES},
-                "KV cache is larger from tokens": ours.state_bytes // transformer.bytes_per_token + 1,
-            },
-            "parameters": {"carried state": ours.num_parameters, "KV cache": transformer.num_parameters},
+            "bytes_per_trajectory": tiny.bytes_per_trajectory(PREFIXES),
+            "parameters": tiny.num_parameters,
             "tokens_per_s_by_batch": {size: spread(figures[f"batch {size}"]) for size in BATCHES},
+            "large": {
+                "prefix": AT,
+                "ms_per_step": {kind: _in_ms(figures[f"large, {kind}"]) for kind in large.steps},
+                "prefix_again_over_carried_state": ratio_of(
+                    figures["large, prefix again"], figures["large, carried state"]
+                ),
+                "kv_cache_over_carried_state": ratio_of(figures["large, KV cache"], figures["large, carried state"]),
+                "bytes_per_trajectory": large.bytes_per_trajectory((AT,)),
+                "parameters": large.num_parameters,
+            },
         },
     )
+
+
+def _in_ms(seconds: Sequence[float]) -> dict[str, float]:
+    return spread([1000 * value for value in seconds])
 
 
 def _medians(figures: Sequence[Sequence[float]]) -> Iterator[float]:

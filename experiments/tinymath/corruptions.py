@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 
 from experiments.tinymath.task import STEP_DELIMITER, apply
 
@@ -14,6 +15,19 @@ def corrupt(solution: str, rng: random.Random) -> str:
             return wrong
 
 
+def corrupt_steps(solution: str, rate: float, rng: random.Random) -> str:
+    """A completion in which each step (the answer, too) is wrong with chance `rate`, whatever the others are."""
+    *steps, answer = solution.split(STEP_DELIMITER)
+    rows = _rows(steps)
+    right = [row.copy() for row in rows]
+    for row in rows:
+        if rng.random() < rate:
+            _slip_step(row, right, rng)
+    if rng.random() < rate:
+        answer = f"Answer: {_slip(int(answer.removeprefix('Answer: ')), rng)}"
+    return _joined(rows, answer)
+
+
 def _corrupt_once(solution: str, rng: random.Random) -> str:
     *steps, answer = solution.split(STEP_DELIMITER)
     position = rng.randrange(len(steps) + 1)
@@ -23,8 +37,27 @@ def _corrupt_once(solution: str, rng: random.Random) -> str:
         del steps[position]
         return STEP_DELIMITER.join([*steps, answer])
     carry_on = rng.random() < 0.7
-    rows = [list(re.fullmatch(r"(\w+): (\d+) (\S+) (\d+) = (\d+)", step).groups()) for step in steps]  # type: ignore[union-attr]
-    slipped = rows[position]
+    rows = _rows(steps)
+    _slip_step(rows[position], rows, rng)
+    if carry_on:
+        for row, before in zip(rows[position + 1 :], rows[position:], strict=False):
+            row[1] = before[4]
+            row[4] = str(max(0, apply(int(row[1]), row[2], max(1, int(row[3])))))
+        answer = f"Answer: {rows[-1][4]}"
+    return _joined(rows, answer)
+
+
+def _rows(steps: Sequence[str]) -> list[list[str]]:
+    """Name, value before, sign, operand and result of each step."""
+    return [list(re.fullmatch(r"(\w+): (\d+) (\S+) (\d+) = (\d+)", step).groups()) for step in steps]  # type: ignore[union-attr]
+
+
+def _joined(rows: Sequence[Sequence[str]], answer: str) -> str:
+    return STEP_DELIMITER.join([f"{row[0]}: {row[1]} {row[2]} {row[3]} = {row[4]}" for row in rows] + [answer])
+
+
+def _slip_step(slipped: list[str], rows: Sequence[Sequence[str]], rng: random.Random) -> None:
+    """Makes one mistake in a step of `rows`; by chance there may be none."""
     kind = rng.choices(("result", "operand", "sign", "name", "start"), (0.7, 0.12, 0.06, 0.06, 0.06))[0]
     if kind == "name":
         slipped[0] = rng.choice(rows)[0]
@@ -36,12 +69,6 @@ def _corrupt_once(solution: str, rng: random.Random) -> str:
         slipped[1] = str(_slip(int(slipped[1]), rng))
     value = max(0, apply(int(slipped[1]), slipped[2], max(1, int(slipped[3]))))
     slipped[4] = str(_slip(value, rng) if kind == "result" else value)
-    if carry_on:
-        for row, before in zip(rows[position + 1 :], rows[position:], strict=False):
-            row[1] = before[4]
-            row[4] = str(max(0, apply(int(row[1]), row[2], max(1, int(row[3])))))
-        answer = f"Answer: {rows[-1][4]}"
-    return STEP_DELIMITER.join([f"{row[0]}: {row[1]} {row[2]} {row[3]} = {row[4]}" for row in rows] + [answer])
 
 
 def _slip(value: int, rng: random.Random) -> int:

@@ -65,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", type=Path, default=models / "policy")
     parser.add_argument("--out", type=Path, default=models / "prm")
+    parser.add_argument("--only-trunk", action="store_true", help="stop after the first phase")
     parser.add_argument("--trunk", type=Path, help="a PRM folder whose trunk is trained: skip the first phase")
     parser.add_argument("--judge", type=Path, help="a PRM folder that is trained: only fit its temperature")
     arguments = parser.parse_args()
@@ -75,7 +76,9 @@ def main() -> None:
         fingerprint = tokenizer_fingerprint(tokenizer.get_vocab())
         model = StreamingPRM(PRMConfig(vocab_size=len(tokenizer), tokenizer_fingerprint=fingerprint))
         record = train_trunk(model, tokenizer)
-        save(model, record, arguments.out)
+        save(model, tokenizer, record, arguments.out)
+        if arguments.only_trunk:
+            return
     else:
         model = StreamingPRM.from_pretrained(trained).train()
         record = json.loads((trained / RECORD_FILE).read_text())
@@ -84,7 +87,7 @@ def main() -> None:
     if arguments.judge is None:
         record |= train_judge(model, tokenizer, policy, dev)
     record |= calibrate(model, tokenizer, dev)
-    save(model, record, arguments.out)
+    save(model, tokenizer, record, arguments.out)
     print(json.dumps(record))
 
 
@@ -152,8 +155,9 @@ def calibrate(
     return {"temperature": temperature, "dev_ece_before": error(1.0), "dev_ece": error(temperature)}
 
 
-def save(model: StreamingPRM, record: dict[str, float], out: Path) -> None:
+def save(model: StreamingPRM, tokenizer: PreTrainedTokenizerFast, record: dict[str, float], out: Path) -> None:
     model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
     (out / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 

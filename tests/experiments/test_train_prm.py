@@ -1,5 +1,6 @@
 """`headrace train-prm` as a user meets it: verifiers that load, a training that resumes, mistakes said in one line."""
 
+import json
 import os
 import random
 import signal
@@ -85,7 +86,9 @@ def test_a_streaming_prm_is_trained_calibrated_and_on_record(config: Any, tmp_pa
     assert list(history["step"]) == [1, 2, 3, 4]
     assert history["step_auroc"].notna().tolist() == [False, True, False, True]
     assert {"loss", "boundary", "token", "lm", "evidence", "consistency", "tokens", "seconds"} <= set(history)
-    assert (out / "training.png").stat().st_size > 1000
+    for picture in ("training.png", "reliability.png"):
+        assert (out / picture).stat().st_size > 1000
+    assert transformers.AutoTokenizer.from_pretrained(out).chat_template
     assert not (out / "checkpoint.pt").exists()
     with pytest.raises(UserError, match="finished"):
         plan_training(config(), (), resume=True, overwrite=False)
@@ -103,6 +106,7 @@ def test_transformer_verifiers_are_trained_and_load(config: Any, tmp_path: Path,
     model = auto.from_pretrained(tmp_path / "out")
     assert model.config.num_labels == (2 if kind == "two_class_prm" else 1)
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").eos_token == "<eos>"
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["temperature"] > 0
 
 
 def test_an_interrupt_saves_and_a_resumed_training_ends_the_same(

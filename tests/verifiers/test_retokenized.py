@@ -9,10 +9,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from experiments.config import PROJECT_ROOT
+from experiments.tinymath.task import STEP_DELIMITER, generate
 from orchestrator.core.nouns import Problem, Score
 from orchestrator.core.protocols import Solution
 from verifiers.contract import Answer, HostSettings, Missing, Read, Run, Unreadable
 from verifiers.retokenized import RetokenizedHost, StepTokenizer
+from verifiers.streaming import StreamingHost
 from verifiers.streaming_prm import PRMConfig, StreamingPRM, beta_std
 
 STEPS = (
@@ -216,3 +219,19 @@ def test_what_can_not_be_read_is_said(folder: Path, reader: RetokenizedHost, tmp
     PreTrainedTokenizerFast.from_pretrained(folder).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"not the one that the PRM was trained with: .*wanted ffffffffffff"):
         host(tmp_path)
+
+
+def test_the_shipped_prm_scores_text_as_it_scores_the_policys_tokens() -> None:
+    model = str(PROJECT_ROOT / "experiments" / "tinymath" / "models" / "prm")
+    settings = HostSettings(name="prm", model=model, options=None, slots=4, host_slots=0)
+    problem = generate("test", 1)[0]
+    steps = tuple(f"{step}{STEP_DELIMITER}" for step in problem.solution.split(STEP_DELIMITER))
+    asked = tuple(range(len(steps)))
+    solution = Solution(problem=Problem.from_prompt(problem.id, problem.prompt), steps=steps, asked=asked)
+    host = RetokenizedHost.load(settings)
+    tokens = StepTokenizer.load(model).tokenise(solution)
+    [of_text] = host.read([Run(key="text", token_ids=(0,), boundaries=(1,), solution=solution)])
+    [of_tokens] = StreamingHost.load(settings).read([Run(key="ids", token_ids=tokens.ids, boundaries=tokens.ends[1:])])
+    assert isinstance(of_text, Read) and isinstance(of_tokens, Read)
+    wanted = [score.mean for score in of_tokens.scores]
+    assert [score.mean for score in of_text.scores] == pytest.approx(wanted, abs=1e-5)

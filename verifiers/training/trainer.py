@@ -43,8 +43,8 @@ class Trainee(Protocol):
         ...
 
     def finish(self, logits: Sequence[Sequence[float]], labels: Sequence[Sequence[float | None]]) -> dict[str, float]:
-        """After the last step, with the logits on validation data: fits what is left. Returns what to record, with the
-        `temperature` that `logits` are divided by from now on, if any."""
+        """After the last step, with the logits on validation data: fits what is left. Returns what to record, the
+        `temperature` that `logits` are divided by from now on among it."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from verifiers.calibration import fit_temperature
+from verifiers.metrics import labelled_steps
 from verifiers.training.batches import pad
 from verifiers.training.encoding import Encoded
 from verifiers.training.losses import boundary_loss, consistency_loss
@@ -20,14 +22,13 @@ from verifiers.training.losses import boundary_loss, consistency_loss
 class TransformerTrainee:
     """Owns a model for token classification (two classes) or sequence classification (one) that learns."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, consistency: float = 0.0) -> None:
+    def __init__(self, model: Any, *, consistency: float = 0.0) -> None:
         if model.config.num_labels not in (1, 2) or not isinstance(model.score, nn.Linear):
             raise ValueError(
                 f"transformer verifier: got {type(model).__name__} with {model.config.num_labels} labels, wanted a "
                 "linear `score` head with one (ORM) or two (PRM)"
             )
         self.model = model
-        self.tokenizer = tokenizer
         self.consistency = consistency
 
     def backward(self, batch: Sequence[Encoded], step: int) -> dict[str, float]:
@@ -49,12 +50,15 @@ class TransformerTrainee:
         return [row.tolist() for row in self._at_boundaries(batch)]
 
     def finish(self, logits: Sequence[Sequence[float]], labels: Sequence[Sequence[float | None]]) -> dict[str, float]:
-        """Nothing is fitted: the checkpoint's format has no place for a temperature."""
-        return {}
+        """Fits a temperature on validation steps and divides the linear head by it: the format has no other place."""
+        temperature = round(fit_temperature(*labelled_steps(logits, labels)), 4)
+        with torch.no_grad():
+            for parameter in self.model.score.parameters():
+                parameter /= temperature
+        return {"temperature": temperature}
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
 
     @property
     def _device(self) -> torch.device:

@@ -9,7 +9,7 @@ import experiments.tinymath
 from experiments.tinymath.task import STEP_DELIMITER, generate
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids, prompt_ids
 
-SHIPPED = Path(experiments.tinymath.__file__).parent / "models" / "policy"
+MODELS = Path(experiments.tinymath.__file__).parent / "models"
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,9 @@ def test_unknown_text_is_the_unknown_token(tokenizer: PreTrainedTokenizerFast) -
     assert tokenizer.unk_token_id in tokenizer.encode("Kim buys happiness")
 
 
-def test_the_shipped_tokenizer_is_the_built_one(tokenizer: PreTrainedTokenizerFast) -> None:
-    shipped = AutoTokenizer.from_pretrained(SHIPPED)
+@pytest.mark.parametrize("model", ["policy", "prm"])
+def test_the_shipped_tokenizer_is_the_built_one(tokenizer: PreTrainedTokenizerFast, model: str) -> None:
+    shipped = AutoTokenizer.from_pretrained(MODELS / model)
     text = generate("dev", 1)[0].prompt + "\n\nWait"
     assert shipped.get_vocab() == tokenizer.get_vocab()
     assert shipped.encode(text) == tokenizer.encode(text)

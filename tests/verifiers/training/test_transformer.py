@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from experiments.tinymath.tokenizer import build_tokenizer
 from verifiers.training.encoding import Encoded
 from verifiers.training.transformer import TransformerTrainee
 
@@ -38,7 +37,7 @@ def alone(model: Any, row: Encoded) -> Any:
 def test_two_class_loss_is_the_cross_entropy_at_separators(toy: list[Encoded]) -> None:
     model = tiny(2).eval()
     batch = [replace(toy[0], labels=(None, *toy[0].labels[1:])), toy[1], toy[5]]
-    learnt = TransformerTrainee(model, None).backward(batch, step=0)
+    learnt = TransformerTrainee(model).backward(batch, step=0)
     losses = [
         F.cross_entropy(alone(model, row)[0, len(row.prompt_ids) + end - 1], torch.tensor(int(label)))
         for row in batch
@@ -56,10 +55,14 @@ def test_a_saved_verifier_gives_the_same_scores_in_transformers(
     rows = toy[:4]
     if num_labels == 1:
         rows = [replace(row, boundaries=(len(row.completion_ids),), labels=row.labels[-1:]) for row in rows]
-    trainee = TransformerTrainee(tiny(num_labels).eval(), build_tokenizer())
+    trainee = TransformerTrainee(tiny(num_labels).eval())
+    as_trained = trainee.logits(rows)
+    labels = [row.labels for row in rows]
+    temperature = trainee.finish([[4 * x for x in row] for row in as_trained], labels)["temperature"]
     trainee.save(tmp_path)
     loaded = AUTO[num_labels].from_pretrained(tmp_path).eval()
-    for row, found in zip(rows, trainee.logits(rows), strict=True):
+    for row, trained, found in zip(rows, as_trained, trainee.logits(rows), strict=True):
+        assert found == pytest.approx([logit / temperature for logit in trained], abs=1e-5)
         logits = alone(loaded, row)
         if num_labels == 1:
             wanted = logits[0].tolist()
@@ -67,11 +70,10 @@ def test_a_saved_verifier_gives_the_same_scores_in_transformers(
             at_ends = logits[0, [len(row.prompt_ids) + end - 1 for end in row.boundaries]]
             wanted = (at_ends[:, 1] - at_ends[:, 0]).tolist()
         assert found == pytest.approx(wanted, abs=1e-5)
-    assert transformers.AutoTokenizer.from_pretrained(tmp_path).get_vocab() == build_tokenizer().get_vocab()
 
 
 def test_another_head_is_refused() -> None:
     config = tiny(2).config
     config.num_labels = 3
     with pytest.raises(ValueError, match="with 3 labels"):
-        TransformerTrainee(transformers.AutoModelForTokenClassification.from_config(config), None)
+        TransformerTrainee(transformers.AutoModelForTokenClassification.from_config(config))
