@@ -30,7 +30,7 @@ from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
-from orchestrator.core.errors import ProblemError, UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Trajectory
 from orchestrator.core.protocols import Policy, Sampling, Verifier
@@ -215,12 +215,7 @@ async def _judge(
 
     async def judge_one(problem: _Problem) -> list[dict[str, object]]:
         async with places, _session(plan, policy, verifier) as session:
-            # each for itself, so that one which can't be judged leaves the others alone
-            scoring = [session.score([solution]) for solution in problem.solutions]
-            outcomes = await asyncio.gather(*scoring, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, ProblemError):
-                raise outcome
+            judged = await session.score(problem.solutions)
         share = 1 / len(problem.solutions)
         return [
             {
@@ -228,16 +223,14 @@ async def _judge(
                 "answer": solution.answer,
                 "correct": correct,
                 "labels": list(labels),
-                "scores": None
-                if isinstance(outcome, BaseException)
-                else [step.score.mean if step.score else None for step in outcome[0].steps],
-                "error": str(outcome) if isinstance(outcome, BaseException) else None,
+                "scores": [step.score.mean if step.score else None for step in solution.steps]
+                if solution.unjudged is None
+                else None,
+                "unjudged": solution.unjudged,
                 "tokens": session.ledger.verifier_tokens * share,
                 "flops": session.ledger.verifier_flops * share,
             }
-            for solution, outcome, labels, correct in zip(
-                problem.solutions, outcomes, problem.labels, problem.correct, strict=True
-            )
+            for solution, labels, correct in zip(judged, problem.labels, problem.correct, strict=True)
         ]
 
     async with asyncio.TaskGroup() as tasks:

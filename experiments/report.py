@@ -55,7 +55,7 @@ def report(folder: Path, console: Console) -> None:
     pool = sampled_pool(problems, candidates)
     tidy = _tidy(problems, pool)
     tables = [_summary_table(problems)]
-    notes = _error_notes(problems)
+    notes = [*_unjudged_notes(candidates), *_error_notes(problems)]
     if pool is not None:
         tables.append(_pool_table(pool, tidy))
         notes = [*_comparisons(problems, pool), *notes]
@@ -292,6 +292,16 @@ def _comparisons(problems: pd.DataFrame, pool: SampledPool) -> list[str]:
             f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] (paired, {len(ours.keys() & theirs.keys())} problems)"
         )
     return lines
+
+
+def _unjudged_notes(candidates: pd.DataFrame) -> list[str]:
+    unjudged = candidates["unjudged"].dropna()
+    if unjudged.empty:
+        return []
+    return [
+        f"{len(unjudged):,} of {len(candidates):,} candidates could not be judged and rank last; "
+        f"the first: {unjudged.iloc[0]}"
+    ]
 
 
 def _error_notes(problems: pd.DataFrame) -> list[str]:

@@ -95,6 +95,7 @@ CANDIDATES_SCHEMA = pa.schema(
         _required("step_uncertainties", pa.list_(pa.float64())),
         _required("step_token_counts", pa.list_(pa.int32())),
         pa.field("aggregate_score", pa.float64()),
+        pa.field("unjudged", pa.string()),
         *_COSTS,
     ]
 )
@@ -160,6 +161,7 @@ class CandidateRow(Costs):
     step_uncertainties: Sequence[float | None]
     step_token_counts: Sequence[int]
     aggregate_score: float | None
+    unjudged: str | None  # why the verifier gave it no score
 
     @property
     def key(self) -> RowKey:

@@ -270,6 +270,7 @@ def _candidate_rows(job: Job, info: RunInfo, result: SearchResult, correct: list
             step_uncertainties=[_std(step) for step in candidate.trajectory.steps],
             step_token_counts=[len(step.token_ids) for step in candidate.trajectory.steps],
             aggregate_score=candidate.aggregate_score,
+            unjudged=candidate.trajectory.unjudged,
             **_costs(candidate.trajectory.cost),
         )
         for index, candidate in enumerate(result.candidates)

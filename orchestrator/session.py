@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from orchestrator.core.account import Account, Amounts, Hold, affordable_tokens, share
-from orchestrator.core.errors import PromptTooLong, UserError, first_error
+from orchestrator.core.errors import ProblemError, PromptTooLong, UserError, first_error
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import Carry, Problem, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import (
@@ -218,6 +218,7 @@ class SearchSession:
                     answer=None,
                     carry=None,
                     cost=trajectory.cost + lost,
+                    unjudged=None,
                 )
             )
         self.release(trajectories)
@@ -485,7 +486,7 @@ class SearchSession:
         seconds = time.monotonic() - began
         for track, reading, steps, verdict in zip(tracks, readings, indices, verdicts, strict=True):
             scored = list(track.trajectory.steps)
-            for index, score in zip(steps, verdict.scores, strict=True):
+            for index, score in zip(steps if verdict.unjudged is None else (), verdict.scores, strict=True):
                 scored[index] = replace(scored[index], score=score)
             if not reading.keep_parent and reading.carry is not None:
                 self._live.discard(reading.carry)
@@ -493,7 +494,11 @@ class SearchSession:
                 self._live.add(verdict.carry)
             cost = self._charge(verdict, seconds, track.hold)
             track.trajectory = replace(
-                track.trajectory, steps=tuple(scored), carry=verdict.carry, cost=track.trajectory.cost + cost
+                track.trajectory,
+                steps=tuple(scored),
+                carry=verdict.carry,
+                cost=track.trajectory.cost + cost,
+                unjudged=verdict.unjudged,
             )
             if track.trajectory.status.done and not self._due(track.trajectory):
                 self.release([track.trajectory])
@@ -501,8 +506,10 @@ class SearchSession:
 
     def _due(self, trajectory: Trajectory) -> list[int]:
         """Indices of the sampled steps that are to be scored and have no score yet: of a verifier that judges whole
-        solutions only, the last step of one that has ended."""
+        solutions only, the last step of one that has ended. None of what it could not judge."""
         steps = trajectory.steps
+        if trajectory.unjudged is not None:
+            return []
         if self._verifier is not None and not self._verifier.scores_steps:
             first = len(steps) - 1 if trajectory.status.done else len(steps)
         else:
@@ -525,6 +532,8 @@ class SearchSession:
         if verdict.carry is not None:
             self._live.add(verdict.carry)
         self._charge(verdict, time.monotonic() - began, self._prompt_hold)
+        if verdict.unjudged is not None:
+            raise ProblemError(f"the verifier can't read the problem: {verdict.unjudged}")
         return verdict.carry
 
     def _hold_prompt(self, trajectories: Sequence[Trajectory]) -> None:

@@ -80,8 +80,10 @@ class AdaptiveBestOfN:
         return self.n
 
     def _confidence(self, completions: list[Trajectory]) -> float:
-        scores = [c.aggregate_score or 0.0 for c in as_candidates(completions, self.aggregation)]
-        return sum(scores) / max(1, len(scores))
+        """The mean over what was judged."""
+        scores = [c.aggregate_score for c in as_candidates(completions, self.aggregation)]
+        judged = [score for score in scores if score is not None]
+        return sum(judged) / max(1, len(judged))
 
     def _gain(self, completions: list[Trajectory]) -> float:
         return marginal_gain(as_candidates(completions, self.aggregation))

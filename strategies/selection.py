@@ -3,23 +3,29 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Candidate, SearchResult, Selection, Status, Trajectory
 from strategies.aggregation import Aggregation, aggregate
 from strategies.voting import majority_vote
 
 
 def as_candidates(trajectories: Sequence[Trajectory], how: Aggregation | None) -> tuple[Candidate, ...]:
-    """Candidates in the same order, pruned ones left out; with an aggregation, each with its score."""
+    """Candidates in the same order, pruned ones left out; with an aggregation, each with its score, if it has one."""
     return tuple(
-        Candidate(trajectory=t, aggregate_score=None if how is None else aggregate(t.step_scores, how))
+        Candidate(trajectory=t, aggregate_score=None if how is None else _score(t, how))
         for t in trajectories
         if t.status is not Status.PRUNED
     )
 
 
+def _score(trajectory: Trajectory, how: Aggregation) -> float | None:
+    """None where it has none, or where the verifier could not judge all of it."""
+    return None if trajectory.unjudged is not None else aggregate(trajectory.step_scores, how)
+
+
 def value(trajectory: Trajectory, how: Aggregation) -> float:
-    """Its aggregate score, to rank by: what has no score (a cap, nothing written) ranks below every score."""
-    score = aggregate(trajectory.step_scores, how)
+    """Its aggregate score, to rank by: what has none (a cap, nothing written, not judged) ranks below every score."""
+    score = _score(trajectory, how)
     return float("-inf") if score is None else score
 
 
@@ -54,7 +60,13 @@ def sole(trajectory: Trajectory, *, detail: Mapping[str, Any] | None = None) -> 
 def concluded(
     candidates: tuple[Candidate, ...], selection: Selection, *, detail: Mapping[str, Any] | None = None
 ) -> SearchResult:
-    """The end of a search: its candidates, and the one chosen by the selection."""
+    """The end of a search: its candidates, and the one chosen by the selection.
+
+    Raises ProblemError where scores were to choose and the verifier could judge none of the candidates.
+    """
+    reasons = [candidate.trajectory.unjudged for candidate in candidates]
+    if selection is not Selection.MAJORITY and reasons and all(reason is not None for reason in reasons):
+        raise ProblemError(f"none of {len(reasons)} candidates could be judged; the first: {reasons[0]}")
     match selection:
         case Selection.SCORE:
             chosen = best_scored(candidates)

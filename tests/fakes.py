@@ -199,13 +199,14 @@ class TableVerifier:
 
 
 class TextVerifier:
-    """Scores what it reads as text by a function of it, and remembers what it was asked. It carries no state."""
+    """Scores what it reads as text by a function of it (None: it can't judge that), and remembers what it was asked.
+    It carries no state."""
 
     flops_per_token = 0.0
     state_bytes = 0
     reads_text = True
 
-    def __init__(self, judge: Callable[[str], float], *, scores_steps: bool) -> None:
+    def __init__(self, judge: Callable[[str], float | None], *, scores_steps: bool) -> None:
         self.judge, self.scores_steps = judge, scores_steps
         self.asked: list[Solution] = []
 
@@ -216,8 +217,11 @@ class TextVerifier:
     def _verdict(self, solution: Solution | None) -> Verdict:
         assert solution is not None, "a verifier that reads text was given none"
         self.asked.append(solution)
-        scores = (Score(mean=self.judge("".join(solution.steps[: index + 1]))) for index in solution.asked)
-        return Verdict(scores=tuple(scores), carry=None, verifier_tokens=7, flops=70.0)
+        means = [self.judge("".join(solution.steps[: index + 1])) for index in solution.asked]
+        scores = tuple(Score(mean=mean) for mean in means if mean is not None)
+        unjudged = None if len(scores) == len(means) else "a riddle"
+        scores = scores if unjudged is None else ()
+        return Verdict(scores=scores, carry=None, verifier_tokens=7, flops=70.0, unjudged=unjudged)
 
     def release(self, carries: Sequence[Carry]) -> None:
         assert not carries

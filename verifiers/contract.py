@@ -50,6 +50,8 @@ class Unreadable:
     """No score can be given for this run; it would be the same on any replica."""
 
     reason: str
+    tokens_read: int = 0  # all the same
+    flops: float = 0.0
 
 
 Answer = Read | Missing | Unreadable

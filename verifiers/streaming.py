@@ -183,14 +183,16 @@ class StreamingHost:
         for run, finite_state in zip(runs, finite_states, strict=True):
             read = [next(scores) for _ in run.boundaries]
             bad = next(((m, s) for m, s in read if not (np.isfinite(m) and np.isfinite(s))), None)
+            tokens_read = len(run.token_ids)
+            flops = tokens_read * self.info.flops_per_token
             if bad is not None:
-                answers.append(Unreadable(reason=f"the score is not a finite number (mean {bad[0]}, std {bad[1]})"))
+                reason = f"the score is not a finite number (mean {bad[0]}, std {bad[1]})"
+                answers.append(Unreadable(reason=reason, tokens_read=tokens_read, flops=flops))
             elif not finite_state:
-                answers.append(Unreadable(reason="the model's state is not finite"))
+                reason = "the model's state is not finite"
+                answers.append(Unreadable(reason=reason, tokens_read=tokens_read, flops=flops))
             else:
                 scored = tuple(Score(mean=m, std=s) for m, s in read)
-                tokens_read = len(run.token_ids)
-                flops = tokens_read * self.info.flops_per_token
                 answers.append(Read(scores=scored, tokens_read=tokens_read, flops=flops))
         good = [row for row, answer in enumerate(answers) if isinstance(answer, Read)]
         covered = [runs[row].parent_tokens + len(runs[row].token_ids) for row in good]

@@ -180,15 +180,17 @@ class TransformerHost:
             new = {place: next(scores) for place in places.get(job.index, ())}
             read = {**job.known, **new}
             bad = next((score for score in new.values() if not np.isfinite(score)), None)
+            flops = self.model.shape.flops(new_tokens=job.num_new, context_tokens=job.start, logits=len(new))
             if bad is not None:
-                answers[job.index] = Unreadable(reason=f"the score is not a finite number ({bad})")
+                reason = f"the score is not a finite number ({bad})"
+                answers[job.index] = Unreadable(reason=reason, tokens_read=job.num_new, flops=flops)
                 continue
             parts = job.past + (((segments[job.index], job.num_new),) if job.num_new else ())
             self.store.put(job.key, Entry(family=job.family, ids=job.ids, scores=read, parts=parts))
             answers[job.index] = Read(
                 scores=tuple(Score(mean=read[place]) for place in job.tokens.asked),
                 tokens_read=job.num_new,
-                flops=self.model.shape.flops(new_tokens=job.num_new, context_tokens=job.start, logits=len(new)),
+                flops=flops,
             )
         return answers
 

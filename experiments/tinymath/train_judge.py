@@ -1,8 +1,9 @@
 """Trains a tiny generative PRM from the tiny policy: `python -m experiments.tinymath.train_judge --out DIR`.
 
-It learns to write, for a problem and the numbered steps of a solution, what each step should be and whether it is that:
-the chains that `verifiers.generative` reads. Nearly half of the steps that it learns from are wrong, each for itself:
-where most are right it learns to copy what it should check. Seeds are fixed.
+It learns to write, for a problem and the numbered steps of a solution, what each step should be, what its result is
+instead, and whether it is right: the chains that `verifiers.generative` reads. Nearly half of the steps that it learns
+from are wrong, each for itself: where most are right it learns to copy what it should check. With the two results side
+by side it learns to compare them; without, it did not. Seeds are fixed.
 """
 
 import argparse
@@ -31,9 +32,9 @@ from verifiers.written import Abstention
 
 SEED = 0
 JUDGE = GenerativePRM(template="{problem}\n\n{solution}", chains=1, temperature=0.0, max_tokens=200)
-CORRECT, INCORRECT = " \\boxed{correct}", " \\boxed{incorrect}"
-WORDS = ("Step", " Answer", CORRECT, INCORRECT)
-NUM_STEPS, BATCH_SIZE = 1000, 32
+GOT, CORRECT, INCORRECT = ", got", " \\boxed{correct}", " \\boxed{incorrect}"
+WORDS = ("Step", " Answer", GOT, CORRECT, INCORRECT)
+NUM_STEPS, BATCH_SIZE = 1200, 32
 MUON_LR, ADAM_LR = 0.012, 3e-3
 CURRICULUM_SHARE = 0.4  # of the steps, while the number of steps of a problem grows from 1 to 8
 WRONG_RATE = 0.45  # of the steps of made-up solutions
@@ -128,14 +129,19 @@ def question(problem: TinyProblem, solution: str) -> str:
 
 
 def chain(problem: TinyProblem, solution: str) -> str:
-    """What is to be written about a solution: of each step what it should be (nothing, past the end), and whether it
-    is that, whatever the steps before it were."""
+    """What is to be written about a solution: of each step what it should be (nothing, past the end), its result, and
+    whether it is right, whatever the steps before it were."""
     got = steps_of(solution)
     wanted = problem.solution.split(STEP_DELIMITER)[: len(got)]
     return "\n".join(
-        f"Step {number}:{f' {right}' if right else ''}{CORRECT if step == right else INCORRECT}"
+        f"Step {number}:{f' {right}' if right else ''}{GOT} {result_of(step)}{CORRECT if step == right else INCORRECT}"
         for number, (step, right) in enumerate(zip_longest(got, wanted), start=1)
     )
+
+
+def result_of(step: str) -> str:
+    """What comes after the last `=`, or after `Answer:`."""
+    return step.rpartition("=")[2].rpartition(":")[2].strip()
 
 
 def batches(

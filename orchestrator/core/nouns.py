@@ -89,6 +89,7 @@ class Trajectory:
     carry: Carry | None = None
     status: Status = Status.RUNNING
     answer: str | None = None  # extracted from the text once it is done; equal answers are equal strings
+    unjudged: str | None = None  # why the verifier gives it no score: it ranks last, and is not asked about again
     cost: Ledger = field(default_factory=Ledger)  # of writing and reading this path; forks share their prefix's
 
     @property

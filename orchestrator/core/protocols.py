@@ -131,13 +131,17 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Scores at the asked boundaries, the state after the last token, and what it cost."""
+    """Scores at the asked boundaries, the state after the last token, and what it cost.
+
+    Where no score can be given, whoever were asked, `unjudged` says why, and there are neither scores nor a carry.
+    """
 
     scores: tuple[Score, ...]
     carry: Carry | None  # None: this verifier carries no state
     verifier_tokens: int
     reingested_tokens: int = 0
     flops: float = 0.0
+    unjudged: str | None = None
 
 
 class Verifier(Protocol):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from orchestrator.config import VerifierConfig
 from orchestrator.verifier.loading import load_host
 from verifiers import VerifierEntry
-from verifiers.contract import Answer, Read, Run, StateBlob, VerifierHost, VerifierInfo
+from verifiers.contract import Answer, Missing, Run, StateBlob, VerifierHost, VerifierInfo
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class VerifierActor:
                 for r in batch:
                     r.answers = error
             else:
-                self._tokens_read += sum(answer.tokens_read for answer in answers if isinstance(answer, Read))
+                self._tokens_read += sum(answer.tokens_read for answer in answers if not isinstance(answer, Missing))
                 for r in batch:
                     r.answers, answers = answers[: len(r.runs)], answers[len(r.runs) :]
         if isinstance(request.answers, Exception):

@@ -96,12 +96,19 @@ class EnsembleVerifier:
             reingested += sum(min(v.verifier_tokens, covered) for v in verdicts if v.carry is not None)
         if reading.carry is not None and not reading.keep_parent:
             self._held.pop(reading.carry.key, None)  # the members freed theirs
+        unjudged = next((verdict.unjudged for verdict in verdicts if verdict.unjudged is not None), None)
+        carries = tuple(verdict.carry for verdict in verdicts)
+        if unjudged is not None:
+            self._free([carries])
+            carries = ()
+        scores = zip(*(verdict.scores for verdict in verdicts), strict=True) if unjudged is None else ()
         return Verdict(
-            scores=tuple(map(self._options.mixed, zip(*(verdict.scores for verdict in verdicts), strict=True))),
-            carry=self._carry(reading, tuple(verdict.carry for verdict in verdicts)),
+            scores=tuple(map(self._options.mixed, scores)),
+            carry=self._carry(reading, carries),
             verifier_tokens=sum(verdict.verifier_tokens for verdict in verdicts),
             reingested_tokens=reingested,
             flops=sum(verdict.flops for verdict in verdicts),
+            unjudged=unjudged,
         )
 
     def _carry(self, reading: Reading, own: Carries) -> Carry | None:

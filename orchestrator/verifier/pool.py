@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from orchestrator.config import VerifierConfig
-from orchestrator.core.errors import PoolExhausted, ProblemError, ReplicaError, UserError
+from orchestrator.core.errors import PoolExhausted, ReplicaError, UserError
 from orchestrator.core.nouns import Carry
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.routing import choose_replica
@@ -212,7 +212,7 @@ class VerifierPool:
             raise ReplicaError("verifier: a replica was lost while it was asked for its counters") from None
 
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
-        """Verdicts in order. Raises ProblemError where no score can be given, PoolExhausted, ReplicaError."""
+        """Verdicts in order. Raises PoolExhausted, ReplicaError."""
         if self._closed:
             raise ReplicaError("verifier: the pool is closed")
         jobs = [self._job(reading) for reading in readings]
@@ -354,7 +354,7 @@ class VerifierPool:
                 answers = await self._ask(target, epoch, target.actor.read.remote([run for _, run in runs]))
                 missing: list[_Job] = []
                 for (job, run), answer in zip(runs, answers, strict=True):
-                    if isinstance(answer, Read):
+                    if isinstance(answer, Read | Unreadable):
                         job.tokens_read += answer.tokens_read
                         job.flops += answer.flops
                         if job.reading.carry is not None and run.parent is None:
@@ -366,7 +366,7 @@ class VerifierPool:
                     elif isinstance(answer, Read):
                         self._settle(job, run, answer, target, epoch)
                     elif isinstance(answer, Unreadable):
-                        self._fail([job], ProblemError(f"verifier: {answer.reason}"))
+                        self._refuse(job, answer)
                     elif isinstance(answer, Missing):
                         missing.append(job)
                 batch.jobs = missing
@@ -399,6 +399,23 @@ class VerifierPool:
                 flops=job.flops,
             )
         )
+
+    def _refuse(self, job: _Job, answer: Unreadable) -> None:
+        """Says why there is no score, and what was read for that."""
+        reading = job.reading
+        if reading.carry is not None and not reading.keep_parent:
+            self.release([reading.carry])
+        if not job.verdict.done():
+            job.verdict.set_result(
+                Verdict(
+                    scores=(),
+                    carry=None,
+                    verifier_tokens=job.tokens_read,
+                    reingested_tokens=job.reingested_tokens,
+                    flops=job.flops,
+                    unjudged=answer.reason,
+                )
+            )
 
     # where states are
 

@@ -175,5 +175,6 @@ class PoolingHost:
         scores = [job.scores[place] for place in job.tokens.asked]
         bad = next((score for score in scores if not np.isfinite(score)), None)
         if bad is not None:
-            return Unreadable(reason=f"the score is not a finite number ({bad})")
+            reason = f"the score is not a finite number ({bad})"
+            return Unreadable(reason=reason, tokens_read=job.tokens_read, flops=job.flops)
         return Read(scores=tuple(Score(mean=score) for score in scores), tokens_read=job.tokens_read, flops=job.flops)

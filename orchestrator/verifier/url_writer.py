@@ -12,7 +12,7 @@ from typing import Any
 
 import openai
 
-from orchestrator.core.errors import ProblemError, ReplicaError, UserError, first_error
+from orchestrator.core.errors import ReplicaError, UserError, first_error
 from orchestrator.verifier.check import api_key
 from orchestrator.verifier.writers import Chain, chain_seed
 from verifiers.written import Judge
@@ -79,7 +79,7 @@ class UrlWriter:
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise UserError(f"{self._where} refuses model {self._model}: {error}") from error
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            raise ProblemError(f"{self._where} refuses a request: {error}") from error
+            return Chain.of_refused(f"{self._where} refuses a request: {error}")
         except TimeoutError:
             raise ReplicaError(f"{self._where}: no answer within {self._deadline_s:g} s") from None
         except (openai.OpenAIError, ValueError) as error:  # ValueError: it is not JSON

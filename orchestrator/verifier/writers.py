@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import compress
 from typing import Protocol
 
-from orchestrator.core.errors import ProblemError, PromptTooLong
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.seeds import derive_seed
@@ -20,6 +20,11 @@ class Chain:
     cut: bool  # it was stopped at `max_tokens`
     num_tokens: int  # read and written: the whole prompt, cached or not, counts for each chain
     flops: float  # what was cached is left out
+    refused: str | None = None  # why nothing was written
+
+    @classmethod
+    def of_refused(cls, reason: str) -> "Chain":
+        return cls(text="", cut=False, num_tokens=0, flops=0.0, refused=reason)
 
 
 class Writer(Protocol):
@@ -32,7 +37,7 @@ class Writer(Protocol):
         self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float
     ) -> list[tuple[Chain, ...]]:
         """n chains for each prompt, a user's message. Seeds derive from the prompt's text: the same prompt gets the
-        same chains, whenever it comes. Raises ProblemError for a prompt that is refused, ReplicaError."""
+        same chains, whenever it comes. Those of a prompt that is refused say so. Raises ReplicaError."""
         ...
 
 
@@ -55,6 +60,7 @@ class PolicyWriter:
         self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float
     ) -> list[tuple[Chain, ...]]:
         encoded = await self._policy.encode([Problem.from_prompt("verification", prompt) for prompt in prompts])
+        fits = [len(prefix_ids) < self._policy.context_length for prefix_ids in encoded]
         requests = [
             Generation(
                 prefix_ids=prefix_ids,
@@ -64,18 +70,25 @@ class PolicyWriter:
                 top_p=1.0,
                 eager=False,
             )
-            for prompt, prefix_ids in zip(prompts, encoded, strict=True)
+            for prompt, prefix_ids in zip(compress(prompts, fits), compress(encoded, fits), strict=True)
             for index in range(n)
         ]
         written: list[list[Segment]] = [[] for _ in requests]
-        try:
+        if requests:
             async with aclosing(self._policy.generate(requests)) as writing:
                 async for index, segment in writing:
                     written[index].append(segment)
-        except PromptTooLong as error:
-            raise ProblemError(f"verifier: a solution is too long for the model that judges it: {error}") from None
-        chains = [self._chain(request, segments) for request, segments in zip(requests, written, strict=True)]
-        return [tuple(chains[i : i + n]) for i in range(0, len(chains), n)]
+        chains = iter([self._chain(request, segments) for request, segments in zip(requests, written, strict=True)])
+        return [
+            tuple(next(chains) if fit else self._too_long(prefix_ids) for _ in range(n))
+            for prefix_ids, fit in zip(encoded, fits, strict=True)
+        ]
+
+    def _too_long(self, prefix_ids: Sequence[int]) -> Chain:
+        return Chain.of_refused(
+            f"a prompt of {len(prefix_ids)} tokens leaves no room in the judge's context of "
+            f"{self._policy.context_length} tokens"
+        )
 
     def _chain(self, request: Generation, segments: Sequence[Segment]) -> Chain:
         prefix = len(request.prefix_ids)

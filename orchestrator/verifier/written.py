@@ -5,7 +5,6 @@ It carries no state; a prompt is the whole solution so far. Verifier tokens are 
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Carry, Score
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.verifier.writers import Chain, Writer
@@ -31,7 +30,7 @@ class WrittenVerifier:
         return [{"tokens_read": self._tokens_read}]
 
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
-        """Raises ProblemError where no chain can be read, and what the writer raises."""
+        """Raises what the writer raises."""
         questions = [self._questions(reading) for reading in readings]
         prompts = [question.prompt for asked in questions for question in asked]
         judge = self._judge
@@ -52,27 +51,34 @@ class WrittenVerifier:
         return self._judge.questions(reading.solution)
 
     def _verdict(self, questions: Sequence[Question], written: Iterator[tuple[Chain, ...]]) -> Verdict:
-        scores: list[Score] = []
-        num_tokens, flops = 0, 0.0
-        for question in questions:
-            chains = next(written)
-            num_tokens += sum(chain.num_tokens for chain in chains)
-            flops += sum(chain.flops for chain in chains)
-            scores += self._scores(question, chains)
-        return Verdict(scores=tuple(scores), carry=None, verifier_tokens=num_tokens, flops=flops)
+        chains = [next(written) for _ in questions]
+        try:
+            scores = [score for asked, own in zip(questions, chains, strict=True) for score in self._scores(asked, own)]
+            unjudged = None
+        except Abstention as abstention:
+            scores, unjudged = [], str(abstention)
+        return Verdict(
+            scores=tuple(scores),
+            carry=None,
+            verifier_tokens=sum(chain.num_tokens for own in chains for chain in own),
+            flops=sum(chain.flops for own in chains for chain in own),
+            unjudged=unjudged,
+        )
 
     def _scores(self, question: Question, chains: Sequence[Chain]) -> list[Score]:
-        """For each step that the question asks, by the chains that can be read."""
+        """For each step that the question asks, by the chains that can be read. Raises Abstention where none can."""
         values, reasons = [], []
         for chain in chains:
             try:
+                if chain.refused is not None:
+                    raise Abstention(chain.refused)
                 values.append(self._judge.values(question, chain.text))
             except Abstention as abstention:
                 reasons.append(str(abstention))
         if not values:
             cut = sum(chain.cut for chain in chains)
-            raise ProblemError(
-                f"verifier: none of {len(chains)} written verdicts can be read ({cut} were cut off at"
+            raise Abstention(
+                f"none of {len(chains)} written verdicts can be read ({cut} were cut off at"
                 f" max_tokens {self._judge.max_tokens}); the first: {reasons[0]}"
             )
         return [averaged(of_step) for of_step in zip(*values, strict=True)]

@@ -116,6 +116,7 @@ def _samples(problem_id: str, num_correct: int, seed: int, judged: bool) -> list
             step_uncertainties=(0.1, 0.1) if judged else (None, None),
             step_token_counts=(2, 1),
             aggregate_score=(0.8 if correct else 0.3) + index / 100 if judged else None,
+            unjudged=None,
             prompt_tokens=20,
             cached_tokens=0,
             generated_tokens=50,

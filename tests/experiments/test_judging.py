@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 
 from experiments.judging import JudgePlan, _judge, _Problem, open_folder, plan_judging, table
-from orchestrator.core.errors import ProblemError, UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Status, Step, Trajectory
-from orchestrator.core.protocols import Reading, Verdict
 from tests.fakes import ScriptedPolicy, TextVerifier, ids, problem
 
 CONFIG = """
@@ -56,16 +55,7 @@ def test_a_folder_is_resumed_or_replaced_on_purpose_only(tmp_path):
     assert not kept.exists()
 
 
-class Unsure(TextVerifier):
-    """Can't judge what holds a question mark."""
-
-    async def score(self, readings: list[Reading]) -> list[Verdict]:
-        if any("?" in step for reading in readings for step in reading.solution.steps):
-            raise ProblemError("a question")
-        return await super().score(readings)
-
-
-async def test_a_solution_that_can_not_be_judged_has_no_score_and_costs_the_others_nothing(tmp_path):
+async def test_a_solution_that_can_not_be_judged_has_no_score_and_leaves_the_others_theirs(tmp_path):
     def solution(*texts: str) -> Trajectory:
         steps = tuple(Step(token_ids=ids(text), text=text) for text in texts)
         return Trajectory(
@@ -77,11 +67,11 @@ async def test_a_solution_that_can_not_be_judged_has_no_score_and_costs_the_othe
         labels=[(1.0, 0.0), (None, None)],
         correct=[True, False],
     )
-    verifier = Unsure(lambda text: len(text) / 10, scores_steps=True)
+    verifier = TextVerifier(lambda text: None if "?" in text else len(text) / 10, scores_steps=True)
     good, bad = await asyncio.wait_for(_judge(plan(tmp_path), ScriptedPolicy({}), verifier, [judged]), 10)
-    assert (good["scores"], good["error"], good["labels"]) == ([0.3, 0.4], None, [1.0, 0.0])
-    assert (bad["scores"], bad["error"], bad["correct"]) == (None, "a question", False)
-    assert good["tokens"] == bad["tokens"] == 7 / 2  # of the one that was read
+    assert (good["scores"], good["unjudged"], good["labels"]) == ([0.3, 0.4], None, [1.0, 0.0])
+    assert (bad["scores"], bad["unjudged"], bad["correct"]) == (None, "a riddle", False)
+    assert good["tokens"] == bad["tokens"] == 7
 
 
 def test_the_table_says_what_each_verifier_finds_and_costs(tmp_path):
@@ -96,7 +86,7 @@ def test_the_table_says_what_each_verifier_finds_and_costs(tmp_path):
                 "correct": correct,
                 "labels": [1.0, float(correct)],
                 "scores": scores,
-                "error": None,
+                "unjudged": None,
                 "tokens": 10.0,
                 "flops": 2e6,
             }

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from experiments.figure import draw, si
 from experiments.metrics import pass_at_k, wilson_interval
-from experiments.report import curves, report, sampled_pool
+from experiments.report import _unjudged_notes, curves, report, sampled_pool
 from orchestrator.core.errors import UserError
 from orchestrator.results import ResultsWriter, read_results
 from tests.experiments.synthetic import NUM_PROBLEMS, write_error, write_run
@@ -53,6 +53,12 @@ def test_the_terminal_shows_both_tables_and_the_files(reported: tuple[Path, str]
 def test_errors_are_told_and_count_in_no_accuracy(reported: tuple[Path, str]) -> None:
     assert "1 of 37 rows ended in an error and count in no accuracy:" in reported[1]
     assert "broken (greedy): the prompt leaves no room" in reported[1]
+
+
+def test_candidates_that_were_not_judged_are_told() -> None:
+    candidates = pd.DataFrame({"unjudged": [None, "a riddle", "no verdict"]})
+    assert _unjudged_notes(candidates) == ["2 of 3 candidates could not be judged and rank last; the first: a riddle"]
+    assert _unjudged_notes(candidates[:1]) == []
 
 
 def test_curves_have_the_known_values(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def candidate_rows(name: str) -> list[CandidateRow]:
             step_uncertainties=(0.1, None),
             step_token_counts=(1, 2),
             aggregate_score=0.5,
+            unjudged=None,
             prompt_tokens=10,
             cached_tokens=5,
             generated_tokens=3,

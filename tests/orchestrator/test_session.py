@@ -78,6 +78,20 @@ async def test_a_verifier_of_whole_solutions_is_asked_once_for_each_that_ended()
     assert [(solution.asked, solution.ended) for solution in verifier.asked] == [((1,), True)] * 2
 
 
+async def test_what_can_not_be_judged_is_paid_for_and_not_asked_about_again():
+    verifier = TextVerifier(lambda text: None if "?" in text else 0.5, scores_steps=True)
+    policy = ScriptedPolicy({"Q:": ["a\n\n", "b?\n\n"], "a\n\n": ["c"], "b?\n\n": ["d"]})
+    async with open_session(policy, verifier) as session:
+        first = await session.expand([await session.start(problem())], 2)
+        assert [child.unjudged for child in first] == [None, "a riddle"]
+        second = await session.expand(first)
+        assert [child.unjudged for child in second] == [None, "a riddle"]
+    assert [len(child.step_scores) for child in second] == [2, 0]
+    assert len(verifier.asked) == 3
+    assert session.ledger.verifier_tokens == 3 * 7
+    assert [child.cost.verifier_tokens for child in second] == [14, 7]
+
+
 async def test_scoring_overlaps_generation():
     policy, verifier = ScriptedPolicy({"Q:": ["a\n\nb\n\nc"]}), TableVerifier(by_length)
     verifier.gate = asyncio.Event()

@@ -3,6 +3,7 @@
 import pytest
 
 from orchestrator.core.account import Account
+from orchestrator.core.errors import ProblemError
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Selection, Status
 from strategies import STRATEGIES, strategy_class
@@ -16,6 +17,7 @@ from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
 from strategies.workload_budget import WorkloadBudget
+from tests.fakes import ScriptedPolicy, TextVerifier, open_session, problem
 from tests.strategies.searching import belief, run
 
 SAMPLES = {"Q:": ["Answer: 1", "Answer: 2", "Answer: 2", "Answer: 3"]}
@@ -38,6 +40,26 @@ async def test_a_search_of_one_trajectory_has_no_candidate_where_the_cap_leaves_
 async def test_best_of_n_chooses_the_highest_score():
     result, _ = await run(BestOfN(n=4), SAMPLES, belief({"1": 0.2, "2": 0.5, "3": 0.9}))
     assert (result.answer, result.score, len(result.candidates)) == ("3", 0.9, 4)
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+async def test_a_candidate_that_can_not_be_judged_is_never_the_verifiers_choice(name):
+    strategy = strategy_class(name)()
+    if not getattr(strategy, "needs_verifier", False):
+        pytest.skip("it asks no verifier")
+    verifier = TextVerifier(lambda text: None if "Answer: 9" in text else 0.1, scores_steps=True)
+    policy = ScriptedPolicy({"Q:": ["Answer: 9", "Answer: 1", "Answer: 9"]})
+    async with open_session(policy, verifier) as session:
+        result = await strategy.search(problem(), session)
+    assert (result.answer, result.score) == ("1", pytest.approx(0.1))
+    assert {c.aggregate_score for c in result.candidates if c.trajectory.answer == "9"} == {None}
+
+
+async def test_where_no_candidate_can_be_judged_the_search_fails_and_says_why():
+    verifier = TextVerifier(lambda text: None, scores_steps=False)
+    async with open_session(ScriptedPolicy(SAMPLES), verifier) as session:
+        with pytest.raises(ProblemError, match="none of 2 candidates could be judged; the first: a riddle"):
+            await BestOfN(n=2).search(problem(), session)
 
 
 async def test_best_of_n_prefers_a_candidate_with_an_answer():

@@ -12,7 +12,7 @@ from orchestrator.verifier.writers import PolicyWriter
 from orchestrator.verifier.written import WrittenVerifier
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
-from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, ids, open_session, problem
+from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, ids, open_session, problem, text_of
 from verifiers.ensemble import Ensemble, Member, mixture
 from verifiers.llm_judge import LLMJudge
 
@@ -135,6 +135,22 @@ async def test_when_a_member_fails_or_the_caller_leaves_no_state_is_left_behind(
         with pytest.raises(ZeroDivisionError):
             await judging
     assert not a.states and not verifier._held
+
+
+async def test_what_one_member_can_not_judge_the_ensemble_can_not_and_no_state_is_left_behind() -> None:
+    class Unsure(Table):
+        def _verdict(self, reading: Reading) -> Verdict:
+            if "?" in text_of(reading.token_ids):
+                return Verdict(scores=(), carry=None, verifier_tokens=1, unjudged="a riddle")
+            return super()._verdict(reading)
+
+    sure, unsure = Table(share_of("a")), Unsure(share_of("b"))
+    verifier = ensemble(sure, unsure)
+    prefix = await read(verifier, "aab")
+    refused = await read(verifier, "aab?", carry=prefix.carry)
+    assert (refused.unjudged, refused.scores, refused.carry, refused.verifier_tokens) == ("a riddle", (), None, 2)
+    assert len(sure.states) == len(unsure.states) == len(verifier._held) == 1
+    assert (await read(verifier, "aabb", carry=prefix.carry)).unjudged is None
 
 
 async def test_a_search_leaves_no_state_behind() -> None:

@@ -1,6 +1,7 @@
 """Facts about chains that a server writes, over a real one with scripted answers."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -11,9 +12,9 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from orchestrator.core.errors import ProblemError, ReplicaError, UserError
+from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Reading, Solution
+from orchestrator.core.protocols import Reading, Solution, Verdict
 from orchestrator.verifier import url_writer
 from orchestrator.verifier.url_writer import UrlWriter
 from orchestrator.verifier.written import WrittenVerifier
@@ -87,10 +88,13 @@ def reading(text: str = "One.") -> Reading:
     return Reading(token_ids=(1, 2), boundaries=(2,), solution=solution)
 
 
-async def means(judge: Judge, *readings: Reading) -> list[float]:
+async def verdicts(judge: Judge, *readings: Reading) -> list[Verdict]:
     async with UrlWriter.open(judge, "m") as writer:
-        verdicts = await WrittenVerifier(judge, writer).score(readings or [reading()])
-    return [verdict.scores[0].mean for verdict in verdicts]
+        return await WrittenVerifier(judge, writer).score(readings or [reading()])
+
+
+async def means(judge: Judge, *readings: Reading) -> list[float]:
+    return [verdict.scores[0].mean for verdict in await verdicts(judge, *readings)]
 
 
 async def test_chains_are_requests_and_the_servers_usage_is_what_counts(server: Server, judge: Judge) -> None:
@@ -143,16 +147,25 @@ async def test_a_server_that_stays_busy_is_a_fault(server: Server, judge: Judge)
     assert len(server.asked) == 4
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(401, UserError), (404, UserError), (400, ProblemError), (422, ProblemError)]
-)
-async def test_what_no_repetition_helps_is_refused_at_once(
-    server: Server, judge: Judge, status: int, error: type[Exception]
+@pytest.mark.parametrize("status", [401, 404])
+async def test_a_model_that_may_not_be_asked_is_the_users_error_at_once(
+    server: Server, judge: Judge, status: int
 ) -> None:
     server.answers = [refusal(status)]
-    with pytest.raises(error, match=f"verifier: http.* refuses .*refused with {status}"):
+    with pytest.raises(UserError, match=f"verifier: http.* refuses .*refused with {status}"):
         await means(judge)
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_request_that_is_refused_is_not_repeated_and_leaves_the_others_their_scores(
+    server: Server, judge: Judge, status: int
+) -> None:
+    server.answers = [refusal(status), completion(GOOD)]
+    refused, good = await verdicts(replace(judge, requests_in_flight=1), reading("a"), reading("b"))
+    assert refused.unjudged is not None and f"refused with {status}" in refused.unjudged
+    assert [score.mean for score in good.scores] == [1.0]
+    assert len(server.asked) == 2
 
 
 async def test_a_server_that_does_not_answer_is_a_fault_within_its_time(server: Server, judge: Judge) -> None:
@@ -191,8 +204,9 @@ async def test_a_malformed_answer_is_a_fault_and_no_score(
 
 async def test_chains_without_a_verdict_are_no_score(server: Server, judge: Judge) -> None:
     server.answers = [completion("Step 1: It ho", finish="length")]
-    with pytest.raises(ProblemError, match=r"none of 1 .*\(1 were cut off at max_tokens 4096\).*no verdict for step 1"):
-        await means(judge)
+    [verdict] = await verdicts(judge, reading("a"))
+    assert verdict.unjudged is not None
+    assert re.match(r"none of 1 .*\(1 were cut off at max_tokens 4096\).*no verdict for step 1", verdict.unjudged)
 
 
 async def test_requests_in_flight_are_bounded_and_answers_keep_their_order(server: Server, judge: Judge) -> None:

@@ -14,7 +14,7 @@ import pytest_asyncio
 import torch
 
 from orchestrator.config import VerifierConfig
-from orchestrator.core.errors import PoolExhausted, ProblemError, ReplicaError, UserError
+from orchestrator.core.errors import PoolExhausted, ReplicaError, UserError
 from orchestrator.core.nouns import Carry, Problem
 from orchestrator.core.protocols import Reading, Solution, Verdict
 from orchestrator.verifier.pool import VerifierPool
@@ -191,10 +191,11 @@ async def test_bad_readings_are_refused_and_fail_nobody_else(pool: VerifierPool,
             await pool.score([bad])
     good = Reading(token_ids=text, boundaries=(9,))
     strange = Reading(token_ids=(1, 99), boundaries=(2,))
-    failed, fine = await asyncio.gather(pool.score([good, strange]), pool.score([good]), return_exceptions=True)
-    assert isinstance(failed, ProblemError) and "token id 99 is outside the verifier's vocabulary" in str(failed)
-    assert isinstance(fine, list)
-    assert_same(fine[0], whole, good)
+    [first, refused], [second] = await asyncio.gather(pool.score([good, strange]), pool.score([good]))
+    assert refused.unjudged is not None and "token id 99 is outside the verifier's vocabulary" in refused.unjudged
+    assert (refused.scores, refused.carry, refused.verifier_tokens) == ((), None, 0)
+    assert_same(first, whole, good)
+    assert_same(second, whole, good)
 
 
 async def test_a_caller_that_leaves_disturbs_nobody(pool: VerifierPool, whole: Whole) -> None:
@@ -305,7 +306,7 @@ async def test_where_a_run_may_take_seconds_the_deadline_is_of_each(local_ray: P
     assert [verdict.scores[0].mean for verdict in verdicts] == [1.0] * 5
 
 
-async def test_a_score_that_is_not_finite_is_an_error(
+async def test_a_score_that_is_not_finite_is_none_and_what_was_read_is_counted(
     config: VerifierConfig, prm: StreamingPRM, tmp_path: Path
 ) -> None:
     broken = StreamingPRM(prm.config)
@@ -313,8 +314,10 @@ async def test_a_score_that_is_not_finite_is_an_error(
     torch.nn.init.constant_(broken.head.bias.data, float("nan"))
     broken.save_pretrained(tmp_path)
     async with VerifierPool.open(replace(config, model=str(tmp_path))) as pool:
-        with pytest.raises(ProblemError, match="not a finite number"):
-            await pool.score([Reading(token_ids=(1, 2), boundaries=(2,))])
+        [verdict] = await pool.score([Reading(token_ids=(1, 2), boundaries=(2,))])
+        assert verdict.unjudged is not None and "not a finite number" in verdict.unjudged
+        assert (verdict.scores, verdict.carry, verdict.verifier_tokens) == ((), None, 2)
+        assert [stats["tokens_read"] for stats in await pool.stats()] == [2]
     with pytest.raises(ReplicaError, match="closed"):
         await pool.score([Reading(token_ids=(1, 2), boundaries=(2,))])
 

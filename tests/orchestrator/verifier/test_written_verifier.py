@@ -1,10 +1,10 @@
 """Facts about verifiers that write, over a scripted policy."""
 
 import asyncio
+import re
 
 import pytest
 
-from orchestrator.core.errors import ProblemError, PromptTooLong
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Reading, Solution, Verifier
 from orchestrator.verifier.writers import PolicyWriter
@@ -56,8 +56,12 @@ async def test_chains_that_do_not_parse_abstain() -> None:
 
 async def test_where_all_chains_abstain_there_is_no_score() -> None:
     policy, verifier = generative(NONSENSE, NONSENSE + " " * 300)
-    with pytest.raises(ProblemError, match=r"none of 2 .* can be read \(1 were cut off at max_tokens 200\); .* 0 of 2"):
-        await verifier.score([reading("a\n\n", "b")])
+    [verdict] = await verifier.score([reading("a\n\n", "b")])
+    assert verdict.unjudged is not None
+    assert re.match(r"none of 2 .* can be read \(1 were cut off at max_tokens 200\); .* 0 of 2", verdict.unjudged)
+    assert verdict.scores == ()
+    assert verdict.verifier_tokens == sum(len(r.prefix_ids) for r in policy.requests) + len(NONSENSE) + 1 + 200
+    assert verdict.flops > 0
     [stats] = await verifier.stats()
     assert stats["tokens_read"] == sum(len(r.prefix_ids) for r in policy.requests) + len(NONSENSE) + 1 + 200
 
@@ -104,15 +108,15 @@ async def test_a_reading_that_asks_nothing_costs_nothing() -> None:
     assert (verdict.scores, verdict.verifier_tokens, policy.requests) == ((), 0, [])
 
 
-async def test_a_solution_too_long_for_its_judge_is_a_fault_of_this_problem_only() -> None:
-    class Short(ScriptedPolicy):
-        def generate(self, requests):
-            raise PromptTooLong("policy: a prefix of 90 tokens")
-
-    verifier = written(Short({}), GenerativePRM(template=TEMPLATE, chains=1))
-    with pytest.raises(ProblemError, match=r"verifier: a solution is too long .* 90 tokens") as caught:
-        await verifier.score([reading("a\n\n", "b")])
-    assert not isinstance(caught.value, PromptTooLong)
+async def test_a_solution_too_long_for_its_judge_is_not_judged_and_the_others_are() -> None:
+    policy, verifier = generative(GOOD, BAD, context_length=len("Q:|Step 1: a\nStep 2: b#") + 1)
+    long, short, longer = await verifier.score([reading("a\n\n", text) for text in ("bc", "b", "bcd")])
+    assert long.unjudged is not None
+    assert re.search(r"a prompt of 24 tokens leaves no room in the judge's context of 24", long.unjudged)
+    assert (long.scores, long.verifier_tokens) == ((), 0)
+    assert [score.mean for score in short.scores] == [1.0, 0.5]
+    assert longer.unjudged is not None and "25 tokens" in longer.unjudged
+    assert len(policy.requests) == 2
 
 
 async def test_a_fault_of_the_engine_is_raised() -> None:
