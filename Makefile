@@ -54,12 +54,15 @@ train-tiny: install  ## train a tiny policy and a tiny PRM from scratch on the C
 	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_prm --policy results/tiny/policy --out results/tiny/prm
 	$(BIN)/python -m experiments.tinymath.evaluate --policy results/tiny/policy --prm results/tiny/prm
 
-verifiers: install  ## label the tiny policy's samples exactly and by rollouts, train verifiers on them, compare all kinds (results/verifiers)
+verifiers: install  ## label the tiny policy's samples in three ways, train verifiers on them, compare all kinds (results/verifiers)
+	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_judge --out results/judge
+	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_prm --only-trunk --out results/trunk
 	$(BIN)/headrace label configs/label.yaml name=labels-exact method=exact data.num_problems=1000 --overwrite
 	$(BIN)/headrace label configs/label.yaml name=labels-dev method=exact data.split=dev data.num_problems=150 --overwrite
 	$(BIN)/headrace label configs/label.yaml name=labels-rollouts source.labelled=results/labels-exact data.num_problems=1000 \
 		labels=hard compare=results/labels-exact --overwrite
-	for labels in exact rollouts; do \
+	$(BIN)/headrace label configs/label_judge.yaml compare=results/labels-exact --overwrite
+	for labels in exact rollouts judge; do \
 		$(MALLOC) $(BIN)/headrace train-prm configs/train_prm.yaml out=results/prm-$$labels data.train=results/labels-$$labels --overwrite; \
 	done
 	for kind in two_class_prm orm; do \

@@ -67,9 +67,9 @@ VERIFIERS: dict[str, VerifierEntry] = {
     "llm_judge": VerifierEntry(host=None, reads_text=True, options=LLMJudge),
     "ensemble": VerifierEntry(host=None, options=Ensemble),  # of what its members are
     "qwen_prm": _transformer("Qwen2ForProcessRewardModel", options=PooledOptions),
-    "math_shepherd": _transformer(*_CAUSAL_LMS),
+    "math_shepherd": _transformer(*_CAUSAL_LMS, options=PooledOptions),
     "skywork_prm": _transformer("Qwen2ForPrmModel"),
-    "rlhflow_prm": _transformer(*_CAUSAL_LMS),
+    "rlhflow_prm": _transformer(*_CAUSAL_LMS, options=PooledOptions),
     "two_class_prm": _transformer(*_TOKEN_CLASSIFIERS, options=SeparatorOptions),
-    "orm": _transformer(*_SEQUENCE_CLASSIFIERS, scores_steps=False),
+    "orm": _transformer(*_SEQUENCE_CLASSIFIERS, options=PooledOptions, scores_steps=False),
 }

@@ -49,12 +49,19 @@ class SolutionReader:
         return cls(format, tokenizer, context_length=context_length, vocab_size=vocab_size)
 
     def word_ids(self) -> tuple[int, ...]:
-        """The tokens whose logits the format compares. Raises ValueError unless each word is one."""
+        """The tokens whose logits the format compares; () where the checkpoint has a head. Raises ValueError unless
+        each word is one."""
+        if not self.format.words:
+            return ()
         backend = self._tokenizer.backend_tokenizer
         ids = [i for word in self.format.words for i in backend.encode(word, add_special_tokens=False).ids]
         if len(ids) != self.format.num_logits:
             raise ValueError(f"verifier: {self.format.words} are the tokens {ids}, wanted {self.format.num_logits}")
         return tuple(ids)
+
+    def words(self) -> list[str]:
+        """The same as the tokenizer's vocabulary spells them. Raises ValueError."""
+        return [self._tokenizer.convert_ids_to_tokens(i) for i in self.word_ids()]
 
     def read(self, solution: Solution) -> MarkedTokens:
         """Raises ValueError where no score can be given, which would be so every time."""

@@ -30,7 +30,7 @@ class PooledOptions(TransformerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeparatorOptions(TransformerOptions):
+class SeparatorOptions(PooledOptions):
     """Of a classifier of the tokens that separate steps."""
 
     separator: str = "\n"  # as in training (TRL's `step_separator`)

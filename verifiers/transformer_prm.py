@@ -73,7 +73,7 @@ class TransformerHost:
         model = load_reward_model(
             settings.model,
             num_logits=format.num_logits,
-            word_ids=reader.word_ids() if format.words else (),
+            word_ids=reader.word_ids(),
             device=settings.device,
         )
         kv_tokens = int(options.kv_cache_gib * 2**30) // model.kv_bytes_per_token

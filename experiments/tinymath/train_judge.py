@@ -31,7 +31,7 @@ from verifiers.training.muon import split_optimizers
 from verifiers.written import Abstention
 
 SEED = 0
-JUDGE = GenerativePRM(template="{problem}\n\n{solution}", chains=1, temperature=0.0, max_tokens=200)
+JUDGE = GenerativePRM(template="{problem}\n\n{solution}", chains=1, temperature=0.0, max_tokens=240)
 GOT, CORRECT, INCORRECT = ", got", " \\boxed{correct}", " \\boxed{incorrect}"
 WORDS = ("Step", " Answer", GOT, CORRECT, INCORRECT)
 NUM_STEPS, BATCH_SIZE = 1200, 32

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from orchestrator.checkpoints import read_checkpoint_config
 from orchestrator.config import PolicyConfig
 from orchestrator.core.flops import ModelShape, llama_shape
 from orchestrator.core.nouns import Score
@@ -21,8 +22,10 @@ from verifiers.contract import Answer, HostSettings, Read, Run, StateBlob, Unrea
 from verifiers.formats import format_of
 from verifiers.reward_models import checkpoint_hash, context_of
 from verifiers.solution_reader import MarkedTokens, SolutionReader
+from verifiers.transformer_options import SeparatorOptions
 
 _CPU_BLOCK_SIZE = 32  # the least that the CPU attention backend takes; a prefix is cached in whole blocks
+_QWEN = "Qwen2ForProcessRewardModel"  # whose head has a hidden layer
 _MAX_SCORES = 2**16  # kept, each under the tokens before it: some KB
 
 
@@ -39,8 +42,9 @@ class Pooler(Protocol):
 class VllmPooler:
     """An engine in this process, with which it ends."""
 
-    def __init__(self, model: str, *, kv_cache_gib: float, device: str) -> None:
-        """Raises ValueError when the checkpoint can't be served."""
+    def __init__(self, model: str, *, words: Sequence[str], num_logits: int, kv_cache_gib: float, device: str) -> None:
+        """`words`: tokens of a language model that are its classes; none: the checkpoint has a head. Raises ValueError
+        when it can't be served."""
         prepare_process(PolicyConfig(model=model), torch.get_num_threads())
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         try:
@@ -57,9 +61,10 @@ class VllmPooler:
                 runner="pooling",
                 dtype="float32" if on_cpu else "auto",
                 # all tokens: which of them are marks is not for vLLM to say, and with STEP it caches no prefix
-                pooler_config=PoolerConfig(tok_pooling_type="ALL"),
+                pooler_config=PoolerConfig(task="token_classify", tok_pooling_type="ALL"),
                 kv_cache_memory_bytes=int(kv_cache_gib * 2**30),
                 enable_prefix_caching=True,
+                hf_overrides=_classifying(model, words) if words else {},
                 distributed_executor_backend=UniProcExecutor,
                 use_tqdm_on_load=False,
                 **options,
@@ -68,7 +73,8 @@ class VllmPooler:
             raise ValueError(f"verifier: vLLM can't serve {model}: {error}") from error
         config = self._llm.model_config.hf_text_config.to_dict()
         hidden = config["hidden_size"]
-        self.shape = replace(llama_shape(config), head_weights=hidden * hidden + 2 * hidden)
+        hidden_layer = hidden * hidden if _QWEN in self._llm.model_config.architectures else 0
+        self.shape = replace(llama_shape(config), head_weights=hidden_layer + num_logits * hidden)
 
     def logits(self, prompts: Sequence[Sequence[int]], *, read_cache: bool) -> list[list[list[float]]]:
         from vllm import PoolingParams
@@ -80,6 +86,16 @@ class VllmPooler:
             use_tqdm=False,
         )
         return [output.outputs.data.float().tolist() for output in outputs]
+
+
+def _classifying(model: str, words: Sequence[str]) -> dict[str, Any]:
+    """What makes vLLM keep of a language model's head the rows of `words` only, and give their logits."""
+    [architecture] = read_checkpoint_config(model, "verifier")["architectures"]
+    return {
+        "architectures": [architecture.replace("ForCausalLM", "ForSequenceClassification")],
+        "classifier_from_token": list(words),
+        "method": "no_post_processing",
+    }
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,10 +130,18 @@ class PoolingHost:
     @classmethod
     def load(cls, settings: HostSettings) -> "PoolingHost":
         """Raises ValueError when the checkpoint can't be served."""
-        format = format_of(settings.name)
+        options = settings.options
+        separator = {"separator": options.separator} if isinstance(options, SeparatorOptions) else {}
+        format = format_of(settings.name, **separator)
         context_length, vocab_size = context_of(settings.model)
         reader = SolutionReader.load(settings.model, format, context_length=context_length, vocab_size=vocab_size)
-        pooler = VllmPooler(settings.model, kv_cache_gib=settings.options.kv_cache_gib, device=settings.device)
+        pooler = VllmPooler(
+            settings.model,
+            words=reader.words(),
+            num_logits=format.num_logits,
+            kv_cache_gib=options.kv_cache_gib,
+            device=settings.device,
+        )
         return cls(settings.name, pooler, reader, model_hash=checkpoint_hash(settings.model))
 
     def read(self, runs: Sequence[Run]) -> list[Answer]:

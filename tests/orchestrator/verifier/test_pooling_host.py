@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from orchestrator.config import VerifierConfig
@@ -13,11 +14,12 @@ from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Reading, Solution
 from orchestrator.verifier.pool import VerifierPool
 from orchestrator.verifier.pooling_host import PoolingHost
-from tests.verifiers.reward_checkpoints import qwen_prm
+from tests.verifiers.reward_checkpoints import CHECKPOINTS, qwen_prm
 from verifiers import VERIFIERS
-from verifiers.contract import HostSettings, Read, Run, Unreadable
+from verifiers.contract import Answer, HostSettings, Read, Run, Unreadable
 from verifiers.formats import format_of
 from verifiers.solution_reader import SolutionReader
+from verifiers.transformer_options import PooledOptions
 from verifiers.transformer_prm import TransformerHost
 
 PROBLEM = Problem.from_prompt("p", "Janet has 3 apples and 4 pears. How many are they together?")
@@ -121,3 +123,36 @@ async def test_vllm_s_pooling_gives_the_scores_of_transformers_and_reads_its_pre
         "whole blocks of the prefix are not read again"
     )
     assert read[3] == [0], "a score that is known costs nothing"
+
+
+@pytest.mark.timeout(600)
+def test_every_format_that_vllm_serves_has_the_scores_of_transformers(local_ray: object, tmp_path: Path) -> None:
+    """One process for all of their engines: importing vLLM is what takes long."""
+    kinds = [name for name, entry in VERIFIERS.items() if issubclass(entry.options, PooledOptions)]
+    assert kinds == ["qwen_prm", "math_shepherd", "rlhflow_prm", "two_class_prm", "orm"]
+    settings, calls = [], []
+    for kind in kinds:
+        torch.manual_seed(0)
+        CHECKPOINTS[kind](tmp_path / kind)
+        options = VERIFIERS[kind].options(kv_cache_gib=0.05)
+        settings.append(HostSettings(name=kind, model=str(tmp_path / kind), options=options))
+        texts = [(*ROOT, f"{n} pears.\n\n") for n in range(3)]
+        asked = (0, 1, 2) if VERIFIERS[kind].scores_steps else (2,)
+        calls.append([[Run(key=f"{n}", token_ids=(), solution=solution(*t, asked=asked))] for n, t in enumerate(texts)])
+
+    @ray.remote(num_cpus=1)
+    def read(settings: list[HostSettings], calls: list[list[list[Run]]]) -> list[list[Answer]]:
+        from orchestrator.verifier.pooling_host import PoolingHost
+
+        hosts = [PoolingHost.load(one) for one in settings]  # at once: an engine that goes takes vLLM's groups along
+        return [[host.read(call)[0] for call in own] for host, own in zip(hosts, calls, strict=True)]
+
+    for kind, one, own, found in zip(kinds, settings, calls, ray.get(read.remote(settings, calls)), strict=True):
+        host = TransformerHost.load(one)
+        wanted = [host.read(call)[0] for call in own]
+        assert all(isinstance(answer, Read) for answer in (*found, *wanted)), kind
+        for ours, theirs in zip(found, wanted, strict=True):
+            means = [score.mean for score in theirs.scores]
+            assert [score.mean for score in ours.scores] == pytest.approx(means, abs=1e-4), kind
+        assert found[0].flops >= wanted[0].flops, f"{kind}: vLLM computes the head at every token"
+        assert 0 < found[1].tokens_read < found[0].tokens_read - 32, f"{kind}: whole blocks are not read again"

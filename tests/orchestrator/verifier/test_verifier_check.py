@@ -168,7 +168,7 @@ def test_the_engine_option_says_which_host_serves() -> None:
     assert hosted_entry(VerifierConfig(name="qwen_prm")).host == "verifiers.transformer_prm:TransformerHost"
     config = VerifierConfig(name="qwen_prm", options={"engine": "vllm"})
     assert hosted_entry(config).host == "orchestrator.verifier.pooling_host:PoolingHost"
-    with pytest.raises(UserError, match="options of math_shepherd: kv_cache_gib"):
-        hosted_entry(VerifierConfig(name="math_shepherd", options={"engine": "vllm"}))
+    with pytest.raises(UserError, match="options of skywork_prm: kv_cache_gib"):
+        hosted_entry(VerifierConfig(name="skywork_prm", options={"engine": "vllm"}))
     with pytest.raises(UserError, match="kv_cache_gib must be > 0, got 0"):
         hosted_entry(VerifierConfig(name="orm", options={"kv_cache_gib": 0}))
