@@ -63,7 +63,8 @@ verifiers: install  ## label the tiny policy's samples in three ways, train veri
 		labels=hard compare=results/labels-exact --overwrite
 	$(BIN)/headrace label configs/label_judge.yaml compare=results/labels-exact --overwrite
 	for labels in exact rollouts judge; do \
-		$(MALLOC) $(BIN)/headrace train-prm configs/train_prm.yaml out=results/prm-$$labels data.train=results/labels-$$labels --overwrite; \
+		$(MALLOC) $(BIN)/headrace train-prm configs/train_prm.yaml out=results/prm-$$labels model.base=results/trunk \
+			data.train=results/labels-$$labels --overwrite; \
 	done
 	for kind in two_class_prm orm; do \
 		$(MALLOC) $(BIN)/headrace train-prm configs/train_transformer.yaml out=results/$$kind model.kind=$$kind --overwrite; \

@@ -23,7 +23,7 @@ from experiments.figure import si
 from experiments.graders import make_grader
 from experiments.labelling.labellers import Exact
 from experiments.labelling.sources import Labelled, Sampled, as_labelled
-from experiments.metrics import Interval, Pool, bootstrap_mean, prm_at_k
+from experiments.metrics import Interval, Pool, bootstrap_mean, prm_at_k, vote_at_k
 from experiments.tables import Cells, percent
 from experiments.tinymath.task import generate
 from orchestrator.answers import extract_answer
@@ -251,18 +251,22 @@ def _session(plan: JudgePlan, policy: Policy, verifier: Verifier | None) -> Sear
 
 def table(plan: JudgePlan) -> Cells:
     """Of the verifiers that have judged, from their Parquet; written into the folder, too."""
-    rows = []
+    n, rows = plan.config.n, []
     for name, verifier in plan.verifiers.items():
         judged = pd.read_parquet(plan.folder / f"{name}.parquet")
         rows.append(_line(name, judged, plan.config.aggregation, by_steps=scores_steps(verifier)))
+    pools = [_pool(group, plan.config.aggregation) for _, group in judged.groupby("problem_id", sort=False)]
+    by_chance = np.mean([np.mean(pool.correct) for pool in pools])
+    by_majority = np.mean([vote_at_k(pool, [n], weighted=False)[n] for pool in pools])
     cells = Cells(
-        title=f"Verifiers on {len(plan.dataset.examples)} problems, {plan.config.n} solutions each "
-        "(%, bootstrap 95% interval over problems)",
+        title=f"Verifiers on {len(plan.dataset.examples)} problems, {n} solutions each (%, bootstrap 95% interval over "
+        f"problems); a random choice is right in {by_chance:.1%}, a majority in {by_majority:.1%}",
         headers=(
             "verifier",
             "step AUROC",
             "first error",
-            f"best-of-{plan.config.n}",
+            f"best-of-{n}",
+            f"weighted vote of {n}",
             "tokens",
             "FLOPs",
             "not judged",
@@ -277,7 +281,9 @@ def table(plan: JudgePlan) -> Cells:
 def _line(name: str, judged: pd.DataFrame, how: Aggregation, *, by_steps: bool) -> list[str]:
     """Tokens and FLOPs are per solution."""
     groups = [group for _, group in judged.groupby("problem_id", sort=False)]
-    chosen = bootstrap_mean([prm_at_k(_pool(group, how), len(group)) for group in groups])
+    pools = [_pool(group, how) for group in groups]
+    chosen = bootstrap_mean([prm_at_k(pool, len(pool)) for pool in pools])
+    voted = bootstrap_mean([vote_at_k(pool, [len(pool)], weighted=True)[len(pool)] for pool in pools])
     by_problem = [(_rows(group, "scores"), _rows(group, "labels")) for group in groups if group["scores"].notna().any()]
     known = any(label is not None for _, rows in by_problem for row in rows for label in row)
     steps, first = "-", "-"
@@ -289,6 +295,7 @@ def _line(name: str, judged: pd.DataFrame, how: Aggregation, *, by_steps: bool) 
         steps,
         first,
         percent(chosen),
+        percent(voted),
         f"{judged['tokens'].mean():,.0f}",
         si(judged["flops"].mean()),
         f"{judged['scores'].isna().mean():.1%}",

@@ -4,12 +4,10 @@
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import pandas as pd
@@ -18,6 +16,7 @@ import pyarrow.compute as pc
 
 from orchestrator.core.errors import UserError
 from orchestrator.folders import ShardFolder, check_results_folder, read_parquet, shards, unwritable, write_parquet
+from orchestrator.shard_writer import ShardWriter
 
 RowKey = tuple[str, str, str, int]  # problem_id, strategy, params, seed: at most one row each
 
@@ -176,29 +175,20 @@ def to_json(values: Mapping[str, Any]) -> str:
 _REPORT_FILES = ("report.md", "compute_accuracy.png", "compute_accuracy.svg")
 
 
-@dataclass(frozen=True, slots=True)
-class _Buffer:
-    """Rows on their way to a shard. Replaced as a whole: Ctrl-C can't fall between rows and number."""
-
-    shard: int
-    rows: list[tuple[pa.Table, pa.Table]] = field(default_factory=list)  # (problem, its candidates)
-
-
-class ResultsWriter:
-    """Owns a results folder while a run writes to it. Not thread-safe.
+class ResultsWriter(ShardWriter):
+    """Writes what a run finds.
 
     with ResultsWriter.open(folder, run_yaml=..., versions=...) as results:
         results.add(problem_row, candidate_rows)
     """
 
-    def __init__(self, shard_folder: ShardFolder, flush_problems: int, flush_seconds: float) -> None:
-        self.folder = shard_folder.path
-        self._shards = shard_folder
-        self._flush_problems = flush_problems
-        self._flush_seconds = flush_seconds
-        self._buffer = _Buffer(0)
+    def __init__(self, shard_folder: ShardFolder, *, flush_problems: int, flush_seconds: float) -> None:
+        """Use `open`. Finds what is done, and takes out what ended in an error."""
         self._num_candidates: dict[RowKey, int] = {}
-        self._last_flush = time.monotonic()
+        for path in shard_folder.shards():
+            self._num_candidates |= _drop_errors(path, shard_folder.beside(path))
+        shard_folder.drop_orphans()
+        super().__init__(shard_folder, flush_seconds=flush_seconds, flush_problems=flush_problems)
 
     @classmethod
     def open(
@@ -229,9 +219,7 @@ class ResultsWriter:
             reports=_REPORT_FILES,
         )
         try:
-            writer = cls(shard_folder, flush_problems, flush_seconds)
-            writer._take_up()
-            return writer
+            return cls(shard_folder, flush_problems=flush_problems, flush_seconds=flush_seconds)
         except BaseException as error:
             shard_folder.close()
             if isinstance(error, OSError):
@@ -252,44 +240,9 @@ class ResultsWriter:
             raise ValueError(f"results: a row for {problem.key} was already written")
         if strays := [row.key for row in candidates if row.key != problem.key]:
             raise ValueError(f"results: wanted candidates of {problem.key}, got one of {strays[0]}")
-        self._buffer.rows.append((_table([problem], PROBLEMS_SCHEMA), _table(candidates, CANDIDATES_SCHEMA)))
+        self._hold(_table([problem], PROBLEMS_SCHEMA), _table(candidates, CANDIDATES_SCHEMA))
         self._num_candidates[problem.key] = problem.num_candidates
-        late = time.monotonic() - self._last_flush >= self._flush_seconds
-        if late or len(self._buffer.rows) >= self._flush_problems:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what is buffered as one shard. After a failure none of it is on disk, all still buffered."""
-        self._last_flush = time.monotonic()
-        if not self._buffer.rows:
-            return
-        problems, candidates = map(pa.concat_tables, zip(*self._buffer.rows, strict=True))
-        self._shards.write(self._buffer.shard, problems, candidates, len(self._buffer.rows))
-        self._buffer = _Buffer(self._buffer.shard + 1)
-
-    def close(self) -> None:
-        """Flushes and lets go of the folder. Closing twice is allowed."""
-        if self._shards.closed:
-            return
-        try:
-            self.flush()
-        finally:
-            self._shards.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _take_up(self) -> None:
-        """Finds what is done, and takes out what ended in an error."""
-        for path in self._shards.shards():
-            self._num_candidates |= _drop_errors(path, self._shards.beside(path))
-        self._shards.drop_orphans()
-        self._buffer = _Buffer(self._shards.next_shard())
+        self._flush_when_due()
 
 
 def read_results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -3,17 +3,16 @@
 The solutions' shards lie in the folder itself, where `read_labelled` finds them; the costs' in `costs/`, beside them.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
 from orchestrator.core.errors import UserError
 from orchestrator.folders import ShardFolder, read_parquet
+from orchestrator.shard_writer import ShardWriter
 from verifiers.training.labelled import SCHEMA, LabelledSolution, read_labelled
 
 
@@ -42,24 +41,12 @@ COSTS_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Buffer:
-    """Problems on their way to a shard. Replaced as a whole: Ctrl-C can't fall between problems and number."""
-
-    shard: int
-    problems: tuple[tuple[pa.Table, pa.Table], ...] = ()  # (solutions, cost)
-
-
-class LabelWriter:
-    """Owns a folder of labelled solutions while a process writes to it. Not thread-safe."""
+class LabelWriter(ShardWriter):
+    """Writes labelled solutions."""
 
     def __init__(self, shard_folder: ShardFolder, flush_seconds: float) -> None:
         """Use `open`. Raises UserError for a shard that can't be read."""
-        self.folder = shard_folder.path
-        self._shards = shard_folder
-        self._flush_seconds = flush_seconds
-        self._buffer = _Buffer(shard_folder.next_shard())
-        self._last_flush = time.monotonic()
+        super().__init__(shard_folder, flush_seconds=flush_seconds)
         self._done: set[str] = set()
         self._cost = Cost()
         for path in shard_folder.shards():
@@ -112,37 +99,10 @@ class LabelWriter:
             raise ValueError(f"labels: {problem_id} was already labelled")
         rows = pa.Table.from_pylist([asdict(solution) for solution in solutions], schema=SCHEMA)
         costs = pa.Table.from_pylist([{"problem_id": problem_id, **asdict(cost)}], schema=COSTS_SCHEMA)
-        self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, costs)))
+        self._hold(rows, costs)
         self._done.add(problem_id)
         self._cost += cost
-        if time.monotonic() - self._last_flush >= self._flush_seconds:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what is buffered as one shard. After a failure none of it is on disk, all still buffered."""
-        self._last_flush = time.monotonic()
-        if not self._buffer.problems:
-            return
-        rows, costs = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
-        self._shards.write(self._buffer.shard, rows, costs, len(self._buffer.problems))
-        self._buffer = _Buffer(self._buffer.shard + 1)
-
-    def close(self) -> None:
-        """Flushes and lets go of the folder. Closing twice is allowed."""
-        if self._shards.closed:
-            return
-        try:
-            self.flush()
-        finally:
-            self._shards.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._flush_when_due()
 
 
 def read_labels(path: Path) -> list[LabelledSolution]:

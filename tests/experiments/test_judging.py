@@ -82,7 +82,7 @@ def test_the_table_says_what_each_verifier_finds_and_costs(tmp_path):
         return pd.DataFrame(
             {
                 "problem_id": name,
-                "answer": "1",
+                "answer": "1" if correct else "2",
                 "correct": correct,
                 "labels": [1.0, float(correct)],
                 "scores": scores,
@@ -98,8 +98,10 @@ def test_the_table_says_what_each_verifier_finds_and_costs(tmp_path):
     unsure = rows(("p1", True, [None, 1.0]), ("p1", False, None), ("p2", True, [None, 0.0]), ("p2", False, [None, 1.0]))
     unsure.to_parquet(made.folder / "oracle.parquet")
     prm, oracle = table(made).rows
-    assert prm == ["prm", "100.0 [100, 100]", "100.0 [100, 100]", "100.0 [100, 100]", "10", "2 M", "0.0%"]
-    assert oracle[:3] == ["oracle", "-", "-"] and oracle[3].startswith("50.0") and oracle[6] == "25.0%"
+    all_of_it = "100.0 [100, 100]"
+    assert prm == ["prm", all_of_it, all_of_it, all_of_it, all_of_it, "10", "2 M", "0.0%"]
+    assert oracle[:3] == ["oracle", "-", "-"] and oracle[3].startswith("50.0") and oracle[7] == "25.0%"
+    assert "a random choice is right in 50.0%, a majority in" in table(made).title
     assert "| prm | 100.0" in (made.folder / "verifiers.md").read_text()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator import folders, results
+from orchestrator import folders, shard_writer
 from orchestrator.core.errors import UserError
 from orchestrator.results import (
     CANDIDATES_SCHEMA,
@@ -184,7 +184,7 @@ def test_rows_are_on_disk_after_so_many_problems(tmp_path: Path) -> None:
 
 def test_rows_are_on_disk_after_so_many_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(results.time, "monotonic", lambda: now)
+    monkeypatch.setattr(shard_writer.time, "monotonic", lambda: now)
     with open_writer(tmp_path, flush_problems=1000, flush_seconds=5.0) as writer:
         now += 4.9
         writer.add(problem_row("p0"), [])

@@ -1,0 +1,69 @@
+"""What writers of a results folder have in common: rows are buffered, and become shards that are whole or not there."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from orchestrator.folders import ShardFolder
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffer:
+    """Problems on their way to a shard. Replaced as a whole: Ctrl-C can't fall between problems and number."""
+
+    shard: int
+    problems: tuple[tuple[pa.Table, pa.Table], ...] = ()  # (rows, what lies beside them)
+
+
+class ShardWriter:
+    """Owner of a folder while a process writes to it. Not thread-safe."""
+
+    def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float, flush_problems: int | None = None) -> None:
+        """A shard is written when so many problems are buffered, or seconds went by since the last."""
+        self._shards = shard_folder
+        self._flush_seconds, self._flush_problems = flush_seconds, flush_problems
+        self._buffer = _Buffer(shard_folder.next_shard())
+        self._last_flush = time.monotonic()
+
+    @property
+    def folder(self) -> Path:
+        return self._shards.path
+
+    def flush(self) -> None:
+        """Writes what is buffered as one shard. After a failure none of it is on disk, all still buffered."""
+        self._last_flush = time.monotonic()
+        if not self._buffer.problems:
+            return
+        rows, beside = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
+        self._shards.write(self._buffer.shard, rows, beside, len(self._buffer.problems))
+        self._buffer = _Buffer(self._buffer.shard + 1)
+
+    def close(self) -> None:
+        """Flushes and lets go of the folder. Closing twice is allowed."""
+        if self._shards.closed:
+            return
+        try:
+            self.flush()
+        finally:
+            self._shards.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _hold(self, rows: pa.Table, beside: pa.Table) -> None:
+        """Buffers a problem."""
+        self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, beside)))
+
+    def _flush_when_due(self) -> None:
+        full = self._flush_problems is not None and len(self._buffer.problems) >= self._flush_problems
+        if full or time.monotonic() - self._last_flush >= self._flush_seconds:
+            self.flush()
