@@ -164,8 +164,26 @@ def _transformer_trainee(plan: Plan) -> TransformerTrainee:
             raise ValueError(f"sizes: {sizes['model_type']} has no {', '.join(sorted(unknown))}")
         loaded = auto.from_config(transformers.AutoConfig.for_model(**sizes, **special))
     else:
-        loaded = auto.from_pretrained(model.base, local_files_only=True, dtype=torch.float32, **special)
+        with _quiet():  # about the head, which is meant to be new
+            loaded, info = auto.from_pretrained(
+                model.base, local_files_only=True, dtype=torch.float32, output_loading_info=True, **special
+            )
+        if lacking := sorted(name for name in info["missing_keys"] if not name.startswith("score.")):
+            raise ValueError(f"{model.base} lacks {len(lacking)} weights, the first is {lacking[0]}")
     return TransformerTrainee(loaded, consistency=config.loss.consistency)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers says nothing but errors."""
+    said = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(said)
+        transformers.logging.enable_progress_bar()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 import transformers
 import yaml
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from experiments import cli
 from experiments.config import PROJECT_ROOT
@@ -107,6 +108,19 @@ def test_transformer_verifiers_are_trained_and_load(config: Any, tmp_path: Path,
     assert model.config.num_labels == (2 if kind == "two_class_prm" else 1)
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").eos_token == "<eos>"
     assert json.loads((tmp_path / "out" / "training.json").read_text())["temperature"] > 0
+
+
+def test_a_base_that_lacks_more_than_a_head_is_refused(config: Any, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    sizes = {**LLAMA, "vocab_size": len(build_tokenizer())}
+    llama = transformers.LlamaForCausalLM(transformers.AutoConfig.for_model(**sizes))
+    llama.save_pretrained(base)
+    assert trained(config(model={"kind": "orm", "base": str(base)}))
+    weights = load_file(base / "model.safetensors")
+    weights.pop("model.norm.weight")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 1 weights, the first is model\.norm\.weight"):
+        trained(config(out=str(tmp_path / "other"), model={"kind": "orm", "base": str(base)}))
 
 
 def test_an_interrupt_saves_and_a_resumed_training_ends_the_same(
