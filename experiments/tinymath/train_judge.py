@@ -169,7 +169,7 @@ def first_errors_found(
     judge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, solutions: Sequence[tuple[TinyProblem, str]]
 ) -> dict[str, float]:
     """Of solutions by the policy: the shares in which a greedy chain finds the first error (or that there is none),
-    among the wrong and among the right ones, and the share of chains that can't be read."""
+    among the wrong and among the right ones; and the share of chains that can't be read, which find nothing."""
     prompts = [prompt_ids(tokenizer, question(problem, solution)) for problem, solution in solutions]
     rows = sample(judge, prompts, num_samples=1, temperature=0.0, max_new_tokens=JUDGE.max_tokens, seed=SEED)
     found: dict[bool, list[bool]] = {True: [], False: []}
@@ -180,7 +180,7 @@ def first_errors_found(
             num_correct = correct_steps(tokenizer.decode(ids, skip_special_tokens=True), len(labels))
         except Abstention:
             unread += 1
-            continue
+            num_correct = None
         found[all(labels)].append(num_correct == sum(labels))
     return {
         "dev_found_in_wrong": round(sum(found[False]) / len(found[False]), 4),
