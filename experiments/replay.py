@@ -229,7 +229,7 @@ class RecordedVerifier:
     """Implements `Verifier`. Its states are empty: a carry only says how many tokens need not be read again."""
 
     state_bytes = 0
-    scores_steps, reads_text = True, False
+    scores_steps, reads_text, reads_tokens = True, False, True
 
     def __init__(self, recording: Recording) -> None:
         self.flops_per_token = recording.verifier_flops

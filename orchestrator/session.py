@@ -519,7 +519,7 @@ class SearchSession:
     async def _read_prompt(self, prompt_ids: tuple[int, ...]) -> Carry | None:
         """The state after the prompt, read once for the whole search; None where no state is carried."""
         assert self._verifier is not None
-        if self._verifier.reads_text:
+        if not self._verifier.reads_tokens:
             return None
         if self._prompt_carry is None:
             self._prompt_carry = asyncio.ensure_future(self._carry_of(prompt_ids))

@@ -160,7 +160,7 @@ class TableVerifier:
 
     flops_per_token = 1.0
     state_bytes = 10
-    scores_steps, reads_text = True, False
+    scores_steps, reads_text, reads_tokens = True, False, True
 
     def __init__(self, judge: Callable[[str], float]) -> None:
         self.judge = judge
@@ -204,7 +204,7 @@ class TextVerifier:
 
     flops_per_token = 0.0
     state_bytes = 0
-    reads_text = True
+    reads_text, reads_tokens = True, False
 
     def __init__(self, judge: Callable[[str], float | None], *, scores_steps: bool) -> None:
         self.judge, self.scores_steps = judge, scores_steps

@@ -37,6 +37,7 @@ class WholePrefix:
         self._verifier = verifier
         self.flops_per_token = verifier.flops_per_token
         self.scores_steps, self.reads_text = verifier.scores_steps, verifier.reads_text
+        self.reads_tokens = verifier.reads_tokens
         self.state_bytes = 0
 
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]:

@@ -154,7 +154,12 @@ class Verifier(Protocol):
 
     @property
     def reads_text(self) -> bool:
-        """True: it wants `Reading.solution`, and keeps no state of a prompt alone."""
+        """True: it wants `Reading.solution`."""
+        ...
+
+    @property
+    def reads_tokens(self) -> bool:
+        """True: it reads the policy's tokens, and may be given a prompt's alone for the state after them."""
         ...
 
     @property

@@ -39,6 +39,10 @@ class EnsembleVerifier:
         return any(member.reads_text for member in self._members)
 
     @property
+    def reads_tokens(self) -> bool:
+        return any(member.reads_tokens for member in self._members)
+
+    @property
     def flops_per_token(self) -> float:
         return sum(member.flops_per_token for member in self._members)
 
@@ -71,7 +75,7 @@ class EnsembleVerifier:
                         )
                         for reading, carries in zip(readings, known, strict=True)
                     ]
-                    judging.append(tasks.create_task(member.score(own)))
+                    judging.append(tasks.create_task(_judged(member, own)))
         except BaseException as error:
             for member, task in zip(self._members, judging, strict=False):
                 if not task.cancelled() and task.exception() is None:
@@ -123,3 +127,11 @@ class EnsembleVerifier:
             _, oldest = self._held.popitem(last=False)
             self._free([oldest])
         return carry
+
+
+async def _judged(member: OpenVerifier, readings: Sequence[Reading]) -> list[Verdict]:
+    """A member's verdicts. One that reads no tokens is not given a prompt alone."""
+    given = [reading for reading in readings if member.reads_tokens or reading.boundaries]
+    verdicts = iter(await member.score(given)) if given else iter(())
+    nothing = Verdict(scores=(), carry=None, verifier_tokens=0)
+    return [next(verdicts) if member.reads_tokens or reading.boundaries else nothing for reading in readings]

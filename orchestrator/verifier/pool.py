@@ -186,6 +186,10 @@ class VerifierPool:
         return self._entry.reads_text
 
     @property
+    def reads_tokens(self) -> bool:
+        return not self.reads_text
+
+    @property
     def flops_per_token(self) -> float:
         return self.hello().flops_per_token
 

@@ -14,7 +14,7 @@ from verifiers.written import Abstention, Judge, Question, averaged
 class WrittenVerifier:
     """Implements `OpenVerifier` over a writer that its caller owns."""
 
-    scores_steps, reads_text = True, True
+    scores_steps, reads_text, reads_tokens = True, True, False
     flops_per_token, state_bytes = 0.0, 0
 
     def __init__(self, judge: Judge, writer: Writer) -> None:

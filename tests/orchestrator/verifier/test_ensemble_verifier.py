@@ -172,6 +172,9 @@ async def test_a_verifier_that_carries_states_and_one_that_writes_judge_together
     assert [c.aggregate_score for c in result.candidates] == pytest.approx([0.75 * 0.4 + 0.25, 0.75 * 0.6])
     assert result.answer == "1"
     assert not table.states and not verifier._held
+    prompt, *children = [reading for batch in table.batches for reading in batch]
+    assert prompt.boundaries == () and len(children) == 2, "the prompt is read once, and by the one that reads tokens"
+    assert all(child.carry is not None and child.carry.num_tokens == len(prompt.token_ids) for child in children)
 
 
 async def test_a_member_that_judges_whole_solutions_only_makes_the_ensemble_do_so() -> None:
