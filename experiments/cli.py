@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,10 +149,7 @@ def label(
             )
             raise typer.Exit(130) from None
     console.print(summary(plan, labels), highlight=False, markup=False)
-    for problem_id, error in failed.items():
-        errors.print(f"[red]failed:[/] {escape(problem_id)}: {escape(error)}", highlight=False, soft_wrap=True)
-    if failed:
-        errors.print(f"{len(failed)} problems have no labels; to try them again: headrace label {config} --resume")
+    _say_failed(failed, f"have no labels; to try them again: headrace label {config} --resume")
     if plan.config.compare is not None:
         console.print(compared(plan), highlight=False, markup=False)
 
@@ -174,14 +171,29 @@ def judge(
 ) -> None:
     """Have every verifier of a YAML file judge the same solutions: what each finds, and what it costs."""
     from experiments.judging import judge as judge_all
-    from experiments.judging import open_folder, plan_judging
+    from experiments.judging import open_writers, plan_judging
+    from experiments.judging_table import table
 
     plan = plan_judging(config, overrides or [])
-    open_folder(plan, resume=resume, overwrite=overwrite)
-    with console.status("starting") as status:
-        table = asyncio.run(judge_all(plan, on_stage=status.update))
-    console.print(table.rich(console.width))
+    with open_writers(plan, resume=resume, overwrite=overwrite) as writers, _progress() as progress:
+        bar = progress.add_task("starting", total=None, errors="")
+        count_errors = _error_counter(progress, bar)
+        try:
+            failed = asyncio.run(
+                judge_all(
+                    plan,
+                    writers,
+                    on_stage=lambda stage, total: progress.reset(bar, description=stage, total=total or None),
+                    on_problem=lambda error: count_errors(error is not None),
+                )
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            errors.print(f"interrupted: what was judged is saved; to go on: headrace judge {config} --resume")
+            raise typer.Exit(130) from None
+    console.print(table(plan).rich(console.width))
     console.print(f"wrote {plan.folder}", highlight=False)
+    _say_failed(failed, f"are not in the table; to try them again: headrace judge {config} --resume")
 
 
 @app.command()
@@ -298,6 +310,14 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+def _say_failed(failed: Mapping[str, str], what: str) -> None:
+    """The errors of problems, by their ids."""
+    for problem_id, error in failed.items():
+        errors.print(f"[red]failed:[/] {escape(problem_id)}: {escape(error)}", highlight=False, soft_wrap=True)
+    if failed:
+        errors.print(f"{len(failed)} problems {what}")
 
 
 def _counter(progress: Progress, bar: TaskID) -> Callable[["ProblemRow"], None]:

@@ -1,49 +1,46 @@
 """Every verifier of a YAML file on the same solutions: what each finds, and what it costs (`headrace judge CONFIG`).
 
 Solutions are sampled and labelled once; then one verifier after the other is opened, judges them all and is closed.
-What is done is in Parquet, so that a run can be resumed. A solution that a verifier can't judge has no score, and is
-counted.
+What is done is in Parquet, problem by problem, so that a run can be resumed. A solution that a verifier can't judge has
+no score, and is counted.
 """
 
-import asyncio
-import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
-import pandas as pd
 from omegaconf import MISSING, OmegaConf
 
-from experiments.config import load_data, load_yaml, resolve_path
+from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
 from experiments.datasets import DataConfig, Dataset
-from experiments.figure import si
 from experiments.graders import make_grader
+from experiments.in_flight import for_each_problem
+from experiments.judgements import Judgement, JudgementWriter
 from experiments.labelling.labellers import Exact
 from experiments.labelling.sources import Labelled, Sampled, as_labelled
-from experiments.metrics import Interval, Pool, bootstrap_mean, prm_at_k, vote_at_k
-from experiments.tables import Cells, percent
+from experiments.labelling.writer import Cost, LabelWriter, read_labels
+from experiments.run import versions
 from experiments.tinymath.task import generate
 from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.ledger import Budget
-from orchestrator.core.nouns import Trajectory
+from orchestrator.core.ledger import Budget, Ledger
+from orchestrator.core.nouns import Problem, Trajectory
 from orchestrator.core.protocols import Policy, Sampling, Verifier
 from orchestrator.policy.pool import PolicyPool
 from orchestrator.session import SearchSession
-from orchestrator.verifier.check import check_verifier, num_actors, scores_steps, with_paths
+from orchestrator.shard_writer import ShardWriter
+from orchestrator.verifier.check import check_verifier, num_actors, with_paths
 from orchestrator.verifier.open import open_verifier
-from strategies.aggregation import Aggregation, aggregate
-from verifiers.metrics import auroc, first_error_accuracy, labelled_steps
-from verifiers.training.labelled import LabelledSolution, read_labelled, write_labelled
+from strategies.aggregation import Aggregation
+from verifiers.training.labelled import LabelledSolution
 
-RUN_FILE, SOLUTIONS, TABLE = "run.yaml", "solutions.parquet", "verifiers.md"
-_NUM_RESAMPLES = 200
+SOLUTIONS = "solutions"
+W = TypeVar("W", bound=ShardWriter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +57,7 @@ class JudgeConfig:
     aggregation: Aggregation = Aggregation.last
     seed: int = 0
     problems_in_flight: int = 32
+    problem_timeout_s: float = 3600.0  # of all solutions of a problem
     results_dir: str = "results"
     ray: RayConfig = field(default_factory=RayConfig)
 
@@ -70,6 +68,10 @@ class JudgeConfig:
         for name in ("n", "problems_in_flight"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be >= 1, got {getattr(self, name)}")
+        if self.problem_timeout_s <= 0:
+            raise ValueError(f"problem_timeout_s: must be > 0, got {self.problem_timeout_s}")
+        if SOLUTIONS in self.verifiers:
+            raise ValueError(f"verifiers: {SOLUTIONS} is the folder of the solutions, wanted another name")
         if not self.verifiers:
             raise ValueError("verifiers: wanted at least one, got none")
 
@@ -106,52 +108,91 @@ def plan_judging(config_path: Path, overrides: Sequence[str]) -> JudgePlan:
     )
 
 
-def open_folder(plan: JudgePlan, *, resume: bool, overwrite: bool) -> None:
-    """Makes the results folder; one that is there is resumed or replaced on purpose only. Raises UserError."""
-    file = plan.folder / RUN_FILE
-    if overwrite:
-        shutil.rmtree(plan.folder, ignore_errors=True)
-    elif file.exists() and not resume:
-        raise UserError(f"judge: {plan.folder} exists; wanted --resume, --overwrite or another name")
-    elif file.exists() and _solutions_of(file.read_text(encoding="utf-8")) != _solutions_of(plan.resolved_yaml):
-        raise UserError(
-            f"judge: {plan.folder} holds solutions of another configuration; wanted --overwrite or another name"
-        )
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(plan.resolved_yaml, encoding="utf-8")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writers:
+    """The folders of a comparison, locked."""
+
+    solutions: LabelWriter
+    judgements: Mapping[str, JudgementWriter]  # by verifier
 
 
-def _solutions_of(resolved_yaml: str) -> dict[str, Any]:
-    """What the solutions depend on."""
-    config = OmegaConf.to_container(OmegaConf.create(resolved_yaml))
+@contextmanager
+def open_writers(plan: JudgePlan, *, resume: bool, overwrite: bool) -> Iterator[Writers]:
+    """A folder for the solutions, and one for each verifier: what its rows depend on is its own configuration and the
+    solutions', so that verifiers can be added and changed. Raises UserError."""
+    config = OmegaConf.to_container(OmegaConf.create(plan.resolved_yaml))
     assert isinstance(config, dict)
-    return {
-        str(key): value for key, value in config.items() if key in ("data", "policy", "n", "sampling", "steps", "seed")
-    }
+    sampled = {key: config[key] for key in ("data", "policy", "n", "sampling", "steps", "seed")}
+
+    with ExitStack() as stack:
+
+        def opened(kind: type[W], name: str, depends_on: Mapping[str, object]) -> W:
+            yaml = OmegaConf.to_yaml(OmegaConf.create(dict(depends_on)))
+            writer = kind.open(
+                plan.folder / name,
+                run_yaml=yaml,
+                versions=versions(),
+                resume=resume,
+                overwrite=overwrite,
+                free_keys=FREE_KEYS,
+            )
+            stack.enter_context(writer)
+            return writer
+
+        yield Writers(
+            solutions=opened(LabelWriter, SOLUTIONS, sampled),
+            judgements={
+                name: opened(JudgementWriter, name, {**sampled, "verifier": config["verifiers"][name]})
+                for name in plan.verifiers
+            },
+        )
 
 
-async def judge(plan: JudgePlan, *, on_stage: Callable[[str], None]) -> Cells:
-    """Judges what is not judged yet, and returns the table. Leaves nothing running, also when cancelled."""
+async def judge(
+    plan: JudgePlan,
+    writers: Writers,
+    *,
+    on_stage: Callable[[str, int], None],
+    on_problem: Callable[[str | None], None],
+) -> dict[str, str]:
+    """Samples what is not sampled yet and judges what is not judged. The errors of the problems that failed, by their
+    ids. `on_stage` is told what comes next and of how many problems, `on_problem` of each that ends, with its error or
+    None. Leaves nothing running, also when cancelled."""
+    failed: dict[str, str] = {}
     actors = [num_actors(verifier, plan.policy.model) for verifier in plan.verifiers.values()]
     with connected(plan.config.ray, plan.policy.replicas + max(actors)):
         async with AsyncExitStack() as stack:
-            on_stage("starting the policy")
+            on_stage("starting the policy", 0)
             policy = await stack.enter_async_context(PolicyPool.open(plan.policy, plan.config.steps))
-            if not (plan.folder / SOLUTIONS).exists():
-                on_stage("sampling")
-                write_labelled(await _sample(plan, policy), plan.folder / SOLUTIONS)
+
+            async def work(stage: str, done: Set[str], each: Callable[[Problem], Awaitable[None]]) -> None:
+                problems = [example.problem for example in plan.dataset.examples]
+                left = [problem for problem in problems if problem.id not in done and problem.id not in failed]
+                on_stage(stage, len(left))
+                failed.update(
+                    await for_each_problem(
+                        left,
+                        each,
+                        in_flight=plan.config.problems_in_flight,
+                        timeout_s=plan.config.problem_timeout_s,
+                        on_problem=on_problem,
+                    )
+                )
+
+            await work("sampling", writers.solutions.done(), _sampler(plan, policy, writers.solutions))
+            writers.solutions.flush()
             problems = await _problems(plan)
-            for name, verifier in plan.verifiers.items():
-                file = plan.folder / f"{name}.parquet"
-                if not file.exists():
-                    on_stage(f"judging with {name}")
-                    async with AsyncExitStack() as verifier_stack:
-                        judging = await open_verifier(verifier_stack, verifier, policy=policy)
-                        rows = await _judge(plan, policy, judging, problems)
-                    part = file.with_suffix(".part")
-                    pd.DataFrame(rows).to_parquet(part)
-                    part.replace(file)
-    return table(plan)
+            for name, config in plan.verifiers.items():
+                writer = writers.judgements[name]
+                if writer.done() >= problems.keys():
+                    continue
+                on_stage(f"starting {name}", 0)
+                async with AsyncExitStack() as verifier_stack:
+                    verifier = await open_verifier(verifier_stack, config, policy=policy)
+                    each = _judger(plan, policy, verifier, problems, writer)
+                    await work(f"judging with {name}", writer.done(), each)
+                writer.flush()
+    return failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,79 +204,77 @@ class _Problem:
     correct: Sequence[bool]
 
 
-async def _sample(plan: JudgePlan, policy: Policy) -> list[LabelledSolution]:
-    """Samples of every problem, with exact labels where the data has them."""
+def _sampler(plan: JudgePlan, policy: Policy, solutions: LabelWriter) -> Callable[[Problem], Awaitable[None]]:
+    """Samples a problem, with exact labels where the data has them."""
     config = plan.config
     source = Sampled(open_session=lambda: _session(plan, policy, None), n=config.n)
     exact = config.data.name == "tinymath"
     made = generate(config.data.split, len(plan.dataset.examples)) if exact else []
     labeller = Exact(problems={problem.id: problem for problem in made})
-    places = asyncio.Semaphore(config.problems_in_flight)
 
-    async def sample(index: int) -> list[LabelledSolution]:
-        problem = plan.dataset.examples[index].problem
-        async with places:
-            solutions, _ = await source.solutions(problem)
+    async def sample(problem: Problem) -> None:
+        sampled, ledger = await source.solutions(problem)
         if exact:
-            labels, _ = await labeller.label(problem, solutions)
+            labels, _ = await labeller.label(problem, sampled)
         else:
-            labels = [(None,) * len(solution.steps) for solution in solutions]
-        return [
+            labels = [(None,) * len(solution.steps) for solution in sampled]
+        rows = [
             as_labelled(solution, its_labels, "exact" if exact else "none", config.steps.delimiters)
-            for solution, its_labels in zip(solutions, labels, strict=True)
+            for solution, its_labels in zip(sampled, labels, strict=True)
         ]
+        solutions.add(rows, Cost(solutions=len(rows), sampled_tokens=ledger.generated_tokens))
 
-    async with asyncio.TaskGroup() as tasks:
-        sampling = [tasks.create_task(sample(index)) for index in range(len(plan.dataset.examples))]
-    return [solution for task in sampling for solution in task.result()]
+    return sample
 
 
-async def _problems(plan: JudgePlan) -> list[_Problem]:
-    """What was sampled, as trajectories, graded."""
+async def _problems(plan: JudgePlan) -> dict[str, _Problem]:
+    """What was sampled, as trajectories, graded; by the problems' ids."""
     labelled: dict[str, list[LabelledSolution]] = {}
-    for solution in read_labelled(plan.folder / SOLUTIONS):
+    for solution in read_labels(plan.folder / SOLUTIONS):
         labelled.setdefault(solution.problem_id, []).append(solution)
     source = Labelled(solutions_of=labelled, delimiter=plan.config.steps.delimiters[0], extract_answer=extract_answer)
     references = {example.problem.id: example.reference for example in plan.dataset.examples}
-    problems = []
+    problems = {}
     async with make_grader(plan.dataset.grader, references) as grader:
-        for example in plan.dataset.examples:
-            solutions, _ = await source.solutions(example.problem)
-            correct = await grader.grade(example.problem, [solution.answer for solution in solutions])
-            labels = [solution.labels for solution in labelled[example.problem.id]]
-            problems.append(_Problem(solutions=solutions, labels=labels, correct=correct))
+        for problem in (example.problem for example in plan.dataset.examples if example.problem.id in labelled):
+            solutions, _ = await source.solutions(problem)
+            correct = await grader.grade(problem, [solution.answer for solution in solutions])
+            labels = [solution.labels for solution in labelled[problem.id]]
+            problems[problem.id] = _Problem(solutions=solutions, labels=labels, correct=correct)
     return problems
 
 
+def _judger(
+    plan: JudgePlan, policy: Policy, verifier: Verifier, problems: Mapping[str, _Problem], writer: JudgementWriter
+) -> Callable[[Problem], Awaitable[None]]:
+    """Writes what the verifier says of a problem's solutions."""
+
+    async def judge_one(problem: Problem) -> None:
+        writer.add(*await _judge(plan, policy, verifier, problems[problem.id]))
+
+    return judge_one
+
+
 async def _judge(
-    plan: JudgePlan, policy: Policy, verifier: Verifier, problems: Sequence[_Problem]
-) -> list[dict[str, object]]:
-    """A row for each solution: its step scores (None: not judged) and its share of what its problem cost."""
-    places = asyncio.Semaphore(plan.config.problems_in_flight)
-
-    async def judge_one(problem: _Problem) -> list[dict[str, object]]:
-        async with places, _session(plan, policy, verifier) as session:
-            judged = await session.score(problem.solutions)
-        share = 1 / len(problem.solutions)
-        return [
-            {
-                "problem_id": solution.problem.id,
-                "answer": solution.answer,
-                "correct": correct,
-                "labels": list(labels),
-                "scores": [step.score.mean if step.score else None for step in solution.steps]
-                if solution.unjudged is None
-                else None,
-                "unjudged": solution.unjudged,
-                "tokens": session.ledger.verifier_tokens * share,
-                "flops": session.ledger.verifier_flops * share,
-            }
-            for solution, labels, correct in zip(judged, problem.labels, problem.correct, strict=True)
-        ]
-
-    async with asyncio.TaskGroup() as tasks:
-        judging = [tasks.create_task(judge_one(problem)) for problem in problems]
-    return [row for task in judging for row in task.result()]
+    plan: JudgePlan, policy: Policy, verifier: Verifier, problem: _Problem
+) -> tuple[list[Judgement], Ledger]:
+    """What the verifier says of a problem's solutions, and what that cost."""
+    async with _session(plan, policy, verifier) as session:
+        judged = await session.score(problem.solutions)
+    judgements = [
+        Judgement(
+            problem_id=solution.problem.id,
+            answer=solution.answer,
+            correct=correct,
+            labels=labels,
+            scores=[step.score.mean if step.score else None for step in solution.steps]
+            if solution.unjudged is None
+            else None,
+            unjudged=solution.unjudged,
+        )
+        for solution, labels, correct in zip(judged, problem.labels, problem.correct, strict=True)
+    ]
+    return judgements, session.ledger
 
 
 def _session(plan: JudgePlan, policy: Policy, verifier: Verifier | None) -> SearchSession:
@@ -247,82 +286,3 @@ def _session(plan: JudgePlan, policy: Policy, verifier: Verifier | None) -> Sear
         run_seed=plan.config.seed,
         extract_answer=extract_answer,
     )
-
-
-def table(plan: JudgePlan) -> Cells:
-    """Of the verifiers that have judged, from their Parquet; written into the folder, too."""
-    n, rows = plan.config.n, []
-    for name, verifier in plan.verifiers.items():
-        judged = pd.read_parquet(plan.folder / f"{name}.parquet")
-        rows.append(_line(name, judged, plan.config.aggregation, by_steps=scores_steps(verifier)))
-    pools = [_pool(group, plan.config.aggregation) for _, group in judged.groupby("problem_id", sort=False)]
-    by_chance = np.mean([np.mean(pool.correct) for pool in pools])
-    by_majority = np.mean([vote_at_k(pool, [n], weighted=False)[n] for pool in pools])
-    cells = Cells(
-        title=f"Verifiers on {len(plan.dataset.examples)} problems, {n} solutions each (%, bootstrap 95% interval over "
-        f"problems); a random choice is right in {by_chance:.1%}, a majority in {by_majority:.1%}",
-        headers=(
-            "verifier",
-            "step AUROC",
-            "first error",
-            f"best-of-{n}",
-            f"weighted vote of {n}",
-            "tokens",
-            "FLOPs",
-            "not judged",
-        ),
-        rows=rows,
-        wide=("FLOPs", "not judged"),
-    )
-    (plan.folder / TABLE).write_text(cells.markdown() + "\n", encoding="utf-8")
-    return cells
-
-
-def _line(name: str, judged: pd.DataFrame, how: Aggregation, *, by_steps: bool) -> list[str]:
-    """Tokens and FLOPs are per solution."""
-    groups = [group for _, group in judged.groupby("problem_id", sort=False)]
-    pools = [_pool(group, how) for group in groups]
-    chosen = bootstrap_mean([prm_at_k(pool, len(pool)) for pool in pools])
-    voted = bootstrap_mean([vote_at_k(pool, [len(pool)], weighted=True)[len(pool)] for pool in pools])
-    by_problem = [(_rows(group, "scores"), _rows(group, "labels")) for group in groups if group["scores"].notna().any()]
-    known = any(label is not None for _, rows in by_problem for row in rows for label in row)
-    steps, first = "-", "-"
-    if by_steps and known:
-        steps = percent(_auroc(by_problem))
-        first = percent(bootstrap_mean([first_error_accuracy(scores, labels) for scores, labels in by_problem]))
-    return [
-        name,
-        steps,
-        first,
-        percent(chosen),
-        percent(voted),
-        f"{judged['tokens'].mean():,.0f}",
-        si(judged["flops"].mean()),
-        f"{judged['scores'].isna().mean():.1%}",
-    ]
-
-
-def _pool(group: pd.DataFrame, how: Aggregation) -> Pool:
-    scores = [None if row is None else [score for score in row if score is not None] for row in group["scores"]]
-    return Pool(
-        answers=[None if pd.isna(answer) else answer for answer in group["answer"]],
-        correct=group["correct"].tolist(),
-        scores=[None if row is None else aggregate(row, how) for row in scores],
-    )
-
-
-def _rows(group: pd.DataFrame, column: str) -> list[list[float]]:
-    return [list(row) for row in group[group["scores"].notna()][column]]
-
-
-def _auroc(by_problem: Sequence[tuple[list[list[float]], list[list[float]]]]) -> Interval:
-    """Over all steps of all solutions, with an interval by a bootstrap over problems."""
-    steps = [labelled_steps(scores, labels) for scores, labels in by_problem]
-    rng = np.random.default_rng(0)
-
-    def over(indices: Sequence[int]) -> float:
-        return auroc(np.concatenate([steps[i][0] for i in indices]), np.concatenate([steps[i][1] for i in indices]))
-
-    resampled = [over(rng.integers(len(steps), size=len(steps)).tolist()) for _ in range(_NUM_RESAMPLES)]
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return Interval(value=over(range(len(steps))), low=float(low), high=float(high))

@@ -4,10 +4,9 @@ A problem that fails is reported and tried again on resume; the others go on. Wh
 what was labelled by then is saved.
 """
 
-import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
 from experiments.datasets import Dataset
 from experiments.graders import make_grader
+from experiments.in_flight import for_each_problem
 from experiments.labelling.agreement import agreement
 from experiments.labelling.config import LabelConfig, Method, SourceConfig
 from experiments.labelling.imports import Reading, read_solutions
@@ -29,7 +29,7 @@ from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
-from orchestrator.core.errors import ReplicaError, UserError, first_error
+from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Problem
 from orchestrator.pools import open_pools
@@ -171,51 +171,13 @@ async def execute(
             labels.add(rows, _cost(rows, writing, judging, wall_s=time.monotonic() - began))
 
         on_stage("labelling")
-        return await label_all(
+        return await for_each_problem(
             left,
             label,
             in_flight=plan.config.problems_in_flight,
             timeout_s=plan.config.problem_timeout_s,
             on_problem=on_problem,
         )
-
-
-async def label_all(
-    problems: Sequence[Problem],
-    label: Callable[[Problem], Awaitable[None]],
-    *,
-    in_flight: int,
-    timeout_s: float,
-    on_problem: Callable[[str | None], None],
-) -> dict[str, str]:
-    """Labels the problems, at most `in_flight` at a time. The errors of those that failed. Raises UserError and
-    ReplicaError, which concern them all, after the problems in flight were cancelled."""
-    failed: dict[str, str] = {}
-
-    async def work(queue: Iterator[Problem]) -> None:
-        for problem in queue:
-            error = None
-            try:
-                async with asyncio.timeout(timeout_s) as deadline:
-                    await label(problem)
-            except (UserError, ReplicaError):
-                raise
-            except Exception as problem_error:
-                late = isinstance(problem_error, TimeoutError) and deadline.expired()
-                error = (
-                    f"no labels after {timeout_s:g} s" if late else f"{type(problem_error).__name__}: {problem_error}"
-                )
-                failed[problem.id] = error
-            on_problem(error)
-
-    queue = iter(problems)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(in_flight):
-                tasks.create_task(work(queue))
-    except ExceptionGroup as group:
-        raise first_error(group) from None
-    return failed
 
 
 async def _open_engines(plan: LabelPlan, stack: AsyncExitStack, on_stage: Callable[[str], None]) -> OpenSession | None:

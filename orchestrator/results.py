@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.core.errors import UserError
-from orchestrator.folders import ShardFolder, check_results_folder, read_parquet, shards, unwritable, write_parquet
+from orchestrator.folders import ShardFolder, check_results_folder, read_parquet, shards, write_parquet
 from orchestrator.shard_writer import ShardWriter
 
 RowKey = tuple[str, str, str, int]  # problem_id, strategy, params, seed: at most one row each
@@ -172,59 +172,21 @@ def to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
 
-_REPORT_FILES = ("report.md", "compute_accuracy.png", "compute_accuracy.svg")
-
-
 class ResultsWriter(ShardWriter):
-    """Writes what a run finds.
+    """Writes what a run finds. What ended in an error is taken out when it is resumed, and so tried again.
 
     with ResultsWriter.open(folder, run_yaml=..., versions=...) as results:
         results.add(problem_row, candidate_rows)
     """
 
-    def __init__(self, shard_folder: ShardFolder, *, flush_problems: int, flush_seconds: float) -> None:
-        """Use `open`. Finds what is done, and takes out what ended in an error."""
+    rows, beside, reports = "problems", "candidates", ("report.md", "compute_accuracy.png", "compute_accuracy.svg")
+
+    def __init__(self, shard_folder: ShardFolder, *, flush_problems: int = 32, flush_seconds: float = 5.0) -> None:
         self._num_candidates: dict[RowKey, int] = {}
         for path in shard_folder.shards():
             self._num_candidates |= _drop_errors(path, shard_folder.beside(path))
         shard_folder.drop_orphans()
         super().__init__(shard_folder, flush_seconds=flush_seconds, flush_problems=flush_problems)
-
-    @classmethod
-    def open(
-        cls,
-        folder: Path,
-        *,
-        run_yaml: str,
-        versions: Mapping[str, str],
-        resume: bool = False,
-        overwrite: bool = False,
-        free_keys: Sequence[str] = (),
-        flush_problems: int = 32,
-        flush_seconds: float = 5.0,
-    ) -> Self:
-        """Locks the folder and makes it ready, as `ShardFolder.open` says.
-
-        `resume` also drops the rows that ended in an error, so that those problems are tried again.
-        """
-        shard_folder = ShardFolder.open(
-            folder,
-            rows="problems",
-            beside="candidates",
-            run_yaml=run_yaml,
-            versions=versions,
-            resume=resume,
-            overwrite=overwrite,
-            free_keys=free_keys,
-            reports=_REPORT_FILES,
-        )
-        try:
-            return cls(shard_folder, flush_problems=flush_problems, flush_seconds=flush_seconds)
-        except BaseException as error:
-            shard_folder.close()
-            if isinstance(error, OSError):
-                raise unwritable(folder, error) from error
-            raise
 
     def done_keys(self) -> set[RowKey]:
         """Keys of the rows that need no more work: those found on resume and those added since."""

@@ -1,14 +1,15 @@
 """What writers of a results folder have in common: rows are buffered, and become shards that are whole or not there."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
-from orchestrator.folders import ShardFolder
+from orchestrator.folders import ShardFolder, unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,48 @@ class _Buffer:
 class ShardWriter:
     """Owner of a folder while a process writes to it. Not thread-safe."""
 
+    rows: ClassVar[str] = ""  # the subfolder of the rows; "": the folder itself
+    beside: ClassVar[str]  # that of what lies beside them
+    reports: ClassVar[tuple[str, ...]] = ()  # files that are made of the rows, and go with them
+
     def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float, flush_problems: int | None = None) -> None:
-        """A shard is written when so many problems are buffered, or seconds went by since the last."""
+        """Use `open`. A shard is written when so many problems are buffered, or seconds went by since the last."""
         self._shards = shard_folder
         self._flush_seconds, self._flush_problems = flush_seconds, flush_problems
         self._buffer = _Buffer(shard_folder.next_shard())
         self._last_flush = time.monotonic()
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        run_yaml: str,
+        versions: Mapping[str, str],
+        resume: bool = False,
+        overwrite: bool = False,
+        free_keys: Sequence[str] = (),
+        **settings: Any,
+    ) -> Self:
+        """Locks the folder and makes it ready, as `ShardFolder.open` says. `settings` are the constructor's."""
+        shard_folder = ShardFolder.open(
+            folder,
+            rows=cls.rows,
+            beside=cls.beside,
+            run_yaml=run_yaml,
+            versions=versions,
+            resume=resume,
+            overwrite=overwrite,
+            free_keys=free_keys,
+            reports=cls.reports,
+        )
+        try:
+            return cls(shard_folder, **settings)
+        except BaseException as error:
+            shard_folder.close()
+            if isinstance(error, OSError):
+                raise unwritable(folder, error) from error
+            raise
 
     @property
     def folder(self) -> Path:

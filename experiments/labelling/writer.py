@@ -3,10 +3,9 @@
 The solutions' shards lie in the folder itself, where `read_labelled` finds them; the costs' in `costs/`, beside them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
 
 import pyarrow as pa
 
@@ -44,7 +43,9 @@ COSTS_SCHEMA = pa.schema(
 class LabelWriter(ShardWriter):
     """Writes labelled solutions."""
 
-    def __init__(self, shard_folder: ShardFolder, flush_seconds: float) -> None:
+    beside = "costs"
+
+    def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float = 5.0) -> None:
         """Use `open`. Raises UserError for a shard that can't be read."""
         super().__init__(shard_folder, flush_seconds=flush_seconds)
         self._done: set[str] = set()
@@ -53,35 +54,6 @@ class LabelWriter(ShardWriter):
             self._done |= set(read_parquet(path, SCHEMA)["problem_id"].to_pylist())
             rows = read_parquet(shard_folder.beside(path), COSTS_SCHEMA).drop_columns("problem_id").to_pylist()
             self._cost = sum((Cost(**row) for row in rows), self._cost)
-
-    @classmethod
-    def open(
-        cls,
-        folder: Path,
-        *,
-        run_yaml: str,
-        versions: Mapping[str, str],
-        resume: bool = False,
-        overwrite: bool = False,
-        free_keys: Sequence[str] = (),
-        flush_seconds: float = 5.0,
-    ) -> Self:
-        """Locks the folder and makes it ready, as `ShardFolder.open` says."""
-        shard_folder = ShardFolder.open(
-            folder,
-            rows="",
-            beside="costs",
-            run_yaml=run_yaml,
-            versions=versions,
-            resume=resume,
-            overwrite=overwrite,
-            free_keys=free_keys,
-        )
-        try:
-            return cls(shard_folder, flush_seconds)
-        except BaseException:
-            shard_folder.close()
-            raise
 
     def done(self) -> frozenset[str]:
         """Ids of the problems that need no more work: those found on resume and those added since."""

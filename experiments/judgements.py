@@ -1,0 +1,81 @@
+"""What a verifier says of solutions, in a folder: a row for each solution and, beside it, what each problem cost."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from orchestrator.core.ledger import Ledger
+from orchestrator.folders import ShardFolder, read_parquet, shards
+from orchestrator.shard_writer import ShardWriter
+
+JUDGEMENTS_SCHEMA = pa.schema(
+    [
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),
+        pa.field("correct", pa.bool_(), nullable=False),
+        pa.field("labels", pa.list_(pa.float64()), nullable=False),
+        pa.field("scores", pa.list_(pa.float64())),
+        pa.field("unjudged", pa.string()),
+    ]
+)
+COSTS_SCHEMA = pa.schema(
+    [
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("verifier_tokens", pa.int64(), nullable=False),
+        pa.field("verifier_flops", pa.float64(), nullable=False),
+        pa.field("verifier_s", pa.float64(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Of one solution. Lists have an entry for each step."""
+
+    problem_id: str
+    answer: str | None
+    correct: bool  # the answer
+    labels: Sequence[float | None]  # None: not known
+    scores: Sequence[float | None] | None  # None: not asked about; as a whole: it could not be judged
+    unjudged: str | None  # why
+
+
+class JudgementWriter(ShardWriter):
+    """Writes what one verifier says."""
+
+    beside = "costs"
+
+    def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float = 5.0) -> None:
+        super().__init__(shard_folder, flush_seconds=flush_seconds)
+        self._done: set[str] = set()
+        for path in shard_folder.shards():
+            self._done |= set(read_parquet(shard_folder.beside(path), COSTS_SCHEMA)["problem_id"].to_pylist())
+
+    def done(self) -> frozenset[str]:
+        """Ids of the problems that need no more work: those found on resume and those added since."""
+        return frozenset(self._done)
+
+    def add(self, judgements: Sequence[Judgement], ledger: Ledger) -> None:
+        """Buffers what was said of a problem's solutions, at least one; flushes when enough seconds went by."""
+        [problem_id] = {judgement.problem_id for judgement in judgements}
+        if problem_id in self._done:
+            raise ValueError(f"judgements: {problem_id} was already judged")
+        cost = {name: getattr(ledger, name) for name in COSTS_SCHEMA.names if name != "problem_id"}
+        self._hold(
+            pa.Table.from_pylist([asdict(judgement) for judgement in judgements], schema=JUDGEMENTS_SCHEMA),
+            pa.Table.from_pylist([{"problem_id": problem_id, **cost}], schema=COSTS_SCHEMA),
+        )
+        self._done.add(problem_id)
+        self._flush_when_due()
+
+
+def read_judgements(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All that is on disk: (judgements, costs of problems). Raises UserError."""
+    paths = shards(folder, JudgementWriter.rows)
+    rows = [read_parquet(path, JUDGEMENTS_SCHEMA) for path in paths]
+    costs = [read_parquet(folder / JudgementWriter.beside / path.name, COSTS_SCHEMA) for path in paths]
+    none = (JUDGEMENTS_SCHEMA.empty_table(), COSTS_SCHEMA.empty_table())
+    return pa.concat_tables([none[0], *rows]).to_pandas(), pa.concat_tables([none[1], *costs]).to_pandas()
