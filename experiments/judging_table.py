@@ -67,7 +67,8 @@ def _line(name: str, judged: pd.DataFrame, costs: pd.DataFrame, how: Aggregation
     known = any(label is not None for _, rows in by_problem for row in rows for label in row)
     steps, first = "-", "-"
     if by_steps and known:
-        steps = percent(_auroc(by_problem))
+        found = _auroc(by_problem)
+        steps = "-" if found is None else percent(found)
         first = percent(bootstrap_mean([first_error_accuracy(scores, labels) for scores, labels in by_problem]))
     return [
         name,
@@ -94,14 +95,21 @@ def _rows(group: pd.DataFrame, column: str) -> list[list[float]]:
     return [list(row) for row in group[group["scores"].notna()][column]]
 
 
-def _auroc(by_problem: Sequence[tuple[list[list[float]], list[list[float]]]]) -> Interval:
-    """Over all steps of all solutions, with an interval by a bootstrap over problems."""
+def _auroc(by_problem: Sequence[tuple[list[list[float]], list[list[float]]]]) -> Interval | None:
+    """Over all steps of all solutions, with an interval by a bootstrap over problems; None where no step, or each, is
+    right."""
     steps = [labelled_steps(scores, labels) for scores, labels in by_problem]
     rng = np.random.default_rng(0)
 
-    def over(indices: Sequence[int]) -> float:
-        return auroc(np.concatenate([steps[i][0] for i in indices]), np.concatenate([steps[i][1] for i in indices]))
+    def over(indices: Sequence[int]) -> float | None:
+        truths = np.concatenate([steps[i][1] for i in indices])
+        if truths.all() or not truths.any():
+            return None
+        return auroc(np.concatenate([steps[i][0] for i in indices]), truths)
 
-    resampled = [over(rng.integers(len(steps), size=len(steps)).tolist()) for _ in range(_NUM_RESAMPLES)]
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return Interval(value=over(range(len(steps))), low=float(low), high=float(high))
+    value = over(range(len(steps)))
+    if value is None:
+        return None
+    drawn = (over(rng.integers(len(steps), size=len(steps)).tolist()) for _ in range(_NUM_RESAMPLES))
+    low, high = np.quantile([found for found in drawn if found is not None] or [value], (0.025, 0.975))
+    return Interval(value=value, low=float(low), high=float(high))
