@@ -159,6 +159,10 @@ async def judge(
     ids. `on_stage` is told what comes next and of how many problems, `on_problem` of each that ends, with its error or
     None. Leaves nothing running, also when cancelled."""
     failed: dict[str, str] = {}
+    everything = {example.problem.id for example in plan.dataset.examples}
+    done = [writers.solutions.done(), *(writer.done() for writer in writers.judgements.values())]
+    if all(problems == everything for problems in done):
+        return failed
     actors = [num_actors(verifier, plan.policy.model) for verifier in plan.verifiers.values()]
     with connected(plan.config.ray, plan.policy.replicas + max(actors)):
         async with AsyncExitStack() as stack:
@@ -168,7 +172,8 @@ async def judge(
             async def work(stage: str, done: Set[str], each: Callable[[Problem], Awaitable[None]]) -> None:
                 problems = [example.problem for example in plan.dataset.examples]
                 left = [problem for problem in problems if problem.id not in done and problem.id not in failed]
-                on_stage(stage, len(left))
+                if left:
+                    on_stage(stage, len(left))
                 failed.update(
                     await for_each_problem(
                         left,

@@ -45,13 +45,13 @@ def table(plan: JudgePlan) -> Cells:
             "step AUROC",
             "first error",
             f"best-of-{n}",
-            f"weighted vote of {n}",
+            f"weighted@{n}",
             "tokens",
             "FLOPs",
             "not judged",
         ),
         rows=rows,
-        wide=("FLOPs", "not judged"),
+        wide=(f"weighted@{n}", "FLOPs", "not judged"),
     )
     (plan.folder / TABLE).write_text(cells.markdown() + "\n", encoding="utf-8")
     return cells
