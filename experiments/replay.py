@@ -12,7 +12,7 @@ import json
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -55,6 +55,7 @@ class RecordedProblem:
     prompt_ids: tuple[int, ...]
     samples: tuple[Sample, ...]
     scores: Mapping[tuple[int, ...], Score]  # of each beginning of a completion that ends with a step
+    unjudged: Mapping[tuple[int, ...], str] = field(default_factory=dict)  # of those that could not be judged, why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,20 +242,23 @@ class RecordedVerifier:
     def _verdict(self, reading: Reading) -> Verdict:
         recorded = self._recording[reading.token_ids]
         prompt, size = len(recorded.prompt_ids), len(reading.token_ids)
+        new_tokens = size - (reading.carry.num_tokens if reading.carry is not None else 0)
+        flops = self._recording.verifier_flops * new_tokens
         scores = []
         for end in reading.boundaries:
             score = recorded.scores.get(reading.token_ids[prompt:end])
+            if score is None and (reason := recorded.unjudged.get(reading.token_ids[prompt:end])) is not None:
+                return Verdict(scores=(), carry=None, verifier_tokens=new_tokens, flops=flops, unjudged=reason)
             if score is None:
                 raise UserError(
                     f"replay: {recorded.problem.id}: the step that ends after {end - prompt} tokens was not scored"
                 )
             scores.append(score)
-        new_tokens = size - (reading.carry.num_tokens if reading.carry is not None else 0)
         return Verdict(
             scores=tuple(scores),
             carry=Carry(replica=0, epoch=0, key=f"{size}-{hash(reading.token_ids)}", num_tokens=size),
             verifier_tokens=new_tokens,
-            flops=self._recording.verifier_flops * new_tokens,
+            flops=flops,
         )
 
     def release(self, carries: Sequence[Carry]) -> None:
@@ -313,7 +317,7 @@ def _sampling(folder: Path) -> Sampling:
 
 
 def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> RecordedProblem:
-    made, scores = [], {}
+    made, scores, unjudged = [], {}, {}
     for sample in samples.itertuples():
         token_ids, ends = tuple(map(int, sample.token_ids)), tuple(accumulate(map(int, sample.step_token_counts)))
         made.append(
@@ -330,6 +334,8 @@ def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> Reco
         for end, mean, std in zip(ends, sample.step_scores, sample.step_uncertainties, strict=True):
             if mean is not None and not pd.isna(mean):
                 scores[token_ids[:end]] = Score(mean=float(mean), std=float(std))
+            elif not pd.isna(sample.unjudged):
+                unjudged[token_ids[:end]] = str(sample.unjudged)
     difficulty = row["difficulty"]
     prompt_tokens = int(row["prompt_tokens"]) // int(row["num_candidates"])
     return RecordedProblem(
@@ -341,6 +347,7 @@ def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> Reco
         prompt_ids=(-1 - index,) * max(1, prompt_tokens),
         samples=tuple(made),
         scores=scores,
+        unjudged=unjudged,
     )
 
 

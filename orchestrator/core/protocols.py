@@ -145,7 +145,7 @@ class Verdict:
 
 
 class Verifier(Protocol):
-    """Judges. Raises rather than guess: there is no default score."""
+    """Judges. Says that it can't (`Verdict.unjudged`) rather than guess: there is no default score."""
 
     @property
     def scores_steps(self) -> bool:

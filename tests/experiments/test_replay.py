@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from experiments.replay import jobs_of, plan_replay, read_recording, replay, replay_rows
@@ -54,6 +56,23 @@ def test_scores_costs_and_flops_are_those_of_the_recording(recording):
     assert row.verifier_tokens == 2 + 8 * 3, "the prompt once, then each sample's own tokens"
     assert row.verifier_flops == pytest.approx(1e6 * row.verifier_tokens)
     assert row.policy_flops > 0
+
+
+def test_what_the_run_could_not_judge_ranks_last_in_a_replay_too(tmp_path):
+    write_run(tmp_path)
+    for file in (tmp_path / "candidates").glob("*.parquet"):
+        table = pq.read_table(file)
+        rows = table.to_pylist()
+        for row in rows:
+            if row["problem_id"] == "p8" and row["candidate"] % 2 and row["aggregate_score"] is not None:
+                row |= {"aggregate_score": None, "unjudged": "a riddle", "step_scores": [0.5, None]}
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), file)
+    [row] = [
+        row
+        for row in replay_rows(read_recording(tmp_path), "best_of_n", BestOfN(n=NUM_SAMPLES), [0])
+        if row.problem_id == "p8"
+    ]
+    assert (row.status, row.score) == ("ok", pytest.approx(0.86))  # the best of those with even numbers
 
 
 def test_adaptive_strategies_run_on_a_recording(recording):
