@@ -42,11 +42,11 @@ async def test_best_of_n_chooses_the_highest_score():
     assert (result.answer, result.score, len(result.candidates)) == ("3", 0.9, 4)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in sorted(STRATEGIES) if getattr(strategy_class(name), "needs_verifier", False)]
-)
-async def test_a_candidate_that_can_not_be_judged_is_never_the_verifiers_choice(name):
-    strategy = strategy_class(name)()
+ALL = [*(strategy_class(name)() for name in sorted(STRATEGIES)), SelfConsistency(weighted=True)]
+
+
+@pytest.mark.parametrize("strategy", [one for one in ALL if one.needs_verifier], ids=lambda one: type(one).__name__)
+async def test_a_candidate_that_can_not_be_judged_is_never_the_verifiers_choice(strategy):
     verifier = TextVerifier(lambda text: None if "Answer: 9" in text else 0.1, scores_steps=True)
     policy = ScriptedPolicy({"Q:": ["Answer: 9", "Answer: 1", "Answer: 9"]})
     async with open_session(policy, verifier) as session:
