@@ -59,8 +59,9 @@ def draw_reliability(series: Mapping[str, Sequence[Bin]]) -> Figure:
     return figure
 
 
-def draw_training(rows: Sequence[Mapping[str, float | None]], metrics: Sequence[str]) -> Figure:
-    """The loss of each step with its running mean, and the validation metrics, against tokens learnt from."""
+def draw_training(rows: Sequence[Mapping[str, float | None]], metrics: Mapping[str, str]) -> Figure:
+    """The loss of each step with its running mean, and the validation metrics (by column, with their names), against
+    tokens learnt from."""
     figure = Figure(figsize=(10, 4.2), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
@@ -70,13 +71,12 @@ def draw_training(rows: Sequence[Mapping[str, float | None]], metrics: Sequence[
     smooth = frame["loss"].ewm(span=max(2, len(frame) // 20)).mean()
     panels[0].plot(tokens, smooth, color=_CURVES["prm@k"][0], linewidth=2)
     panels[0].set_ylabel("training loss", color=_INK, fontsize=_FONT_SIZE)
-    for name, (colour, _, marker, _) in zip(metrics, reversed(_CURVES.values()), strict=False):
-        if (known := frame[name].notna()).any():
-            panels[1].plot(
-                tokens[known], frame.loc[known, name], color=colour, marker=marker, label=name.replace("_", " ")
-            )
+    for (column, name), (colour, _, marker, _) in zip(metrics.items(), reversed(_CURVES.values()), strict=False):
+        if (known := frame[column].notna()).any():
+            panels[1].plot(tokens[known], frame.loc[known, column], color=colour, marker=marker, label=name)
     panels[1].set_ylabel("validation", color=_INK, fontsize=_FONT_SIZE)
-    panels[1].legend(frameon=False, fontsize=_FONT_SIZE - 1)
+    panels[1].set_ylim(-0.02, 1.02)
+    panels[1].legend(frameon=False, fontsize=_FONT_SIZE - 1, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     for axes in panels:
         axes.set_xlabel("tokens", color=_INK, fontsize=_FONT_SIZE)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: si(number)))

@@ -101,7 +101,7 @@ def _conclude(trainer: Trainer, folder: Path, console: Console, num_parameters: 
     trainer.trainee.save(folder)
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
     shown = ("steps", "tokens", "seconds", *METRICS, *fitted)
-    table = Table(*(name.replace("_", " ") for name in shown), box=None, pad_edge=False)
+    table = Table(*(METRICS.get(name, name).replace(" ", "\n") for name in shown), box=None, pad_edge=False)
     table.add_row(*("-" if record[name] is None else f"{record[name]:.4g}" for name in shown))
     console.print(table)
     console.print(f"wrote {folder}", highlight=False, soft_wrap=True)
@@ -118,7 +118,7 @@ def _write_history(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _said(row: Row) -> str:
-    return "".join(f", {name.replace('_', ' ')} {row[name]:.3f}" for name in METRICS if row[name] is not None)
+    return "".join(f", {name} {row[column]:.3f}" for column, name in METRICS.items() if row[column] is not None)
 
 
 def _make_trainee(plan: Plan) -> Trainee:

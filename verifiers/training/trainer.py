@@ -25,7 +25,12 @@ from verifiers.training.encoding import Encoded
 from verifiers.training.muon import is_matrix, split_optimizers
 
 Row = dict[str, float | None]
-METRICS = ("step_auroc", "first_error_accuracy", "processbench_f1", "ece")
+METRICS = {  # of a row, and what people call them
+    "step_auroc": "step AUROC",
+    "first_error_accuracy": "first-error accuracy",
+    "processbench_f1": "ProcessBench F1",
+    "ece": "ECE",
+}
 
 
 class Trainee(Protocol):
