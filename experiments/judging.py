@@ -27,7 +27,7 @@ from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Problem, Trajectory
 from orchestrator.core.protocols import Policy, Sampling, Verifier
@@ -186,7 +186,8 @@ async def judge(
 
             await work("sampling", writers.solutions.done(), _sampler(plan, policy, writers.solutions))
             writers.solutions.flush()
-            problems = await _problems(plan)
+            problems, ungraded = await _problems(plan)
+            failed |= ungraded
             for name, config in plan.verifiers.items():
                 writer = writers.judgements[name]
                 if writer.done() >= problems.keys():
@@ -232,21 +233,25 @@ def _sampler(plan: JudgePlan, policy: Policy, solutions: LabelWriter) -> Callabl
     return sample
 
 
-async def _problems(plan: JudgePlan) -> dict[str, _Problem]:
-    """What was sampled, as trajectories, graded; by the problems' ids."""
+async def _problems(plan: JudgePlan) -> tuple[dict[str, _Problem], dict[str, str]]:
+    """What was sampled, as trajectories, graded; and the errors of what could not be. Both by the problems' ids."""
     labelled: dict[str, list[LabelledSolution]] = {}
     for solution in read_labels(plan.folder / SOLUTIONS):
         labelled.setdefault(solution.problem_id, []).append(solution)
     source = Labelled(solutions_of=labelled, delimiter=plan.config.steps.delimiters[0], extract_answer=extract_answer)
     references = {example.problem.id: example.reference for example in plan.dataset.examples}
-    problems = {}
+    problems, failed = {}, {}
     async with make_grader(plan.dataset.grader, references) as grader:
         for problem in (example.problem for example in plan.dataset.examples if example.problem.id in labelled):
             solutions, _ = await source.solutions(problem)
-            correct = await grader.grade(problem, [solution.answer for solution in solutions])
             labels = [solution.labels for solution in labelled[problem.id]]
-            problems[problem.id] = _Problem(solutions=solutions, labels=labels, correct=correct)
-    return problems
+            try:
+                correct = await grader.grade(problem, [solution.answer for solution in solutions])
+            except ProblemError as error:
+                failed[problem.id] = str(error)
+            else:
+                problems[problem.id] = _Problem(solutions=solutions, labels=labels, correct=correct)
+    return problems, failed
 
 
 def _judger(

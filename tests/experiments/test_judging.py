@@ -9,7 +9,7 @@ from experiments import judging
 from experiments.judgements import Judgement
 from experiments.judging import JudgePlan, _judge, _Problem, open_writers, plan_judging
 from experiments.judging_table import table
-from orchestrator.core.errors import ReplicaError, UserError
+from orchestrator.core.errors import ProblemError, ReplicaError, UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Status, Step, Trajectory
 from tests.fakes import ScriptedPolicy, TextVerifier, ids, problem
@@ -162,6 +162,26 @@ def test_the_shipped_comparison_names_verifiers_that_are_registered():
         verifier_options(verifier)
 
 
+def without_engines(monkeypatch, policy, verifier):
+    @asynccontextmanager
+    async def opened(*_):
+        yield policy
+
+    async def open_verifier(*_, **__):
+        return verifier
+
+    monkeypatch.setattr(judging, "connected", lambda *_: nullcontext())
+    monkeypatch.setattr(judging.PolicyPool, "open", opened)
+    monkeypatch.setattr(judging, "open_verifier", open_verifier)
+
+
+async def judge_all(made: JudgePlan, stages: list[tuple[str, int]]) -> dict[str, str]:
+    with open_writers(made, resume=True, overwrite=False) as writers:
+        return await judging.judge(
+            made, writers, on_stage=lambda *stage: stages.append(stage), on_problem=lambda _: None
+        )
+
+
 async def test_what_was_judged_before_a_fault_is_not_judged_again(tmp_path, monkeypatch):
     policy = ScriptedPolicy({"now?": ["Answer: 1", "Answer: 2"]})
     asked = []
@@ -175,29 +195,14 @@ async def test_what_was_judged_before_a_fault_is_not_judged_again(tmp_path, monk
                 raise ReplicaError("it is gone")
             return await super().score(readings)
 
-    @asynccontextmanager
-    async def opened(*_):
-        yield policy
-
-    async def open_verifier(*_, **__):
-        return Failing(lambda text: 0.5, scores_steps=True)
-
-    monkeypatch.setattr(judging, "connected", lambda *_: nullcontext())
-    monkeypatch.setattr(judging.PolicyPool, "open", opened)
-    monkeypatch.setattr(judging, "open_verifier", open_verifier)
+    without_engines(monkeypatch, policy, Failing(lambda text: 0.5, scores_steps=True))
     made = plan(tmp_path, 3, "problems_in_flight=1")
     stages = []
 
-    async def run() -> dict[str, str]:
-        with open_writers(made, resume=True, overwrite=False) as writers:
-            return await judging.judge(
-                made, writers, on_stage=lambda *stage: stages.append(stage), on_problem=lambda _: None
-            )
-
     with pytest.raises(ReplicaError, match="it is gone"):
-        await run()
+        await judge_all(made, stages)
     num_samples = len(policy.requests)
-    assert await run() == {}
+    assert await judge_all(made, stages) == {}
     assert len(policy.requests) == num_samples == 3 * 2
     first, second, third = (example.problem.id for example in made.dataset.examples)
     assert asked == [first, second, *(second, third), *(first, second, third)]  # the prm twice, then the oracle
@@ -208,5 +213,24 @@ async def test_what_was_judged_before_a_fault_is_not_judged_again(tmp_path, monk
         ("judging with oracle", 3),
     ]
     stages.clear()
-    assert await run() == {} and not stages, "nothing is started where nothing is left"
+    assert await judge_all(made, stages) == {} and not stages, "nothing is started where nothing is left"
     assert "Verifiers on 3 problems, 2 solutions each" in table(made).title
+
+
+async def test_a_problem_that_can_not_be_graded_is_told_and_leaves_the_others(tmp_path, monkeypatch):
+    made = plan(tmp_path, 3)
+    first, *others = (example.problem.id for example in made.dataset.examples)
+
+    class Grader:
+        async def grade(self, problem, answers):
+            if problem.id == first:
+                raise ProblemError("grading did not end")
+            return [True for _ in answers]
+
+    policy = ScriptedPolicy({"now?": ["Answer: 1", "Answer: 2"]})
+    without_engines(monkeypatch, policy, TextVerifier(lambda text: 0.5, scores_steps=True))
+    monkeypatch.setattr(judging, "make_grader", lambda *_: nullcontext(Grader()))
+    assert await judge_all(made, []) == {first: "grading did not end"}
+    with open_writers(made, resume=True, overwrite=False) as writers:
+        assert writers.judgements["prm"].done() == writers.judgements["oracle"].done() == set(others)
+    assert "Verifiers on 2 problems" in table(made).title
