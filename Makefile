@@ -54,7 +54,7 @@ train-tiny: install  ## train a tiny policy and a tiny PRM from scratch on the C
 	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_prm --policy results/tiny/policy --out results/tiny/prm
 	$(BIN)/python -m experiments.tinymath.evaluate --policy results/tiny/policy --prm results/tiny/prm
 
-verifiers: install  ## label the tiny policy's samples in three ways, train verifiers on them, compare all kinds (results/verifiers)
+verifiers: install  ## label in three ways, train verifiers on the labels, compare all kinds: 41 minutes on 2 cores (results/verifiers)
 	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_judge --out results/judge
 	$(MALLOC) $(BIN)/python -m experiments.tinymath.train_prm --only-trunk --out results/trunk
 	$(BIN)/headrace label configs/label.yaml name=labels-exact method=exact data.num_problems=1000 --overwrite
