@@ -47,7 +47,6 @@ class CarriedState:
         self._names = (f"step {number}" for number in count())
         self.state_bytes = self._host.info.state_bytes
         self.num_parameters = sum(parameter.numel() for parameter in prm.parameters())
-        self.config = prm.config
         for length in prefixes:
             self._read([Run(key=f"prefix {length}", token_ids=self._texts[length][:length])])
 

@@ -8,6 +8,9 @@ import pytest
 from transformers import LlamaForCausalLM
 
 import experiments.tinymath
+from experiments.config import PROJECT_ROOT, load_yaml
+from experiments.judging import JudgeConfig
+from experiments.labelling.config import LabelConfig
 from experiments.tinymath.corruptions import corrupt, corrupt_steps
 from experiments.tinymath.task import generate, step_labels
 from experiments.tinymath.tokenizer import prompt_ids
@@ -22,9 +25,11 @@ from experiments.tinymath.train_judge import (
     result_of,
     steps_of,
 )
+from orchestrator.verifier.check import verifier_options
 from verifiers.generative import correct_steps
 from verifiers.written import Question
 
+CONFIGS = PROJECT_ROOT / "configs"
 POLICY = Path(experiments.tinymath.__file__).parent / "models" / "policy"
 TOKENIZER = judge_tokenizer()
 
@@ -54,6 +59,14 @@ def test_questions_and_chains_are_in_the_judges_tokens_and_fit_its_limit() -> No
         assert TOKENIZER.unk_token_id not in [*ids, *prompt_ids(TOKENIZER, question(problem, solution))]
         assert len(ids) < JUDGE.max_tokens
     assert result_of("Kim: 3 + 4 = 7") == result_of("Answer: 7") == "7"
+
+
+def test_configurations_ask_the_judge_as_it_was_trained() -> None:
+    asked = [load_yaml(CONFIGS / "label_judge.yaml", LabelConfig)[0].verifier]
+    asked += load_yaml(CONFIGS / "verifiers.yaml", JudgeConfig)[0].verifiers.values()
+    judges = [verifier_options(one) for one in asked if one is not None and one.name == "generative_prm"]
+    assert len(judges) == 3
+    assert {(judge.template, judge.max_tokens) for judge in judges} == {(JUDGE.template, JUDGE.max_tokens)}
 
 
 @pytest.mark.parametrize(("rate", "wrong"), [(0.0, 0.0), (0.5, 0.46), (1.0, 0.925)])
