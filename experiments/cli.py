@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,8 @@ from rich.progress import (
 from orchestrator.core.errors import HeadraceError, UserError
 
 if TYPE_CHECKING:
-    from orchestrator.results import ProblemRow
+    from orchestrator.results import CandidateRow, ProblemRow
+    from orchestrator.runner import OnRow
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +71,7 @@ def run(
                         plan,
                         results,
                         on_stage=lambda stage: progress.update(bar, description=stage),
-                        on_row=_counter(progress, bar),
+                        on_row=_row_watcher(progress, bar),
                         on_note=lambda note: progress.console.print(note, highlight=False, markup=False),
                     )
                 )
@@ -320,10 +321,24 @@ def _say_failed(failed: Mapping[str, str], what: str) -> None:
         errors.print(f"{len(failed)} problems {what}")
 
 
-def _counter(progress: Progress, bar: TaskID) -> Callable[["ProblemRow"], None]:
+def _counter(progress: Progress, bar: TaskID) -> "OnRow":
     """Moves the bar on by a row."""
     count = _error_counter(progress, bar)
-    return lambda row: count(row.status == "error")
+    return lambda row, candidates: count(row.status == "error")
+
+
+def _row_watcher(progress: Progress, bar: TaskID) -> "OnRow":
+    """Moves the bar on by a row, and warns as soon as the answers look wrong for reasons that are not the model's."""
+    from experiments.answer_shares import Watch
+
+    count, watch = _counter(progress, bar), Watch()
+
+    def on_row(row: "ProblemRow", candidates: Sequence["CandidateRow"]) -> None:
+        count(row, candidates)
+        for warning in watch.warnings(row, candidates):
+            progress.console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+    return on_row
 
 
 def _error_counter(progress: Progress, bar: TaskID) -> Callable[[bool], None]:

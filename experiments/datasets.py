@@ -16,7 +16,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from experiments.tinymath import task
-from orchestrator.answers import reference_answer
+from orchestrator.answers import KINDS
+from orchestrator.core.answers import AnswerFormat, reference_answer
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Problem
 
@@ -29,6 +30,7 @@ class DataConfig:
     split: str = "test"  # tinymath only
     num_problems: int | None = None  # None: all (tinymath: 200)
     grader: str | None = None  # exact or math; None: what suits the data set
+    answer: Any = None  # where an answer stands in a text: see `AnswerFormat.parse`; None: what suits the data set
     path: str | None = None
     prompt_template: str = "{problem}"
     problem_field: str = "problem"
@@ -40,6 +42,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.num_problems is not None and self.num_problems < 1:
             raise ValueError(f"data: num_problems must be >= 1, got {self.num_problems}")
+        if self.grader is not None and self.grader not in KINDS:
+            raise ValueError(f"data.grader: got {self.grader!r}, wanted one of {', '.join(KINDS)}")
+        try:
+            AnswerFormat.parse(self.answer)
+        except ValueError as error:
+            raise ValueError(f"data.answer: {error}") from None
         if "{problem}" not in self.prompt_template:
             raise ValueError(f"data: prompt_template must contain {{problem}}, got {self.prompt_template!r}")
 
@@ -55,7 +63,6 @@ class Example:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     examples: tuple[Example, ...]
-    grader: str  # a key of `experiments.graders.GRADERS`
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -64,15 +71,14 @@ def load_dataset(config: DataConfig) -> Dataset:
         near = difflib.get_close_matches(config.name, DATASETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"data.name: got {config.name!r}, wanted one of {', '.join(DATASETS)}{hint}")
-    load, grader = DATASETS[config.name]
-    examples = tuple(load(config))
+    examples = tuple(DATASETS[config.name].load(config))
     if not examples:
         raise UserError(f"data: {config.path or config.name} holds no problem, wanted at least one")
     ids = [example.problem.id for example in examples]
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise UserError(f"data: problem ids must be unique, got {twice!r} more than once")
-    return Dataset(examples=examples, grader=config.grader or grader)
+    return Dataset(examples=examples)
 
 
 def _tinymath(config: DataConfig) -> Iterator[Example]:
@@ -98,10 +104,19 @@ def _jsonl(config: DataConfig) -> Iterator[Example]:
         yield _example(config, number, record, config.problem_field, answer)
 
 
-DATASETS: dict[str, tuple[Callable[[DataConfig], Iterator[Example]], str]] = {
-    "tinymath": (_tinymath, "exact"),
-    "gsm8k": (_gsm8k, "math"),
-    "jsonl": (_jsonl, "math"),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetKind:
+    """How to read a data set, and what suits its answers unless the configuration says otherwise."""
+
+    load: Callable[[DataConfig], Iterator[Example]]
+    grader: str
+    answer: str
+
+
+DATASETS = {
+    "tinymath": DatasetKind(load=_tinymath, grader="exact", answer="auto"),
+    "gsm8k": DatasetKind(load=_gsm8k, grader="math", answer="gsm8k"),
+    "jsonl": DatasetKind(load=_jsonl, grader="math", answer="auto"),
 }
 
 

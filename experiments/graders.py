@@ -1,65 +1,32 @@
-"""Graders: ground truth from reference answers. Never part of a search."""
+"""Ground truth from reference answers. Never part of a search."""
 
-import asyncio
-import difflib
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from contextlib import AbstractAsyncContextManager
 
-from orchestrator.core.errors import ProblemError, UserError
-from orchestrator.core.nouns import Problem
-from verifiers.equivalence import Equivalence
+from experiments.datasets import DATASETS, DataConfig, Dataset
+from orchestrator.answers import open_answers
+from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.nouns import Comparison, Problem
+from orchestrator.core.protocols import Answers
 
 
-class ExactGrader:
-    """Correct is the same string, after the normalisation that extraction does."""
+class Grader:
+    """Holds the reference answers, which problems do not. Equal is what the data set's answers say."""
 
-    def __init__(self, references: Mapping[str, str]) -> None:
+    def __init__(self, references: Mapping[str, str], answers: Answers) -> None:
         self._references = references
+        self._answers = answers
 
-    async def __aenter__(self) -> "ExactGrader":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    async def grade(self, problem: Problem, answers: Sequence[str | None]) -> list[bool]:
-        return [answer == self._references[problem.id] for answer in answers]
+    async def grade(self, problem: Problem, answers: Sequence[str | None]) -> list[Comparison]:
+        return await self._answers.compare(self._references[problem.id], answers)
 
 
-class MathGrader:
-    """Mathematical equivalence by math-verify."""
-
-    def __init__(self, references: Mapping[str, str], timeout_s: float = 60.0) -> None:
-        self._references = references
-        self._equivalence = Equivalence(timeout_s)
-        self._one_at_a_time = asyncio.Lock()  # those that wait take no thread
-
-    async def __aenter__(self) -> "MathGrader":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._equivalence.close()
-
-    async def grade(self, problem: Problem, answers: Sequence[str | None]) -> list[bool]:
-        """Raises ProblemError when the comparison does not end within the timeout."""
-        async with self._one_at_a_time:
-            try:
-                return await asyncio.to_thread(self._equivalence.compare, self._references[problem.id], answers)
-            except TimeoutError as error:
-                raise ProblemError(f"grading: {error}") from None
+def grader_of(dataset: Dataset, answers: Answers) -> Grader:
+    return Grader({example.problem.id: example.reference for example in dataset.examples}, answers)
 
 
-GRADERS: dict[str, type[ExactGrader] | type[MathGrader]] = {"exact": ExactGrader, "math": MathGrader}
-
-
-def make_grader(name: str, references: Mapping[str, str]) -> ExactGrader | MathGrader:
-    """The grader of that name. Raises UserError with the valid names."""
-    if name not in GRADERS:
-        near = difflib.get_close_matches(name, GRADERS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"data.grader: got {name!r}, wanted one of {', '.join(GRADERS)}{hint}")
-    return GRADERS[name](references)
+def answers_of(config: DataConfig) -> AbstractAsyncContextManager[Answers]:
+    """How the data set's answers are found and compared: an async context, which ends what it started."""
+    kind = DATASETS[config.name]
+    answer_format = AnswerFormat.parse(kind.answer if config.answer is None else config.answer)
+    return open_answers(config.grader or kind.grader, answer_format)

@@ -28,8 +28,8 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from experiments.datasets import Dataset
-from experiments.graders import make_grader
+from experiments.datasets import DataConfig, Dataset
+from experiments.graders import answers_of, grader_of
 from experiments.grpo_figure import draw
 from experiments.held_out import HeldOut, Outcome, outcome, read_held_out
 from experiments.rewards import Codec, GraderJudge, Rewards, Source, VerifierJudge
@@ -85,7 +85,9 @@ def train(
         codec = _codec(plan.dataset, config, tokenizer, end_ids)
         sources: dict[str, Source] = {}
         if config.grader_weight > 0:
-            sources["grader"] = Source(judge=_grader(stack, plan.dataset, runner), weight=config.grader_weight)
+            sources["grader"] = Source(
+                judge=_grader(stack, plan.dataset, config.data, runner), weight=config.grader_weight
+            )
         if config.verifier is not None and config.verifier_weight > 0:
             on_stage(f"loading {config.verifier.name}")
             judge = VerifierJudge.load(config.verifier, config.steps, tokenizer)
@@ -94,7 +96,7 @@ def train(
         if plan.held_out is not None and config.held_out is not None:
             held_out = HeldOut(
                 _codec(plan.held_out, config, tokenizer, end_ids),
-                _grader(stack, plan.held_out, runner),
+                _grader(stack, plan.held_out, config.held_out.data, runner),
                 sampling=config.sampling,
                 num_samples=config.held_out.num_samples,
                 rows_at_once=config.completions_per_step,
@@ -142,12 +144,12 @@ def _codec(dataset: Dataset, config: TrainPolicyConfig, tokenizer: PreTrainedTok
     return codec
 
 
-def _grader(stack: ExitStack, dataset: Dataset, runner: asyncio.Runner) -> GraderJudge:
+def _grader(stack: ExitStack, dataset: Dataset, data: DataConfig, runner: asyncio.Runner) -> GraderJudge:
     """A grader that lives on the runner's loop as long as the stack."""
-    grader = make_grader(dataset.grader, {example.problem.id: example.reference for example in dataset.examples})
-    runner.run(grader.__aenter__())
-    stack.callback(lambda: runner.run(grader.__aexit__(None, None, None)))
-    return GraderJudge(grader, runner)
+    opened = answers_of(data)
+    answers = runner.run(opened.__aenter__())
+    stack.callback(lambda: runner.run(opened.__aexit__(None, None, None)))
+    return GraderJudge(grader_of(dataset, answers), answers, runner)
 
 
 def _trainer(

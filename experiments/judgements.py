@@ -15,7 +15,8 @@ JUDGEMENTS_SCHEMA = pa.schema(
     [
         pa.field("problem_id", pa.string(), nullable=False),
         pa.field("answer", pa.string()),
-        pa.field("correct", pa.bool_(), nullable=False),
+        pa.field("answer_group", pa.int32()),
+        pa.field("correct", pa.bool_()),
         pa.field("labels", pa.list_(pa.float64()), nullable=False),
         pa.field("scores", pa.list_(pa.float64())),
         pa.field("unjudged", pa.string()),
@@ -37,7 +38,8 @@ class Judgement:
 
     problem_id: str
     answer: str | None
-    correct: bool  # the answer
+    answer_group: int | None  # equal numbers for equal answers of the problem's solutions
+    correct: bool | None  # the answer; None: undecided
     labels: Sequence[float | None]  # None: not known
     scores: Sequence[float | None] | None  # None: not asked about; as a whole: it could not be judged
     unjudged: str | None  # why

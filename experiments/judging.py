@@ -8,6 +8,7 @@ no score, and is counted.
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from omegaconf import MISSING, OmegaConf
 
 from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
 from experiments.datasets import DataConfig, Dataset
-from experiments.graders import make_grader
+from experiments.graders import answers_of, grader_of
 from experiments.in_flight import for_each_problem
 from experiments.judgements import Judgement, JudgementWriter
 from experiments.labelling.labellers import Exact
@@ -23,14 +24,13 @@ from experiments.labelling.sources import Labelled, Sampled, as_labelled
 from experiments.labelling.writer import Cost, LabelWriter, read_labels
 from experiments.run import versions
 from experiments.tinymath.task import generate
-from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
-from orchestrator.core.errors import ProblemError, UserError
+from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget, Ledger
-from orchestrator.core.nouns import Problem, Trajectory
-from orchestrator.core.protocols import Policy, Sampling, Verifier
+from orchestrator.core.nouns import Comparison, Problem, Trajectory
+from orchestrator.core.protocols import Answers, Sampling
 from orchestrator.policy.pool import PolicyPool
 from orchestrator.session import SearchSession
 from orchestrator.shard_writer import ShardWriter
@@ -167,7 +167,16 @@ async def judge(
     with connected(plan.config.ray, plan.policy.replicas + max(actors)):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy", 0)
+            answers = await stack.enter_async_context(answers_of(plan.config.data))
             policy = await stack.enter_async_context(PolicyPool.open(plan.policy, plan.config.steps))
+            open_session = partial(
+                SearchSession,
+                policy=policy,
+                sampling=plan.config.sampling,
+                budget=Budget(),
+                run_seed=plan.config.seed,
+                answers=answers,
+            )
 
             async def work(stage: str, done: Set[str], each: Callable[[Problem], Awaitable[None]]) -> None:
                 problems = [example.problem for example in plan.dataset.examples]
@@ -184,10 +193,9 @@ async def judge(
                     )
                 )
 
-            await work("sampling", writers.solutions.done(), _sampler(plan, policy, writers.solutions))
+            await work("sampling", writers.solutions.done(), _sampler(plan, open_session, writers.solutions))
             writers.solutions.flush()
-            problems, ungraded = await _problems(plan)
-            failed |= ungraded
+            problems = await _problems(plan, answers)
             for name, config in plan.verifiers.items():
                 writer = writers.judgements[name]
                 if writer.done() >= problems.keys():
@@ -195,7 +203,7 @@ async def judge(
                 on_stage(f"starting {name}", 0)
                 async with AsyncExitStack() as verifier_stack:
                     verifier = await open_verifier(verifier_stack, config, policy=policy)
-                    each = _judger(plan, policy, verifier, problems, writer)
+                    each = _judger(partial(open_session, verifier=verifier), problems, writer)
                     await work(f"judging with {name}", writer.done(), each)
                 writer.flush()
     return failed
@@ -203,17 +211,20 @@ async def judge(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Problem:
-    """A problem's solutions, with their labels and whether their answers are right."""
+    """A problem's solutions, with their labels, which of their answers are equal, and which are right."""
 
     solutions: Sequence[Trajectory]
     labels: Sequence[Sequence[float | None]]
-    correct: Sequence[bool]
+    groups: Sequence[int | None]
+    grades: Sequence[Comparison]
 
 
-def _sampler(plan: JudgePlan, policy: Policy, solutions: LabelWriter) -> Callable[[Problem], Awaitable[None]]:
+def _sampler(
+    plan: JudgePlan, open_session: Callable[..., SearchSession], solutions: LabelWriter
+) -> Callable[[Problem], Awaitable[None]]:
     """Samples a problem, with exact labels where the data has them."""
     config = plan.config
-    source = Sampled(open_session=lambda: _session(plan, policy, None), n=config.n)
+    source = Sampled(open_session=partial(open_session, verifier=None), n=config.n)
     exact = config.data.name == "tinymath"
     made = generate(config.data.split, len(plan.dataset.examples)) if exact else []
     labeller = Exact(problems={problem.id: problem for problem in made})
@@ -233,66 +244,53 @@ def _sampler(plan: JudgePlan, policy: Policy, solutions: LabelWriter) -> Callabl
     return sample
 
 
-async def _problems(plan: JudgePlan) -> tuple[dict[str, _Problem], dict[str, str]]:
-    """What was sampled, as trajectories, graded; and the errors of what could not be. Both by the problems' ids."""
+async def _problems(plan: JudgePlan, answers: Answers) -> dict[str, _Problem]:
+    """What was sampled, as trajectories, graded; by the problems' ids."""
     labelled: dict[str, list[LabelledSolution]] = {}
     for solution in read_labels(plan.folder / SOLUTIONS):
         labelled.setdefault(solution.problem_id, []).append(solution)
-    source = Labelled(solutions_of=labelled, delimiter=plan.config.steps.delimiters[0], extract_answer=extract_answer)
-    references = {example.problem.id: example.reference for example in plan.dataset.examples}
-    problems, failed = {}, {}
-    async with make_grader(plan.dataset.grader, references) as grader:
-        for problem in (example.problem for example in plan.dataset.examples if example.problem.id in labelled):
-            solutions, _ = await source.solutions(problem)
-            labels = [solution.labels for solution in labelled[problem.id]]
-            try:
-                correct = await grader.grade(problem, [solution.answer for solution in solutions])
-            except ProblemError as error:
-                failed[problem.id] = str(error)
-            else:
-                problems[problem.id] = _Problem(solutions=solutions, labels=labels, correct=correct)
-    return problems, failed
+    source = Labelled(solutions_of=labelled, delimiter=plan.config.steps.delimiters[0], answers=answers)
+    grader = grader_of(plan.dataset, answers)
+    problems = {}
+    for problem in (example.problem for example in plan.dataset.examples if example.problem.id in labelled):
+        solutions, _ = await source.solutions(problem)
+        found = [solution.answer for solution in solutions]
+        problems[problem.id] = _Problem(
+            solutions=solutions,
+            labels=[solution.labels for solution in labelled[problem.id]],
+            groups=await answers.group(found),
+            grades=await grader.grade(problem, found),
+        )
+    return problems
 
 
 def _judger(
-    plan: JudgePlan, policy: Policy, verifier: Verifier, problems: Mapping[str, _Problem], writer: JudgementWriter
+    open_session: Callable[[], SearchSession], problems: Mapping[str, _Problem], writer: JudgementWriter
 ) -> Callable[[Problem], Awaitable[None]]:
     """Writes what the verifier says of a problem's solutions."""
 
     async def judge_one(problem: Problem) -> None:
-        writer.add(*await _judge(plan, policy, verifier, problems[problem.id]))
+        writer.add(*await _judge(open_session, problems[problem.id]))
 
     return judge_one
 
 
-async def _judge(
-    plan: JudgePlan, policy: Policy, verifier: Verifier, problem: _Problem
-) -> tuple[list[Judgement], Ledger]:
+async def _judge(open_session: Callable[[], SearchSession], problem: _Problem) -> tuple[list[Judgement], Ledger]:
     """What the verifier says of a problem's solutions, and what that cost."""
-    async with _session(plan, policy, verifier) as session:
+    async with open_session() as session:
         judged = await session.score(problem.solutions)
     judgements = [
         Judgement(
             problem_id=solution.problem.id,
             answer=solution.answer,
-            correct=correct,
+            answer_group=group,
+            correct=grade.equal,
             labels=labels,
             scores=[step.score.mean if step.score else None for step in solution.steps]
             if solution.unjudged is None
             else None,
             unjudged=solution.unjudged,
         )
-        for solution, labels, correct in zip(judged, problem.labels, problem.correct, strict=True)
+        for solution, labels, group, grade in zip(judged, problem.labels, problem.groups, problem.grades, strict=True)
     ]
     return judgements, session.ledger
-
-
-def _session(plan: JudgePlan, policy: Policy, verifier: Verifier | None) -> SearchSession:
-    return SearchSession(
-        policy=policy,
-        verifier=verifier,
-        sampling=plan.config.sampling,
-        budget=Budget(),
-        run_seed=plan.config.seed,
-        extract_answer=extract_answer,
-    )

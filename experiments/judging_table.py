@@ -12,7 +12,7 @@ import pandas as pd
 from experiments.figure import si
 from experiments.judgements import read_judgements
 from experiments.judging import JudgePlan
-from experiments.metrics import Interval, Pool, bootstrap_mean, prm_at_k, vote_at_k
+from experiments.metrics import Interval, Pool, bootstrap_mean, pool_of, prm_at_k, vote_at_k
 from experiments.tables import Cells, percent
 from orchestrator.core.errors import UserError
 from orchestrator.verifier.check import scores_steps
@@ -34,7 +34,7 @@ def table(plan: JudgePlan) -> Cells:
     for name, verifier in plan.verifiers.items():
         judged, costs = (frame[frame["problem_id"].isin(common)] for frame in found[name])
         rows.append(_line(name, judged, costs, how, by_steps=scores_steps(verifier)))
-    pools = [_pool(group, how) for _, group in judged.groupby("problem_id", sort=False)]
+    pools = _pools(judged, how)
     by_chance = np.mean([np.mean(pool.correct) for pool in pools])
     by_majority = np.mean([vote_at_k(pool, [len(pool)], weighted=False)[len(pool)] for pool in pools])
     cells = Cells(
@@ -60,7 +60,7 @@ def table(plan: JudgePlan) -> Cells:
 def _line(name: str, judged: pd.DataFrame, costs: pd.DataFrame, how: Aggregation, *, by_steps: bool) -> list[str]:
     """Tokens and FLOPs are per solution."""
     groups = [group for _, group in judged.groupby("problem_id", sort=False)]
-    pools = [_pool(group, how) for group in groups]
+    pools = _pools(judged, how)
     chosen = bootstrap_mean([prm_at_k(pool, len(pool)) for pool in pools])
     voted = bootstrap_mean([vote_at_k(pool, [len(pool)], weighted=True)[len(pool)] for pool in pools])
     by_problem = [(_rows(group, "scores"), _rows(group, "labels")) for group in groups if group["scores"].notna().any()]
@@ -82,13 +82,14 @@ def _line(name: str, judged: pd.DataFrame, costs: pd.DataFrame, how: Aggregation
     ]
 
 
-def _pool(group: pd.DataFrame, how: Aggregation) -> Pool:
-    scores = [None if row is None else [score for score in row if score is not None] for row in group["scores"]]
-    return Pool(
-        answers=[None if pd.isna(answer) else answer for answer in group["answer"]],
-        correct=group["correct"].tolist(),
-        scores=[None if row is None else aggregate(row, how) for row in scores],
-    )
+def _pools(judged: pd.DataFrame, how: Aggregation) -> list[Pool]:
+    """By problem. Raises UserError where no solution could be graded."""
+    scores = [None if row is None else aggregate([s for s in row if s is not None], how) for row in judged["scores"]]
+    groups = judged.assign(aggregate_score=scores).groupby("problem_id", sort=False)
+    pools = [pool for _, group in groups if (pool := pool_of(group)) is not None]
+    if not pools:
+        raise UserError("judge: not one solution could be graded")
+    return pools
 
 
 def _rows(group: pd.DataFrame, column: str) -> list[list[float]]:

@@ -7,14 +7,14 @@ what was labelled by then is saved.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
 from experiments.datasets import Dataset
-from experiments.graders import make_grader
+from experiments.graders import answers_of, grader_of
 from experiments.in_flight import for_each_problem
 from experiments.labelling.agreement import agreement
 from experiments.labelling.config import LabelConfig, Method, SourceConfig
@@ -25,15 +25,16 @@ from experiments.labelling.writer import Cost, LabelWriter, read_labels
 from experiments.replay import RecordedProblem, read_recording
 from experiments.run import versions
 from experiments.tinymath import task
-from orchestrator.answers import extract_answer
+from orchestrator.answers import open_answers
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
+from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Problem
+from orchestrator.core.protocols import Answers
 from orchestrator.pools import open_pools
-from orchestrator.runner import Grader
 from orchestrator.session import SearchSession
 from orchestrator.verifier.check import check_verifier, num_actors, scores_steps, with_paths
 from verifiers.training.labelled import LabelledSolution
@@ -156,9 +157,10 @@ async def execute(
             on_problem(None)
         return {}
     async with AsyncExitStack() as stack:
-        open_session = await _open_engines(plan, stack, on_stage)
-        source = _source(plan, open_session)
-        labeller = await _labeller(plan, open_session, stack)
+        answers = await stack.enter_async_context(_answers(plan))
+        open_session = await _open_engines(plan, answers, stack, on_stage)
+        source = _source(plan, answers, open_session)
+        labeller = _labeller(plan, answers, open_session)
 
         async def label(problem: Problem) -> None:
             began = time.monotonic()
@@ -180,7 +182,14 @@ async def execute(
         )
 
 
-async def _open_engines(plan: LabelPlan, stack: AsyncExitStack, on_stage: Callable[[str], None]) -> OpenSession | None:
+def _answers(plan: LabelPlan) -> AbstractAsyncContextManager[Answers]:
+    data = plan.config.data
+    return open_answers("exact", AnswerFormat.parse("auto")) if data is None else answers_of(data)
+
+
+async def _open_engines(
+    plan: LabelPlan, answers: Answers, stack: AsyncExitStack, on_stage: Callable[[str], None]
+) -> OpenSession | None:
     """What opens a session over the engines, which the stack closes; None when none is needed."""
     config = plan.config
     if plan.policy is None:
@@ -196,16 +205,14 @@ async def _open_engines(plan: LabelPlan, stack: AsyncExitStack, on_stage: Callab
         sampling=config.sampling,
         budget=Budget(),
         run_seed=config.seed,
-        extract_answer=extract_answer,
+        answers=answers,
     )
 
 
-def _source(plan: LabelPlan, open_session: OpenSession | None) -> Source:
+def _source(plan: LabelPlan, answers: Answers, open_session: OpenSession | None) -> Source:
     config = plan.config
     if config.source.labelled is not None:
-        return Labelled(
-            solutions_of=plan.labelled, delimiter=next(iter(config.steps.delimiters), ""), extract_answer=extract_answer
-        )
+        return Labelled(solutions_of=plan.labelled, delimiter=next(iter(config.steps.delimiters), ""), answers=answers)
     assert open_session is not None and plan.policy is not None, "only a labelled source needs no policy"
     if config.source.run is None:
         return Sampled(open_session=open_session, n=config.source.n or _SAMPLES)
@@ -215,7 +222,7 @@ def _source(plan: LabelPlan, open_session: OpenSession | None) -> Source:
     return Recorded(open_session=open_session, tokenizer=tokenizer, problems=plan.recorded, n=config.source.n)
 
 
-async def _labeller(plan: LabelPlan, open_session: OpenSession | None, stack: AsyncExitStack) -> Labeller:
+def _labeller(plan: LabelPlan, answers: Answers, open_session: OpenSession | None) -> Labeller:
     config = plan.config
     if config.method is Method.exact:
         assert config.data is not None
@@ -226,8 +233,7 @@ async def _labeller(plan: LabelPlan, open_session: OpenSession | None, stack: As
         threshold = _SCORE_THRESHOLD if config.threshold is None else config.threshold
         return Judged(open_session=open_session, estimation=config.labels, threshold=threshold)
     assert plan.dataset is not None
-    references = {example.problem.id: example.reference for example in plan.dataset.examples}
-    grader: Grader = await stack.enter_async_context(make_grader(plan.dataset.grader, references))
+    grader = grader_of(plan.dataset, answers)
     if config.method is Method.binary_search:
         return BinarySearch(open_session=open_session, grader=grader, k=config.k)
     return MonteCarlo(

@@ -25,32 +25,45 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Independent samples of one problem. A score of None: the verifier did not judge that sample."""
+    """Independent samples of one problem. `groups` has equal numbers for equal answers and None for no answer. A score
+    of None: the verifier did not judge that sample."""
 
-    answers: Sequence[str | None]
+    groups: Sequence[int | None]
     correct: Sequence[bool]
     scores: Sequence[float | None]
 
     def __post_init__(self) -> None:
-        if not len(self.answers) == len(self.correct) == len(self.scores) >= 1:
-            lengths = (len(self.answers), len(self.correct), len(self.scores))
+        if not len(self.groups) == len(self.correct) == len(self.scores) >= 1:
+            lengths = (len(self.groups), len(self.correct), len(self.scores))
             raise ValueError(f"pool: wanted as many answers as grades and scores, and at least one, got {lengths}")
 
     def __len__(self) -> int:
-        return len(self.answers)
+        return len(self.groups)
 
     @property
     def scored(self) -> bool:
         return any(score is not None for score in self.scores)
 
 
-def pool_of(candidates: pd.DataFrame) -> Pool:
-    """The samples of one problem, from their rows of a results folder. No answer is a wrong one."""
+def pool_of(candidates: pd.DataFrame) -> Pool | None:
+    """The samples of one problem and seed, from their rows of a results folder; None where there are none. Samples that
+    the grader could not decide are left out. No answer is a wrong one."""
+    decided = candidates[candidates["correct"].notna()]
+    if decided.empty:
+        return None
     return Pool(
-        answers=[None if pd.isna(answer) else answer for answer in candidates["answer"]],
-        correct=[bool(correct) for correct in candidates["correct"].astype("boolean").fillna(False)],
-        scores=[None if pd.isna(score) else score for score in candidates["aggregate_score"]],
+        groups=_groups(decided),
+        correct=[bool(correct) for correct in decided["correct"]],
+        scores=[None if pd.isna(score) else float(score) for score in decided["aggregate_score"]],
     )
+
+
+def _groups(candidates: pd.DataFrame) -> list[int | None]:
+    """As the run found them; rows of older runs have equal strings as equal answers."""
+    found = candidates["answer_group"]
+    if found.isna().all():
+        found = pd.Series(pd.factorize(candidates["answer"])[0]).replace(-1, pd.NA)
+    return [None if pd.isna(group) else int(group) for group in found]
 
 
 def powers_of_two(largest: int) -> list[int]:
@@ -78,12 +91,16 @@ def prm_at_k(pool: Pool, k: int) -> float:
     """Chance that the best-scored of k samples is correct (naive best-of-k).
 
     Exact: the sample of rank r (from 0) is the best of C(N-1-r, k-1) of the C(N, k) subsets. Samples with equal scores
-    share their ranks; those without a score rank last.
+    share their ranks. Ranks are those of `strategies.selection.best_scored`: samples without an answer come after all
+    that have one, samples without a score after those with one.
     """
     _check_k(k, len(pool))
-    scores = np.array([-np.inf if score is None else score for score in pool.scores])
-    order = np.argsort(-scores, kind="stable")
-    _, ties = np.unique(-scores[order], return_inverse=True)
+    ranks = [
+        (group is None, math.inf if score is None else -score)
+        for group, score in zip(pool.groups, pool.scores, strict=True)
+    ]
+    order = sorted(range(len(pool)), key=lambda index: ranks[index])
+    ties = np.cumsum([index > 0 and ranks[order[index]] != ranks[order[index - 1]] for index in range(len(pool))])
     shares = np.bincount(ties, weights=np.asarray(pool.correct, float)[order]) / np.bincount(ties)
     size, total = len(pool), math.comb(len(pool), k)
     chances = np.array([math.comb(size - 1 - rank, k - 1) / total for rank in range(size)])
@@ -101,11 +118,11 @@ def vote_at_k(
     """
     for k in ks:
         _check_k(k, len(pool))
-    names = list(dict.fromkeys(answer for answer in pool.answers if answer is not None))
+    names = list(dict.fromkeys(group for group in pool.groups if group is not None))
     if not names:
         return dict.fromkeys(ks, 0.0)
     index = {name: i for i, name in enumerate(names)}
-    codes = np.array([len(names) if answer is None else index[answer] for answer in pool.answers])
+    codes = np.array([len(names) if group is None else index[group] for group in pool.groups])
     is_correct = np.zeros(len(names) + 1)
     is_correct[codes] = pool.correct
     is_correct[-1] = 0.0  # no answer

@@ -11,27 +11,31 @@ import importlib.metadata
 import json
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 from omegaconf import OmegaConf
 
 from experiments.config import NamedStrategy, SearchesConfig, load_yaml, make_strategies
+from experiments.datasets import DataConfig
+from experiments.graders import answers_of
 from experiments.report import SAMPLED_STRATEGIES
 from orchestrator.core.errors import UserError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget
-from orchestrator.core.nouns import Carry, Problem, Score
-from orchestrator.core.protocols import Finish, Generation, Reading, Sampling, Segment, Strategy, Verdict
+from orchestrator.core.nouns import Carry, Comparison, Problem, Score
+from orchestrator.core.protocols import Answers, Finish, Generation, Reading, Sampling, Segment, Strategy, Verdict
 from orchestrator.core.seeds import derive_seed
 from orchestrator.results import CandidateRow, ProblemRow, RowKey, read_results
-from orchestrator.runner import Job, Results, RunInfo, check_distinct, run_jobs
+from orchestrator.runner import Job, OnRow, Results, RunInfo, check_distinct, run_jobs
 from orchestrator.session import SearchSession
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,8 @@ class Sample:
     ends: tuple[int, ...]
     text: str
     answer: str | None
-    correct: bool
+    correct: bool | None  # None: undecided
+    undecided: str | None  # why
     aggregate_score: float | None
     truncated: bool
 
@@ -64,6 +69,7 @@ class Recording:
 
     problems: tuple[RecordedProblem, ...]
     sampling: Sampling
+    data: DataConfig  # of the run: it says which answers are equal
     policy_model: str
     verifier_model: str | None
     policy_flops: float  # per token that the policy computed, the run's mean
@@ -95,7 +101,7 @@ class Recording:
                     )
         return found
 
-    def open_session(self, seed: int) -> SearchSession:
+    def open_session(self, seed: int, answers: Answers) -> SearchSession:
         """The session of one search."""
         return SearchSession(
             policy=RecordedPolicy(self, seed),
@@ -103,7 +109,7 @@ class Recording:
             sampling=self.sampling,
             budget=Budget(),
             run_seed=seed,
-            extract_answer=self.answers.get,
+            answers=RecordedAnswers(self, answers),
         )
 
 
@@ -265,18 +271,26 @@ class RecordedVerifier:
         pass
 
 
+class RecordedAnswers:
+    """Implements `Answers`: found when the samples were recorded, compared with each other as the recorded run did."""
+
+    def __init__(self, recording: Recording, answers: Answers) -> None:
+        self.extract = recording.answers.__getitem__
+        self.group, self.compare = answers.group, answers.compare
+
+
 class RecordedGrader:
     """Ground truth as it was recorded."""
 
     def __init__(self, recording: Recording) -> None:
-        self._correct = {
-            (recorded.problem.id, sample.answer): sample.correct
+        self._grades = {
+            (recorded.problem.id, sample.answer): Comparison(equal=sample.correct, reason=sample.undecided)
             for recorded in recording.problems
             for sample in recorded.samples
         }
 
-    async def grade(self, problem: Problem, answers: Sequence[str | None]) -> list[bool]:
-        return [answer is not None and self._correct[problem.id, answer] for answer in answers]
+    async def grade(self, problem: Problem, answers: Sequence[str | None]) -> list[Comparison]:
+        return [self._grades[problem.id, answer] for answer in answers]
 
 
 def read_recording(folder: Path) -> Recording:
@@ -292,8 +306,6 @@ def read_recording(folder: Path) -> Recording:
     strategy, params = sizes.sort_values(["n", "judged"], ascending=False, kind="stable").index[0]
     rows = problems[(problems["strategy"] == strategy) & (problems["params"] == params)]
     samples = candidates[(candidates["strategy"] == strategy) & (candidates["params"] == params)]
-    if samples["correct"].isna().any():
-        raise UserError(f"replay: {folder} holds samples that were not graded")
     by_problem = dict(iter(samples.sort_values(["problem_id", "seed", "candidate"]).groupby("problem_id")))
     first = rows.drop_duplicates("problem_id").sort_values("problem_id")
     computed_tokens = (rows["prompt_tokens"] - rows["cached_tokens"] + rows["generated_tokens"]).sum()
@@ -302,7 +314,8 @@ def read_recording(folder: Path) -> Recording:
         problems=tuple(
             _recorded(index, row, by_problem[row["problem_id"]]) for index, row in enumerate(first.to_dict("records"))
         ),
-        sampling=_sampling(folder),
+        sampling=_recorded_config(folder, "sampling", Sampling),
+        data=_recorded_config(folder, "data", DataConfig),
         policy_model=rows["policy_model"].iloc[0],
         verifier_model=None if pd.isna(verifier_model) else verifier_model,
         policy_flops=rows["policy_flops"].sum() / max(1, computed_tokens),
@@ -310,10 +323,10 @@ def read_recording(folder: Path) -> Recording:
     )
 
 
-def _sampling(folder: Path) -> Sampling:
+def _recorded_config(folder: Path, key: str, schema: type[C]) -> C:
     config = OmegaConf.load(folder / "run.yaml")
-    recorded = OmegaConf.select(config, "sampling", default={})
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sampling), recorded))  # type: ignore[return-value]
+    recorded = OmegaConf.select(config, key, default={})
+    return cast(C, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), recorded)))
 
 
 def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> RecordedProblem:
@@ -326,7 +339,8 @@ def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> Reco
                 ends=ends,
                 text=sample.text,
                 answer=None if pd.isna(sample.answer) else sample.answer,
-                correct=bool(sample.correct),
+                correct=None if pd.isna(sample.correct) else bool(sample.correct),
+                undecided=None if pd.isna(sample.undecided) else str(sample.undecided),
                 aggregate_score=None if pd.isna(sample.aggregate_score) else float(sample.aggregate_score),
                 truncated=sample.status == "truncated",
             )
@@ -407,24 +421,25 @@ async def replay(
     run_id: str,
     in_flight: int = 32,
     timeout_s: float = 600.0,
-    on_row: Callable[[ProblemRow], None] = lambda row: None,
+    on_row: OnRow = lambda row, candidates: None,
 ) -> None:
     """Runs the jobs that have no row yet. Raises UserError where a strategy wants what was not recorded."""
-    await run_jobs(
-        jobs,
-        open_session=recording.open_session,
-        grader=RecordedGrader(recording),
-        results=results,
-        info=RunInfo(
-            run_id=run_id,
-            policy_model=recording.policy_model,
-            verifier_model=recording.verifier_model,
-            version=importlib.metadata.version("headrace"),
-        ),
-        in_flight=in_flight,
-        timeout_s=timeout_s,
-        on_row=on_row,
-    )
+    async with answers_of(recording.data) as answers:
+        await run_jobs(
+            jobs,
+            open_session=partial(recording.open_session, answers=answers),
+            grader=RecordedGrader(recording),
+            results=results,
+            info=RunInfo(
+                run_id=run_id,
+                policy_model=recording.policy_model,
+                verifier_model=recording.verifier_model,
+                version=importlib.metadata.version("headrace"),
+            ),
+            in_flight=in_flight,
+            timeout_s=timeout_s,
+            on_row=on_row,
+        )
 
 
 class RowList:

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib import rc_context
 from rich.console import Console
 
+from experiments.answer_shares import SHOWN, Shares, shares_of
 from experiments.figure import draw, si
 from experiments.metrics import (
     Interval,
@@ -54,8 +55,8 @@ def report(folder: Path, console: Console) -> None:
     problems, candidates = read_results(folder)
     pool = sampled_pool(problems, candidates)
     tidy = _tidy(problems, pool)
-    tables = [_summary_table(problems)]
-    notes = [*_unjudged_notes(candidates), *_error_notes(problems)]
+    tables = [_summary_table(problems, candidates)]
+    notes = [*_answer_notes(candidates), *_unjudged_notes(candidates), *_error_notes(problems)]
     if pool is not None:
         tables.append(_pool_table(pool, tidy))
         notes = [*_comparisons(problems, pool), *notes]
@@ -123,14 +124,18 @@ def sampled_pool(problems: pd.DataFrame, candidates: pd.DataFrame) -> SampledPoo
     strategy, params, label = sizes.sort_values(["n", "judged"], ascending=False, kind="stable").index[0]
     rows = sampled[(sampled["strategy"] == strategy) & (sampled["params"] == params)]
     samples = candidates[(candidates["strategy"] == strategy) & (candidates["params"] == params)]
-    pools = {key: pool_of(group) for key, group in samples.groupby(["problem_id", "seed"])}
+    found = {key: pool_of(group) for key, group in samples.groupby(["problem_id", "seed"])}
+    pools = {key: pool for key, pool in found.items() if pool is not None}
+    if not pools:
+        return None
     num_samples = max(len(pool) for pool in pools.values())
     ks = powers_of_two(num_samples)
 
     values: dict[str, dict[int, dict[str, list[float]]]] = {}
     costs: dict[int, dict[str, list[float]]] = {k: {} for k in ks}
     for row in rows.itertuples():
-        pool = pools[row.problem_id, row.seed]
+        if (pool := pools.get((row.problem_id, row.seed))) is None:
+            continue
         for metric, by_k in _metrics(pool, ks, seed=zlib.crc32(row.problem_id.encode())).items():
             for k, value in by_k.items():
                 values.setdefault(metric, {}).setdefault(k, {}).setdefault(row.problem_id, []).append(value)
@@ -206,7 +211,7 @@ def _point(
     }
 
 
-def _summary_table(problems: pd.DataFrame) -> Cells:
+def _summary_table(problems: pd.DataFrame, candidates: pd.DataFrame) -> Cells:
     several_seeds = problems["seed"].nunique() > 1
     some_failed = bool((problems["status"] == "error").any())
     groups = [(label, group) for (_, _, label), group in problems.groupby(_GROUP, sort=False)]
@@ -216,6 +221,8 @@ def _summary_table(problems: pd.DataFrame) -> Cells:
     tokens = {"generated_tokens": "tokens", "discarded_tokens": "discarded", "verifier_tokens": "verifier tokens"}
     if not problems["discarded_tokens"].any():
         del tokens["discarded_tokens"]
+    shares = {label: shares_of(rows).shown() for (_, _, label), rows in candidates.groupby(_GROUP, sort=False)}
+    said = [name for name in Shares().shown() if any(found[name] > SHOWN for found in shares.values())]
     rows = []
     for label, group in groups:
         finished, graded = group[group["status"] == "ok"], _graded(group)
@@ -227,6 +234,7 @@ def _summary_table(problems: pd.DataFrame) -> Cells:
                 *([f"{finished['problem_id'].nunique():,}"] if len(counts) > 1 else []),
                 *([f"{finished['seed'].nunique()}"] if several_seeds else []),
                 accuracy,
+                *(f"{100 * shares[label][name]:.1f}" if label in shares else "-" for name in said),
                 *(_count(finished[name]) for name in tokens),
                 si(flops.mean()) if len(flops) else "-",
                 f"{finished['wall_s'].mean():.2f}" if len(finished) else "-",
@@ -241,7 +249,7 @@ def _summary_table(problems: pd.DataFrame) -> Cells:
     size = "" if len(counts) > 1 else f", {max(counts):,} problems"
     return Cells(
         title=f"Accuracy and mean cost per problem (Wilson 95% interval{size})",
-        headers=("strategy", *problem_counts, *seeds, "accuracy %", *costs, *errors),
+        headers=("strategy", *problem_counts, *seeds, "accuracy %", *said, *costs, *errors),
         rows=rows,
         wide=_WIDE,
     )
@@ -292,6 +300,15 @@ def _comparisons(problems: pd.DataFrame, pool: SampledPool) -> list[str]:
             f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] (paired, {len(ours.keys() & theirs.keys())} problems)"
         )
     return lines
+
+
+def _answer_notes(candidates: pd.DataFrame) -> list[str]:
+    """What says that an accuracy is not the model's, strategy by strategy."""
+    return [
+        f"warning: {label}: {warning}"
+        for (_, _, label), rows in candidates.groupby(_GROUP, sort=False)
+        for warning in shares_of(rows).warnings()
+    ]
 
 
 def _unjudged_notes(candidates: pd.DataFrame) -> list[str]:

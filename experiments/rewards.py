@@ -12,12 +12,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.answers import extract_answer
 from orchestrator.config import StepConfig, VerifierConfig
-from orchestrator.core.errors import HeadraceError, ProblemError, UserError
+from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Solution
+from orchestrator.core.protocols import Answers, Solution
 from orchestrator.policy.steps import StepSplitter, TextStream
 from orchestrator.runner import Grader
 from orchestrator.verifier.check import verifier_entry, verifier_options
@@ -72,10 +71,14 @@ Judge = Callable[[Sequence[Completion]], list[float | None]]
 
 
 class GraderJudge:
-    """1.0 for a right answer, 0.0 for a wrong one or none. Runs the grader's coroutines on the runner that is given."""
+    """1.0 for a right answer, 0.0 for a wrong one or none, None for one that can't be compared.
 
-    def __init__(self, grader: Grader, runner: asyncio.Runner) -> None:
+    Runs the grader's coroutines on the runner that is given.
+    """
+
+    def __init__(self, grader: Grader, answers: Answers, runner: asyncio.Runner) -> None:
         self._grader = grader
+        self._answers = answers
         self._runner = runner
 
     def __call__(self, completions: Sequence[Completion]) -> list[float | None]:
@@ -93,12 +96,9 @@ class GraderJudge:
         return await asyncio.gather(*map(self._grade_group, groups))
 
     async def _grade_group(self, group: Sequence[Completion]) -> list[float | None]:
-        """The grader limits its own time, which is a ProblemError."""
-        try:
-            verdicts = await self._grader.grade(group[0].problem, [extract_answer(c.text) for c in group])
-        except ProblemError:
-            return [None] * len(group)
-        return [float(verdict) for verdict in verdicts]
+        answers = [self._answers.extract(completion.text) for completion in group]
+        grades = await self._grader.grade(group[0].problem, answers)
+        return [None if grade.equal is None else float(grade.equal) for grade in grades]
 
 
 class VerifierJudge:

@@ -11,19 +11,19 @@ from pathlib import Path
 
 from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_data, load_yaml, make_strategies, resolve_path
 from experiments.datasets import Dataset
-from experiments.graders import ExactGrader, MathGrader, make_grader
+from experiments.graders import Grader, answers_of, grader_of
 from experiments.metrics import pool_of
 from experiments.trust import Trust, judge
-from orchestrator.answers import extract_answer
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.account import Account
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Selection
+from orchestrator.core.protocols import Answers
 from orchestrator.pools import open_pools
-from orchestrator.results import ProblemRow, ResultsWriter, read_results
-from orchestrator.runner import Job, RunInfo, check_distinct, run_jobs
+from orchestrator.results import ResultsWriter, read_results
+from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
 from orchestrator.session import SearchSession
 from orchestrator.verifier.check import check_budgets, check_verifier, num_actors, scores_steps, with_paths
 from strategies.best_of_n import BestOfN
@@ -41,7 +41,6 @@ class Plan:
     resolved_yaml: str
     dataset: Dataset
     strategies: tuple[NamedStrategy, ...]
-    grader: ExactGrader | MathGrader
     calibration: Dataset | None  # labelled problems on which the verifier is tried first
 
     @property
@@ -86,15 +85,10 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
         resolved_yaml=resolved_yaml,
         dataset=dataset,
         strategies=tuple(strategies),
-        grader=_grader_of(dataset),
         calibration=load_data(config.trust.data) if verifier is not None and config.trust is not None else None,
     )
     check_distinct(plan.jobs)
     return plan
-
-
-def _grader_of(dataset: Dataset) -> ExactGrader | MathGrader:
-    return make_grader(dataset.grader, {example.problem.id: example.reference for example in dataset.examples})
 
 
 def open_results(plan: Plan, *, resume: bool, overwrite: bool) -> ResultsWriter:
@@ -114,7 +108,7 @@ async def execute(
     results: ResultsWriter,
     *,
     on_stage: Callable[[str], None],
-    on_row: Callable[[ProblemRow], None],
+    on_row: OnRow,
     on_note: Callable[[str], None],
 ) -> None:
     """Runs what has no row yet. Leaves nothing running, also when cancelled."""
@@ -124,7 +118,7 @@ async def execute(
         async with AsyncExitStack() as stack:
             on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
             policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
-            await stack.enter_async_context(plan.grader)
+            answers = await stack.enter_async_context(answers_of(config.data))
             run_account = Account(config.run_budget)
 
             def open_session(seed: int, selection: Selection = Selection.SCORE) -> SearchSession:
@@ -134,7 +128,7 @@ async def execute(
                     sampling=config.sampling,
                     budget=config.budget,
                     run_seed=seed,
-                    extract_answer=extract_answer,
+                    answers=answers,
                     speculation=config.speculation,
                     run_account=run_account,
                     selection=selection,
@@ -143,13 +137,16 @@ async def execute(
             selection = Selection.SCORE
             if plan.calibration is not None:
                 on_stage("trying the verifier")
-                trust = await _calibrate(plan, plan.calibration, open_session, resume=bool(results.done_keys()))
+                trust = await _calibrate(
+                    plan, plan.calibration, answers, open_session, resume=bool(results.done_keys())
+                )
                 (plan.folder / "trust.json").write_text(trust.to_json(), encoding="utf-8")
                 on_note(str(trust))
                 selection = trust.selection
             on_stage("running")
             began, before = time.monotonic(), await policy.stats()
-            await _run(plan, plan.jobs, partial(open_session, selection=selection), plan.grader, results, on_row)
+            grader = grader_of(plan.dataset, answers)
+            await _run(plan, plan.jobs, partial(open_session, selection=selection), grader, results, on_row)
             seconds = time.monotonic() - began
             try:
                 on_note(_engine_note(before, await policy.stats(), seconds))
@@ -161,9 +158,9 @@ async def _run(
     plan: Plan,
     jobs: Sequence[Job],
     open_session: Callable[[int], SearchSession],
-    grader: ExactGrader | MathGrader,
+    grader: Grader,
     results: ResultsWriter,
-    on_row: Callable[[ProblemRow], None],
+    on_row: OnRow,
 ) -> None:
     config = plan.config
     await run_jobs(
@@ -184,7 +181,7 @@ async def _run(
 
 
 async def _calibrate(
-    plan: Plan, calibration: Dataset, open_session: Callable[[int], SearchSession], *, resume: bool
+    plan: Plan, calibration: Dataset, answers: Answers, open_session: Callable[[int], SearchSession], *, resume: bool
 ) -> Trust:
     """Samples the labelled problems, into a results folder of their own, and judges the verifier by them."""
     assert plan.config.trust is not None
@@ -202,9 +199,9 @@ async def _calibrate(
         overwrite=not resume,
         free_keys=FREE_KEYS,
     ) as results:
-        async with _grader_of(calibration) as grader:
-            await _run(plan, jobs, open_session, grader, results, lambda row: None)
-    return judge([pool_of(group) for _, group in read_results(folder)[1].groupby("problem_id")])
+        await _run(plan, jobs, open_session, grader_of(calibration, answers), results, lambda row, candidates: None)
+    pools = [pool_of(samples) for _, samples in read_results(folder)[1].groupby("problem_id")]
+    return judge([pool for pool in pools if pool is not None])
 
 
 def _engine_note(before: Sequence[Mapping[str, int]], after: Sequence[Mapping[str, int]], seconds: float) -> str:

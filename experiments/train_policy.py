@@ -12,7 +12,6 @@ from omegaconf import MISSING
 
 from experiments.config import load_data, load_yaml, resolve_path
 from experiments.datasets import DataConfig, Dataset
-from experiments.graders import make_grader
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
@@ -132,13 +131,13 @@ def plan_training(config_path: Path, overrides: list[str]) -> TrainingPlan:
             hosted = ", ".join(name for name, entry in VERIFIERS.items() if entry.host is not None)
             raise UserError(f"verifier: {verifier.name} can't be read within a training; wanted one of {hosted}")
         check_verifier(verifier)
-    dataset = _load(config.data)
+    dataset = load_data(config.data)
     if len(dataset.examples) < config.prompts_per_step:
         raise UserError(
             f"prompts_per_step: the data has {len(dataset.examples)} problems, wanted at least "
             f"{config.prompts_per_step}, those of one step"
         )
-    held_out = _load(config.held_out.data) if config.held_out is not None else None
+    held_out = load_data(config.held_out.data) if config.held_out is not None else None
     if held_out is not None:
         trained_on = {example.problem.messages for example in dataset.examples}
         shared = [e.problem.id for e in held_out.examples if e.problem.messages in trained_on]
@@ -152,13 +151,6 @@ def plan_training(config_path: Path, overrides: list[str]) -> TrainingPlan:
         dataset=dataset,
         held_out=held_out,
     )
-
-
-def _load(data: DataConfig) -> Dataset:
-    """Raises UserError, also for an unknown grader."""
-    dataset = load_data(data)
-    make_grader(dataset.grader, {})
-    return dataset
 
 
 def find_checkpoint(plan: TrainingPlan, *, resume: bool, overwrite: bool) -> Path | None:

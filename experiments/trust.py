@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from experiments.metrics import Interval, Pool, bootstrap_mean, paired_difference, prm_at_k, vote_at_k
+from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """What the calibration set says. `auroc`: P(a right sample of a problem outscores a wrong one of it)."""
+    """What the calibration set says. `auroc`: P(a right sample of a problem outscores one with a wrong answer)."""
 
     selection: Selection
     auroc: Interval
@@ -39,10 +40,12 @@ def judge(pools: Sequence[Pool]) -> Trust:
     """The verifier's favourite is chosen where it beats chance and majority for sure; else a vote weighted by it where
     it beats chance for sure; else a plain majority. For sure: the 95% interval over problems lies above.
     """
+    if not pools:
+        raise UserError("trust: not one sample of trust.data could be graded, so the verifier can't be tried on it")
     n = min(len(pool) for pool in pools)
-    mixed = [pool for pool in pools if 0 < sum(pool.correct) < len(pool) and pool.scored]
+    by_problem = [value for pool in pools if (value := _auroc(pool)) is not None]
     unsure = Interval(value=0.5, low=0.0, high=1.0)
-    auroc = bootstrap_mean([_auroc(pool) for pool in mixed]) if mixed else unsure
+    auroc = bootstrap_mean(by_problem) if by_problem else unsure
     by_score = {str(i): prm_at_k(pool, n) for i, pool in enumerate(pools)}
     by_majority = {str(i): vote_at_k(pool, [n], weighted=False)[n] for i, pool in enumerate(pools)}
     over_majority = paired_difference(by_score, by_majority)
@@ -55,9 +58,14 @@ def judge(pools: Sequence[Pool]) -> Trust:
     return Trust(selection=selection, auroc=auroc, over_majority=over_majority, num_problems=len(pools), n=n)
 
 
-def _auroc(pool: Pool) -> float:
-    scores = np.array([-np.inf if score is None else score for score in pool.scores])
-    correct = np.array(pool.correct, bool)
+def _auroc(pool: Pool) -> float | None:
+    """Among the samples with an answer, for no verifier is needed to rank the others last; None where these are all
+    right, all wrong or not scored."""
+    answered = [index for index, group in enumerate(pool.groups) if group is not None]
+    scores = np.array([-np.inf if pool.scores[i] is None else pool.scores[i] for i in answered])
+    correct = np.array([pool.correct[i] for i in answered], bool)
+    if not pool.scored or correct.all() or not correct.any():
+        return None
     differences = scores[correct][:, None] - scores[~correct][None, :]
     return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
 

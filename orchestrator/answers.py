@@ -1,45 +1,46 @@
-r"""Finds the final answer in a solution's text: `\boxed{...}` or `Answer: ...`, whichever comes last.
+"""The two kinds of answers that a data set can have: equal as strings, or equal as mathematics. Both implement
+`Answers`: one extraction and one equality for graders, votes, the trust gate, replays and the endpoint."""
 
-What it returns is normalised so far that equal answers are mostly equal strings, which is what votes compare.
-Mathematical equivalence is the grader's business.
-"""
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
-import re
+from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.answers.exact import ExactAnswers
+from orchestrator.core.nouns import Comparison
+from orchestrator.core.protocols import Answers
+from verifiers.equivalence import Equivalence
 
-_ANSWER = re.compile(r"Answer:[ \t]*([^\n]+)")
-_BOXED = re.compile(r"\\boxed\s*\{")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_WHOLE = re.compile(r"(-?\d+)\.0+")
-
-
-def extract_answer(text: str) -> str | None:
-    """The last answer in the text, normalised; None when there is none."""
-    found = [(match.start(), match.group(1)) for match in _ANSWER.finditer(text)]
-    for match in _BOXED.finditer(text):
-        inside = _to_closing_brace(text[match.end() :])
-        if inside is not None:
-            found.append((match.start(), inside))
-    return normalise(max(found)[1]) if found else None
+KINDS = ("exact", "math")
+"""What `data.grader` can be."""
 
 
-def reference_answer(text: str) -> str:
-    """The answer in a reference: what follows GSM8K's `####`, or where a solution says it, or else the whole."""
-    end = text.rsplit("####", 1)[-1]
-    return extract_answer(end) or normalise(end) or text
+@asynccontextmanager
+async def open_answers(kind: str, format: AnswerFormat) -> AsyncIterator[Answers]:
+    """Answers of one of the `KINDS`; leaving ends what a comparison started."""
+    if kind == "exact":
+        yield ExactAnswers(format)
+        return
+    equivalence = Equivalence()
+    try:
+        yield MathAnswers(format, equivalence)
+    finally:
+        equivalence.close()
 
 
-def normalise(answer: str) -> str | None:
-    """Without surrounding space, dollar signs, thousands separators, a final full stop or a `.0`."""
-    answer = answer.strip(" \t$").rstrip(".").strip(" \t$")
-    answer = _THOUSANDS.sub("", answer.removeprefix("\\$"))
-    whole = _WHOLE.fullmatch(answer)
-    return (whole.group(1) if whole else answer) or None
+class MathAnswers:
+    """Equal are answers that mean the same: math-verify with our own checks around it, in a process of its own that the
+    first hard comparison starts."""
 
+    def __init__(self, format: AnswerFormat, equivalence: Equivalence) -> None:
+        self.extract = format.extract
+        self._equivalence = equivalence
+        self._one_at_a_time = asyncio.Lock()  # those that wait take no thread
 
-def _to_closing_brace(text: str) -> str | None:
-    depth = 1
-    for index, character in enumerate(text):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return text[:index]
-    return None
+    async def group(self, answers: Sequence[str | None]) -> list[int | None]:
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._equivalence.classes, answers)
+
+    async def compare(self, reference: str, answers: Sequence[str | None]) -> list[Comparison]:
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._equivalence.compare, reference, answers)

@@ -56,6 +56,7 @@ PROBLEMS_SCHEMA = pa.schema(
         _required("seed", pa.int64()),
         pa.field("answer", pa.string()),
         pa.field("correct", pa.bool_()),
+        pa.field("undecided", pa.string()),
         pa.field("score", pa.float64()),
         _required("status", pa.string()),
         pa.field("end_reason", pa.string()),
@@ -87,7 +88,9 @@ CANDIDATES_SCHEMA = pa.schema(
         _required("token_ids", pa.list_(pa.int32())),
         _required("text", pa.string()),
         pa.field("answer", pa.string()),
+        pa.field("answer_group", pa.int32()),
         pa.field("correct", pa.bool_()),
+        pa.field("undecided", pa.string()),
         _required("chosen", pa.bool_()),
         _required("status", pa.string()),
         _required("step_scores", pa.list_(pa.float64())),
@@ -113,7 +116,8 @@ class ProblemRow(Costs):
     n: int | None
     seed: int
     answer: str | None
-    correct: bool | None  # None: an error, or nothing to compare with
+    correct: bool | None  # None: an error, or undecided
+    undecided: str | None  # why the grader could not decide
     score: float | None
     status: Literal["ok", "error"]
     end_reason: str | None
@@ -153,7 +157,9 @@ class CandidateRow(Costs):
     token_ids: Sequence[int]  # of the completion
     text: str
     answer: str | None
-    correct: bool | None
+    answer_group: int | None  # equal numbers for equal answers of the row's candidates
+    correct: bool | None  # None: undecided
+    undecided: str | None  # why the grader could not decide
     chosen: bool
     status: str
     step_scores: Sequence[float | None]  # None: not scored

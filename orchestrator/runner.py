@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from orchestrator.core.errors import ReplicaError, UserError, first_error
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.nouns import EndReason, Problem, SearchResult, Step
+from orchestrator.core.nouns import Comparison, EndReason, Problem, SearchResult, Step
 from orchestrator.core.protocols import SharesWorkload, Strategy, Workload
 from orchestrator.results import CandidateRow, Costs, ProblemRow, RowKey, to_json
 from orchestrator.session import SearchSession
@@ -25,7 +25,7 @@ from orchestrator.session import SearchSession
 class Grader(Protocol):
     """Ground truth. It holds the reference answers, which problems do not."""
 
-    async def grade(self, problem: Problem, answers: Sequence[str | None]) -> list[bool]: ...
+    async def grade(self, problem: Problem, answers: Sequence[str | None]) -> list[Comparison]: ...
 
 
 class Results(Protocol):
@@ -91,6 +91,10 @@ class RunInfo:
     version: str
 
 
+OnRow = Callable[[ProblemRow, Sequence[CandidateRow]], None]
+"""Told of each row as it is added."""
+
+
 async def run_jobs(
     jobs: Sequence[Job],
     *,
@@ -100,7 +104,7 @@ async def run_jobs(
     info: RunInfo,
     in_flight: int,
     timeout_s: float,
-    on_row: Callable[[ProblemRow], None],
+    on_row: OnRow,
 ) -> None:
     """Runs the jobs that have no row yet, at most `in_flight` at a time; rows are added as jobs end.
 
@@ -114,7 +118,7 @@ async def run_jobs(
     async def solve(job: Job, workload: Workload | None = None) -> None:
         row, candidates = await _solve(job, open_session, grader, info, timeout_s, workload)
         results.add(row, candidates)
-        on_row(row)
+        on_row(row, candidates)
 
     async def work(queue: Iterator[Job]) -> None:
         for job in queue:
@@ -182,7 +186,8 @@ async def _solve(
     started, started_at = time.monotonic(), datetime.now(UTC)
     turns: _Turns | None = None
     result: SearchResult | None = None
-    correct: list[bool] = []
+    grades: list[Comparison] = []
+    groups: list[int | None] = []
     error: str | None = None
     session = open_session(job.seed)
     try:
@@ -193,7 +198,9 @@ async def _solve(
         if session.cut_short:
             result = replace(result, end_reason=EndReason.BUDGET)
         wall_s = time.monotonic() - started
-        correct = await grader.grade(job.problem, [c.trajectory.answer for c in result.candidates])
+        trajectories = [candidate.trajectory for candidate in result.candidates]
+        groups = await session.group_answers(trajectories)
+        grades = await grader.grade(job.problem, [trajectory.answer for trajectory in trajectories])
     except (UserError, ReplicaError):
         raise
     except Exception as problem_error:
@@ -205,21 +212,23 @@ async def _solve(
             workload.leave(job.problem.id)  # the others wait for its bid, also where its search did not begin
     if turns is not None:
         wall_s -= turns.waited_s
-    row = _problem_row(job, info, result, correct, error, session.ledger, started_at, wall_s)
-    return row, _candidate_rows(job, info, result, correct) if result is not None else []
+    row = _problem_row(job, info, result, grades, error, session.ledger, started_at, wall_s)
+    return row, _candidate_rows(job, info, result, groups, grades) if result is not None else []
 
 
 def _problem_row(
     job: Job,
     info: RunInfo,
     result: SearchResult | None,
-    correct: list[bool],
+    grades: Sequence[Comparison],
     error: str | None,
     ledger: Ledger,
     started_at: datetime,
     wall_s: float,
 ) -> ProblemRow:
-    chosen = None if result is None else result.chosen
+    grade = Comparison(equal=None)
+    if result is not None:
+        grade = Comparison(equal=False) if result.chosen is None else grades[result.chosen]
     return ProblemRow(
         run_id=info.run_id,
         problem_id=job.problem.id,
@@ -230,7 +239,8 @@ def _problem_row(
         n=getattr(job.strategy, "n", None),
         seed=job.seed,
         answer=None if result is None else result.answer,
-        correct=None if result is None else chosen is not None and correct[chosen],
+        correct=grade.equal,
+        undecided=grade.reason,
         score=None if result is None else result.score,
         status="ok" if result is not None else "error",
         end_reason=None if result is None else result.end_reason.value,
@@ -250,7 +260,9 @@ def _problem_row(
     )
 
 
-def _candidate_rows(job: Job, info: RunInfo, result: SearchResult, correct: list[bool]) -> list[CandidateRow]:
+def _candidate_rows(
+    job: Job, info: RunInfo, result: SearchResult, groups: Sequence[int | None], grades: Sequence[Comparison]
+) -> list[CandidateRow]:
     return [
         CandidateRow(
             run_id=info.run_id,
@@ -263,7 +275,9 @@ def _candidate_rows(job: Job, info: RunInfo, result: SearchResult, correct: list
             token_ids=candidate.trajectory.completion_ids,
             text=candidate.trajectory.text,
             answer=candidate.trajectory.answer,
-            correct=correct[index],
+            answer_group=groups[index],
+            correct=grades[index].equal,
+            undecided=grades[index].reason,
             chosen=index == result.chosen,
             status=candidate.trajectory.status.value,
             step_scores=[_mean(step) for step in candidate.trajectory.steps],

@@ -6,7 +6,7 @@ sequence. Steps are scored while the policy writes on. It needs neither ray nor 
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -15,6 +15,7 @@ from orchestrator.core.errors import ProblemError, PromptTooLong, UserError, fir
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import Carry, Problem, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import (
+    Answers,
     Finish,
     Generation,
     Policy,
@@ -61,7 +62,7 @@ class SearchSession:
         sampling: Sampling,
         budget: Budget,
         run_seed: int,
-        extract_answer: Callable[[str], str | None],
+        answers: Answers,
         speculation: int = 0,
         run_account: Account | None = None,
         selection: Selection = Selection.SCORE,
@@ -79,7 +80,7 @@ class SearchSession:
         self._account = Account(budget, run_account)
         self._speculation = 0 if self._account.capped else speculation
         self._run_seed = run_seed
-        self._extract_answer = extract_answer
+        self._answers = answers
         self._ledger = Ledger()
         self._in_flight = InFlight(policy, self._spend)
         self._tails: dict[tuple[int, ...], _Tail] = {}
@@ -188,6 +189,9 @@ class SearchSession:
             for hold in holds:
                 hold.close()
         return [track.trajectory for track in tracks]
+
+    async def group_answers(self, trajectories: Sequence[Trajectory]) -> list[int | None]:
+        return await self._answers.group([trajectory.answer for trajectory in trajectories])
 
     async def inject(self, trajectories: Sequence[Trajectory], text: str) -> list[Trajectory]:
         [ids] = await self._policy.encode_text([text])
@@ -437,7 +441,7 @@ class SearchSession:
         else:
             self._account.spend(candidates=1)
         self._spend(Ledger(candidates=1))
-        return replace(trajectory, status=status, answer=self._extract_answer(trajectory.text))
+        return replace(trajectory, status=status, answer=self._answers.extract(trajectory.text))
 
     # reading
 

@@ -63,13 +63,13 @@ class AdaptiveBestOfN:
                 completions += await session.rollout([root], samples - self.probe)
             detail = {"confidence": confidence}
         else:
-            while (gain := self._gain(completions)) > self.price and (room := self.n - len(completions)) > 0:
-                if session.remaining.exhausted:
-                    break
-                completions += await session.rollout([root], min(self.round, room))
+            gain = await self._gain(completions, session)
+            while gain > self.price and len(completions) < self.n and not session.remaining.exhausted:
+                completions += await session.rollout([root], min(self.round, self.n - len(completions)))
+                gain = await self._gain(completions, session)
             detail = {"gain": gain}
         candidates = as_candidates(completions, self.aggregation)
-        return concluded(candidates, session.selection, detail={**detail, "samples": len(candidates)})
+        return await concluded(candidates, session, detail={**detail, "samples": len(candidates)})
 
     def samples_for(self, confidence: float) -> int:
         """thresholds: samples in all, the probe included, from the mean score of the probe."""
@@ -85,5 +85,7 @@ class AdaptiveBestOfN:
         judged = [score for score in scores if score is not None]
         return sum(judged) / max(1, len(judged))
 
-    def _gain(self, completions: list[Trajectory]) -> float:
-        return marginal_gain(as_candidates(completions, self.aggregation))
+    async def _gain(self, completions: list[Trajectory], session: Session) -> float:
+        candidates = as_candidates(completions, self.aggregation)
+        groups = await session.group_answers([candidate.trajectory for candidate in candidates])
+        return marginal_gain(candidates, groups)

@@ -14,8 +14,9 @@ from orchestrator.core.nouns import Candidate
 from strategies.selection import best_scored
 
 
-def marginal_gain(candidates: Sequence[Candidate]) -> float:
-    """Expected rise of the chosen answer's score by one more sample, in [0, 1/2].
+def marginal_gain(candidates: Sequence[Candidate], groups: Sequence[int | None]) -> float:
+    """Expected rise of the chosen answer's score by one more sample, in [0, 1/2]. `groups` has equal numbers for
+    candidates with equal answers.
 
     It falls with the number of samples, with the best score and with the agreement on its answer: a best score near 1,
     or believed samples that all say the same, mean that more of them will hardly change the answer. A candidate
@@ -23,18 +24,17 @@ def marginal_gain(candidates: Sequence[Candidate]) -> float:
     """
     best = best_scored(candidates)
     room = 1 - (0.0 if best is None else _belief(candidates[best]))
-    return _chance_of_new_best(len(candidates)) * _chance_of_another_answer(candidates, best) * room / 2
+    return _chance_of_new_best(len(candidates)) * _chance_of_another_answer(candidates, groups, best) * room / 2
 
 
 def _chance_of_new_best(num_samples: int) -> float:
     return 1 / (num_samples + 1)
 
 
-def _chance_of_another_answer(candidates: Sequence[Candidate], best: int | None) -> float:
+def _chance_of_another_answer(candidates: Sequence[Candidate], groups: Sequence[int | None], best: int | None) -> float:
     if best is None:
         return 1.0
-    answer = candidates[best].trajectory.answer
-    agreeing = math.fsum(_belief(c) for c in candidates if c.trajectory.answer == answer)
+    agreeing = math.fsum(_belief(c) for c, group in zip(candidates, groups, strict=True) if group == groups[best])
     return 1 - agreeing / (math.fsum(_belief(c) for c in candidates) + 1)
 
 

@@ -68,7 +68,7 @@ class BeamSearch:
             finished += await session.rollout(frontier, expansion)
             session.release(frontier)
         candidates = as_candidates(finished, self.aggregation)
-        return concluded(candidates, session.selection)
+        return await concluded(candidates, session)
 
     async def _values(self, children: Sequence[Trajectory], session: Session) -> list[float]:
         """What each child is worth: its own scores or, with lookahead, those of its simulation."""

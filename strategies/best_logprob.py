@@ -33,7 +33,7 @@ class BestLogprob:
         root = await session.start(problem)
         completions = await session.rollout([root], self.n, scored=False, logprobs=True)
         candidates = [Candidate(trajectory=c, aggregate_score=_mean_logprob(c)) for c in completions if c.steps]
-        return concluded(tuple(candidates), Selection.SCORE)
+        return await concluded(tuple(candidates), session, selection=Selection.SCORE)
 
 
 def _mean_logprob(completion: Trajectory) -> float | None:

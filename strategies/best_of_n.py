@@ -30,4 +30,4 @@ class BestOfN:
         root = await session.start(problem)
         completions = await session.rollout([root], self.n)
         candidates = as_candidates(completions, self.aggregation)
-        return concluded(candidates, session.selection)
+        return await concluded(candidates, session)

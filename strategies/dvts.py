@@ -43,7 +43,7 @@ class DVTS:
         subtrees = await together(self._descend(root, session) for _ in range(self.n // self.beam_width))
         session.release([root])
         candidates = as_candidates([ended for subtree in subtrees for ended in subtree], self.aggregation)
-        return concluded(candidates, session.selection)
+        return await concluded(candidates, session)
 
     async def _descend(self, root: Trajectory, session: Session) -> list[Trajectory]:
         """One subtree, to the end of its kept child. All children that ended on the way are candidates."""

@@ -46,7 +46,7 @@ class EarlyStop:
         samples = await together(self._sample(root, session, race) for _ in range(self.n))
         session.release([root])
         candidates = as_candidates([sample for sample in samples if sample is not None], Aggregation.last)
-        return concluded(candidates, session.selection, detail={"stopped": self.n - len(candidates)})
+        return await concluded(candidates, session, detail={"stopped": self.n - len(candidates)})
 
     async def _sample(self, root: Trajectory, session: Session, race: _Race) -> Trajectory | None:
         """One sample, to its end; None if it was given up."""

@@ -73,7 +73,7 @@ class MCTS:
             ended += await session.rollout([best.trajectory])
         session.release([leaf.trajectory for leaf in leaves])
         candidates = as_candidates(ended, self.aggregation)
-        return concluded(candidates, session.selection, detail={"simulations": simulations})
+        return await concluded(candidates, session, detail={"simulations": simulations})
 
     def _select(self, root: _Node) -> list[_Node]:
         """The path from the root to a leaf along the highest PUCT; the first child wins a tie."""

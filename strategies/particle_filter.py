@@ -69,7 +69,7 @@ class ParticleFilter:
                 particles = [particle if particle.status.done else next(children) for particle in particles]
                 steps += 1
         candidates = as_candidates(list({p.path: p for p in particles}.values()), self.aggregation)
-        return concluded(candidates, session.selection, detail={"steps": steps, "resamplings": resamplings})
+        return await concluded(candidates, session, detail={"steps": steps, "resamplings": resamplings})
 
 
 def softmax_of_logits(scores: Sequence[float], temperature: float) -> list[float]:

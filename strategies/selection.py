@@ -1,10 +1,11 @@
-"""From trajectories to candidates, and from candidates to the chosen one. Pure."""
+"""From trajectories to candidates, and from candidates to the chosen one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Candidate, SearchResult, Selection, Status, Trajectory
+from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation, aggregate
 from strategies.voting import majority_vote
 
@@ -39,12 +40,12 @@ def best_scored(candidates: Sequence[Candidate]) -> int | None:
     return max(range(len(candidates)), key=rank, default=None)
 
 
-def most_voted(candidates: Sequence[Candidate], *, weighted: bool) -> int | None:
-    """Index of the candidate that speaks for the winning answer: its best scored, or its first, one."""
-    answers = [candidate.trajectory.answer for candidate in candidates]
+def most_voted(candidates: Sequence[Candidate], groups: Sequence[int | None], *, weighted: bool) -> int | None:
+    """Index of the candidate that speaks for the winning answer: its best scored, or its first, one. `groups` has equal
+    numbers for equal answers."""
     weights = [candidate.aggregate_score or 0.0 for candidate in candidates] if weighted else None
-    winner = majority_vote(answers, weights)
-    voters = [index for index, answer in enumerate(answers) if answer == winner]
+    winner = majority_vote(groups, weights)
+    voters = [index for index, group in enumerate(groups) if group == winner]
     if not weighted:
         return voters[0] if voters else None
     best = best_scored([candidates[index] for index in voters])
@@ -57,21 +58,25 @@ def sole(trajectory: Trajectory, *, detail: Mapping[str, Any] | None = None) -> 
     return SearchResult(candidates=candidates, chosen=0 if candidates else None, detail=detail or {})
 
 
-def concluded(
-    candidates: tuple[Candidate, ...], selection: Selection, *, detail: Mapping[str, Any] | None = None
+async def concluded(
+    candidates: tuple[Candidate, ...],
+    session: Session,
+    *,
+    selection: Selection | None = None,
+    detail: Mapping[str, Any] | None = None,
 ) -> SearchResult:
-    """The end of a search: its candidates, and the one chosen by the selection.
+    """The end of a search: its candidates, and the one chosen by the selection (None: the session's).
 
     Raises ProblemError where scores were to choose and the verifier could judge none of the candidates.
     """
+    selection = selection or session.selection
     reasons = [candidate.trajectory.unjudged for candidate in candidates]
     if selection is not Selection.MAJORITY and reasons and all(reason is not None for reason in reasons):
         raise ProblemError(f"none of {len(reasons)} candidates could be judged; the first: {reasons[0]}")
     match selection:
         case Selection.SCORE:
             chosen = best_scored(candidates)
-        case Selection.WEIGHTED:
-            chosen = most_voted(candidates, weighted=True)
-        case Selection.MAJORITY:
-            chosen = most_voted(candidates, weighted=False)
+        case Selection.WEIGHTED | Selection.MAJORITY:
+            groups = await session.group_answers([candidate.trajectory for candidate in candidates])
+            chosen = most_voted(candidates, groups, weighted=selection is Selection.WEIGHTED)
     return SearchResult(candidates=candidates, chosen=chosen, selection=selection, detail=detail or {})

@@ -33,4 +33,5 @@ class SelfConsistency:
         completions = await session.rollout([root], self.n, scored=self.weighted)
         candidates = as_candidates(completions, self.aggregation if self.weighted else None)
         weighted = self.weighted and session.selection is not Selection.MAJORITY
-        return concluded(candidates, Selection.WEIGHTED if weighted else Selection.MAJORITY)
+        selection = Selection.WEIGHTED if weighted else Selection.MAJORITY
+        return await concluded(candidates, session, selection=selection)

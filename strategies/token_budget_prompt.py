@@ -42,7 +42,7 @@ class TokenBudgetPrompt:
             whole = [sample for sample in samples if sample.status.done] + await self._answered(cut, session)
             samples = sorted(whole, key=lambda sample: sample.path)
         candidates = as_candidates(samples, None)
-        return concluded(candidates, Selection.MAJORITY, detail={"cut": len(cut)})
+        return await concluded(candidates, session, selection=Selection.MAJORITY, detail={"cut": len(cut)})
 
     def _stated(self, problem: Problem) -> Problem:
         """The problem with the budget in its last user message."""

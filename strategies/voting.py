@@ -1,10 +1,13 @@
-"""Votes over final answers. Equal answers are equal strings: canonical forms are the grader's business."""
+"""Votes over final answers. Which answers are equal is decided before: `Session.group_answers` numbers them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+A = TypeVar("A", bound=Hashable)
 
 
-def majority_vote(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
+def majority_vote(answers: Sequence[A | None], weights: Sequence[float] | None = None) -> A | None:
     """The answer with the most votes, or with the largest sum of `weights`.
 
     None (no answer found) has no vote, so it wins only when there is nothing else. The answer seen first wins
@@ -14,7 +17,7 @@ def majority_vote(answers: Sequence[str | None], weights: Sequence[float] | None
         weights = (1.0,) * len(answers)
     if len(weights) != len(answers):
         raise ValueError(f"majority_vote: wanted one weight per answer ({len(answers)}), got {len(weights)}")
-    shares: dict[str, list[float]] = {}
+    shares: dict[A, list[float]] = {}
     for answer, weight in zip(answers, weights, strict=True):
         if answer is not None:
             shares.setdefault(answer, []).append(weight)

@@ -60,18 +60,20 @@ class WorkloadBudget:
         completions: list[Trajectory] = []
         try:
             root = await session.start(problem)
-            size, gain = self.probe, self._gain(completions)
+            size, gain = self.probe, await self._gain(completions, session)
             while size > 0 and not session.remaining.exhausted:
                 granted = await workload.grant(problem.id, gain=gain, samples=size)
                 if granted == 0:
                     break
                 completions += await session.rollout([root], granted)
-                gain = self._gain(completions)
+                gain = await self._gain(completions, session)
                 size = min(self.round, self.n - len(completions)) if gain > self.price else 0
         finally:
             workload.leave(problem.id)
         candidates = as_candidates(completions, self.aggregation)
-        return concluded(candidates, session.selection, detail={"gain": gain, "samples": len(candidates)})
+        return await concluded(candidates, session, detail={"gain": gain, "samples": len(candidates)})
 
-    def _gain(self, completions: list[Trajectory]) -> float:
-        return marginal_gain(as_candidates(completions, self.aggregation))
+    async def _gain(self, completions: list[Trajectory], session: Session) -> float:
+        candidates = as_candidates(completions, self.aggregation)
+        groups = await session.group_answers([candidate.trajectory for candidate in candidates])
+        return marginal_gain(candidates, groups)

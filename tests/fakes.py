@@ -7,10 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.core.account import Account
+from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Carry, Problem, Score, Selection
-from orchestrator.core.protocols import Finish, Generation, Reading, Sampling, Segment, Solution, Verdict, Verifier
+from orchestrator.core.protocols import (
+    Answers,
+    Finish,
+    Generation,
+    Reading,
+    Sampling,
+    Segment,
+    Solution,
+    Verdict,
+    Verifier,
+)
 from orchestrator.session import SearchSession
 
 EOS = 0
@@ -227,8 +238,14 @@ class TextVerifier:
         assert not carries
 
 
-def answer_after_colon(text: str) -> str | None:
-    return text.rsplit("Answer: ", 1)[1].strip() if "Answer: " in text else None
+class PlainAnswers(ExactAnswers):
+    """What follows `Answer: `, as it is."""
+
+    def __init__(self) -> None:
+        self.extract = lambda text: text.rsplit("Answer: ", 1)[1].strip() if "Answer: " in text else None
+
+
+ANSWERS = PlainAnswers()
 
 
 def open_session(
@@ -240,6 +257,7 @@ def open_session(
     speculation: int = 0,
     run_account: Account | None = None,
     selection: Selection = Selection.SCORE,
+    answers: Answers = ANSWERS,
 ) -> SearchSession:
     return SearchSession(
         policy=policy,
@@ -247,7 +265,7 @@ def open_session(
         sampling=Sampling(max_tokens=max_tokens),
         budget=budget if isinstance(budget, Budget) else Budget(policy_tokens=budget),
         run_seed=0,
-        extract_answer=answer_after_colon,
+        answers=answers,
         speculation=speculation,
         run_account=run_account,
         selection=selection,

@@ -14,7 +14,8 @@ from typing import Any, Self
 
 import regex
 
-from orchestrator.answers import extract_answer, reference_answer
+from orchestrator.core.answers import AnswerFormat, reference_answer
+from orchestrator.core.answers.exact import spelling
 from orchestrator.core.nouns import Problem, Score
 from orchestrator.core.protocols import Solution
 from verifiers.contract import Answer, HostSettings, Read, Run, StateBlob, Unreadable, VerifierInfo
@@ -32,6 +33,10 @@ class ReferenceOptions:
     """Of a rule that compares answers."""
 
     field: str = "answer"  # of the problem's metadata: the reference
+    answer: Any = None  # where the answer stands in a solution, in the form of `data.answer`
+
+    def __post_init__(self) -> None:
+        AnswerFormat.parse(self.answer)
 
 
 class Part(StrEnum):
@@ -46,8 +51,10 @@ class RegexOptions:
     pattern: str
     part: Part = Part.text  # of the solution, which is looked at
     whole: bool = False  # it must match all of the part, not somewhere in it
+    answer: Any = None  # where the answer stands in a solution, in the form of `data.answer`
 
     def __post_init__(self) -> None:
+        AnswerFormat.parse(self.answer)
         try:
             regex.compile(self.pattern)
         except regex.error as error:
@@ -104,7 +111,9 @@ class ExactMatchHost(RuleHost):
     """The answer is the same string as the reference, both normalised."""
 
     def judge(self, solution: Solution) -> float:
-        return float(extract_answer("".join(solution.steps)) == _reference(solution.problem, self._options))
+        answer = _answer(solution, self._options)
+        reference = _reference(solution.problem, self._options)
+        return float(answer is not None and spelling(answer) == spelling(reference))
 
 
 class MathEquivalenceHost(RuleHost):
@@ -116,11 +125,10 @@ class MathEquivalenceHost(RuleHost):
 
     def judge(self, solution: Solution) -> float:
         reference = _reference(solution.problem, self._options)
-        try:
-            [equal] = self._equivalence.compare(reference, [extract_answer("".join(solution.steps))])
-        except TimeoutError as error:
-            raise NoVerdict(str(error)) from error
-        return float(equal)
+        [comparison] = self._equivalence.compare(reference, [_answer(solution, self._options)])
+        if comparison.equal is None:
+            raise NoVerdict(comparison.reason)
+        return float(comparison.equal)
 
     def close(self) -> None:
         """Ends the process that compares; it also ends with this one."""
@@ -138,7 +146,7 @@ class RegexHost(RuleHost):
     def judge(self, solution: Solution) -> float:
         text: str | None = "".join(solution.steps)
         if self._options.part is Part.answer:
-            text = extract_answer(text or "")
+            text = _answer(solution, self._options)
         try:
             return float(text is not None and self._match(text, timeout=_MATCH_TIMEOUT_S) is not None)
         except TimeoutError:
@@ -156,6 +164,10 @@ def metadata_field(problem: Problem, name: str) -> Any:
             f" data.metadata_fields: [{name}] takes it from the data set"
         )
     return problem.metadata[name]
+
+
+def _answer(solution: Solution, options: ReferenceOptions | RegexOptions) -> str | None:
+    return AnswerFormat.parse(options.answer).extract("".join(solution.steps))
 
 
 def _reference(problem: Problem, options: ReferenceOptions) -> str:

@@ -5,6 +5,7 @@ accuracy; what it needs for an accuracy is read off between them. "Equal" is wit
 the unit of all intervals: both sides are measured again on every resample of the problems.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.graders import answers_of
 from experiments.metrics import Pool, prm_at_k, vote_at_k
 from experiments.replay import Recording, read_recording, replay_rows
 from orchestrator.core.protocols import Strategy
@@ -48,7 +50,7 @@ def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[
     """
     recording = read_recording(folder)
     n = min(n, recording.num_samples)
-    pools = [_pool(recorded.samples) for recorded in recording.problems]
+    pools = asyncio.run(_pools(recording))
     uniform = _uniform(pools, n)
     rules = {rule: curve[-1].mean() for rule, curve in uniform.items()}
     best_rule = max(rules, key=lambda rule: rules[rule])
@@ -91,12 +93,21 @@ def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[
     }
 
 
-def _pool(samples: Sequence[Any]) -> Pool:
-    return Pool(
-        answers=[sample.answer for sample in samples],
-        correct=[sample.correct for sample in samples],
-        scores=[sample.aggregate_score for sample in samples],
-    )
+async def _pools(recording: Recording) -> list[Pool]:
+    """The samples of each problem; those that the grader could not decide are left out."""
+    async with answers_of(recording.data) as answers:
+        pools = []
+        for recorded in recording.problems:
+            samples = [sample for sample in recorded.samples if sample.correct is not None]
+            groups = await answers.group([sample.answer for sample in samples])
+            pools.append(
+                Pool(
+                    groups=groups,
+                    correct=[bool(sample.correct) for sample in samples],
+                    scores=[sample.aggregate_score for sample in samples],
+                )
+            )
+    return pools
 
 
 # uniform

@@ -2,8 +2,9 @@
 
 from experiments.config import PROJECT_ROOT
 from experiments.tinymath.task import generate
-from orchestrator.answers import extract_answer
 from orchestrator.config import PolicyConfig, VerifierConfig
+from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Policy, Sampling, Verifier
@@ -27,6 +28,6 @@ def open_session(policy: Policy, verifier: Verifier | None, seed: int, *, specul
         sampling=SAMPLING,
         budget=Budget(),
         run_seed=seed,
-        extract_answer=extract_answer,
+        answers=ExactAnswers(AnswerFormat.parse(None)),
         speculation=speculation,
     )

@@ -12,7 +12,7 @@ from typing import Protocol
 from experiments.labelling.estimates import Estimation, FirstError, Labels, hardened
 from experiments.labelling.sources import OpenSession
 from experiments.tinymath.task import STEP_DELIMITER, TinyProblem, step_labels
-from orchestrator.core.errors import first_error
+from orchestrator.core.errors import ProblemError, first_error
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, Trajectory
 from orchestrator.runner import Grader
@@ -59,8 +59,11 @@ class _Shares:
 
     async def _estimate(self, prefix: Trajectory) -> float:
         completions = await self._session.rollout([prefix], self._k, scored=False)
-        right = await self._grader.grade(prefix.problem, [completion.answer for completion in completions])
-        return sum(right) / self._k
+        grades = await self._grader.grade(prefix.problem, [completion.answer for completion in completions])
+        decided = [grade.equal for grade in grades if grade.equal is not None]
+        if not decided:
+            raise ProblemError(f"none of {self._k} rollouts could be graded; the first: {grades[0].reason}")
+        return sum(decided) / len(decided)
 
 
 def _prefix(solution: Trajectory, step: int) -> Trajectory:
@@ -77,21 +80,21 @@ class _Rollouts(ABC):
     k: int
 
     async def label(self, problem: Problem, solutions: Sequence[Trajectory]) -> tuple[list[Labels], Ledger]:
-        right = await self.grader.grade(problem, [solution.answer for solution in solutions])
+        grades = await self.grader.grade(problem, [solution.answer for solution in solutions])
         try:
             async with self.open_session() as session, asyncio.TaskGroup() as tasks:
                 shares = _Shares(session, tasks, self.grader, self.k, solutions)
                 labelling = [
-                    tasks.create_task(self._labels(shares, solution, own))
-                    for solution, own in zip(solutions, right, strict=True)
+                    tasks.create_task(self._labels(shares, solution, grade.equal))
+                    for solution, grade in zip(solutions, grades, strict=True)
                 ]
         except ExceptionGroup as group:
             raise first_error(group) from None
         return [task.result() for task in labelling], session.ledger
 
     @abstractmethod
-    async def _labels(self, shares: _Shares, solution: Trajectory, right: bool) -> Labels:
-        """Of one solution, which itself got the right answer or did not."""
+    async def _labels(self, shares: _Shares, solution: Trajectory, right: bool | None) -> Labels:
+        """Of one solution, which itself got the right answer or did not (None: nobody knows)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +105,14 @@ class MonteCarlo(_Rollouts):
     estimation: Estimation
     threshold: float
 
-    async def _labels(self, shares: _Shares, solution: Trajectory, right: bool) -> Labels:
-        last = len(solution.steps) - 1
+    async def _labels(self, shares: _Shares, solution: Trajectory, right: bool | None) -> Labels:
+        last, last_label = len(solution.steps) - 1, None if right is None else float(right)
         if self.estimation is Estimation.soft:
-            return (*await asyncio.gather(*(shares.of(solution, step) for step in range(last))), float(right))
+            return (*await asyncio.gather(*(shares.of(solution, step) for step in range(last))), last_label)
         for step in range(last):
             if await shares.of(solution, step) <= self.threshold:
                 return (1.0,) * step + (0.0,) * (last + 1 - step)
-        return (1.0,) * last + (float(right),)
+        return (1.0,) * last + (last_label,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +120,10 @@ class BinarySearch(_Rollouts):
     """OmegaPRM's search for the first error (arXiv 2406.06592), for its hard labels. A solution with the right answer
     is itself a right completion of all its steps and needs no rollout."""
 
-    async def _labels(self, shares: _Shares, solution: Trajectory, right: bool) -> Labels:
+    async def _labels(self, shares: _Shares, solution: Trajectory, right: bool | None) -> Labels:
         num_steps = len(solution.steps)
+        if right is None:
+            return (None,) * num_steps
         if right:
             return (1.0,) * num_steps
         search = FirstError(high=num_steps - 1)

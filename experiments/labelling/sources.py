@@ -11,6 +11,7 @@ from experiments.replay import RecordedProblem, Sample
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, Status, Step, Trajectory
+from orchestrator.core.protocols import Answers
 from orchestrator.policy.steps import TextStream
 from orchestrator.session import SearchSession
 from verifiers.training.labelled import LabelledSolution
@@ -76,7 +77,7 @@ class Labelled:
 
     solutions_of: Mapping[str, Sequence[LabelledSolution]]
     delimiter: str
-    extract_answer: Callable[[str], str | None]
+    answers: Answers
 
     async def solutions(self, problem: Problem) -> tuple[list[Trajectory], Ledger]:
         return [self._trajectory(problem, solution) for solution in self.solutions_of[problem.id]], Ledger()
@@ -92,7 +93,7 @@ class Labelled:
             prompt_ids=solution.prompt_ids,
             steps=tuple(steps),
             status=Status.FINISHED,
-            answer=self.extract_answer("".join(texts)),
+            answer=self.answers.extract("".join(texts)),
         )
 
 

@@ -88,7 +88,7 @@ class Trajectory:
     path: tuple[int, ...] = ()  # which child at each fork: seeds derive from it
     carry: Carry | None = None
     status: Status = Status.RUNNING
-    answer: str | None = None  # extracted from the text once it is done; equal answers are equal strings
+    answer: str | None = None  # extracted from the text once it is done
     unjudged: str | None = None  # why the verifier gives it no score: it ranks last, and is not asked about again
     cost: Ledger = field(default_factory=Ledger)  # of writing and reading this path; forks share their prefix's
 
@@ -150,6 +150,14 @@ class Candidate:
 
     trajectory: Trajectory
     aggregate_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Whether an answer is equal to a reference. `equal` None: undecided, for the `reason`; never a silent False."""
+
+    equal: bool | None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

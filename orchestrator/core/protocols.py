@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
-from orchestrator.core.nouns import Carry, Problem, Score, SearchResult, Selection, Trajectory
+from orchestrator.core.nouns import Carry, Comparison, Problem, Score, SearchResult, Selection, Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +179,22 @@ class Verifier(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """How answers are found in texts, and which of them are equal. Graders, votes and the endpoint share it."""
+
+    def extract(self, text: str) -> str | None:
+        """The final answer; None where there is none."""
+        ...
+
+    async def group(self, answers: Sequence[str | None]) -> list[int | None]:
+        """Equal numbers for equal answers; None for no answer. An answer that can't be compared is alone."""
+        ...
+
+    async def compare(self, reference: str, answers: Sequence[str | None]) -> list[Comparison]:
+        """Each answer against the reference. No answer is not equal."""
+        ...
+
+
 class Workload(Protocol):
     """A budget of samples that the searches of many problems share."""
 
@@ -239,6 +255,10 @@ class Session(Protocol):
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Scores the steps that have no score yet."""
+        ...
+
+    async def group_answers(self, trajectories: Sequence[Trajectory]) -> list[int | None]:
+        """Which of the trajectories have equal answers: equal numbers for these; None for no answer."""
         ...
 
     async def inject(self, trajectories: Sequence[Trajectory], text: str) -> list[Trajectory]:

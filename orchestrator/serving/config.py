@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
+from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 
@@ -35,6 +36,7 @@ class ServeConfig:
     policy: PolicyConfig
     verifier: VerifierConfig | None = None
     default_strategy: str = "best_of_n"  # of a request that names none
+    answer: Any = None  # where an answer stands in a text, in the form of `data.answer`; equal is what math-verify says
     strategies: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters where a request gives none
     sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
     steps: StepConfig = field(default_factory=StepConfig)
@@ -49,6 +51,10 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not self.alias or "@" in self.alias or any(character.isspace() for character in self.alias):
             raise ValueError(f"alias: wanted a name without @ and spaces, got {self.alias!r}")
+        try:
+            AnswerFormat.parse(self.answer)
+        except ValueError as error:
+            raise ValueError(f"answer: {error}") from None
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port: wanted 1 to 65535, got {self.port}")
         if not self.keep_alive_s > 0:

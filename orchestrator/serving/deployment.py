@@ -13,6 +13,8 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
+from orchestrator.answers import open_answers
+from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.errors import HeadraceError, ReplicaError, UserError
 from orchestrator.core.nouns import Problem
 from orchestrator.pools import open_pools
@@ -143,6 +145,7 @@ def _service(config: ServeConfig, strategies: Mapping[str, type]) -> Service:
             return Health(ready=bool(writing) and (verifier is None or judging > 0), detail=detail)
 
         await policy.encode([Problem.from_prompt("start", "ready?")])  # a model that takes no messages fails here
-        return Pools(policy=policy, verifier=verifier, health=health)
+        answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
+        return Pools(policy=policy, verifier=verifier, answers=answers, health=health)
 
     return Service(config, make_catalog(config, strategies), opened_pools)

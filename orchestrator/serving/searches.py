@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from orchestrator.answers import extract_answer
 from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Policy, Verifier
+from orchestrator.core.protocols import Answers, Policy, Verifier
 from orchestrator.serving.config import Limits
 from orchestrator.serving.errors import busy, internal, invalid, timed_out, unavailable
 from orchestrator.serving.openai_api import Order, Outcome
@@ -60,12 +59,14 @@ class Searches:
         *,
         policy: Policy,
         verifier: Verifier | None,
+        answers: Answers,
         budget: Budget,
         limits: Limits,
         on_exhausted: Callable[[PoolExhausted], None],
     ) -> None:
         self._policy = policy
         self._verifier = verifier
+        self._answers = answers
         self._budget = budget
         self._limits = limits
         self._on_exhausted = on_exhausted
@@ -124,7 +125,7 @@ class Searches:
             sampling=order.sampling,
             budget=self._budget,
             run_seed=order.seed,
-            extract_answer=extract_answer,
+            answers=self._answers,
         )
         async with session:
             root = await session.start(problem)  # before a stream begins: it may refuse the prompt

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.errors import HeadraceError, PoolExhausted
-from orchestrator.core.protocols import Policy, Verifier
+from orchestrator.core.protocols import Answers, Policy, Verifier
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.errors import unavailable
@@ -32,6 +32,7 @@ class Pools:
 
     policy: Policy
     verifier: Verifier | None
+    answers: Answers
     health: Callable[[], Awaitable[Health]]
 
 
@@ -106,6 +107,7 @@ class Service:
                 self._searches = Searches(
                     policy=self._pools.policy,
                     verifier=self._pools.verifier,
+                    answers=self._pools.answers,
                     budget=self.config.budget,
                     limits=self.config.limits,
                     on_exhausted=self._exhausted,

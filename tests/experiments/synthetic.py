@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.results import CandidateRow, ProblemRow, ResultsWriter, to_json
 
 NUM_PROBLEMS, NUM_SAMPLES = 12, 8
+RUN_YAML = "seed: 0\ndata: {name: tinymath}\n"
 
 
 def write_run(folder: Path, *, judged: bool = True, seeds: tuple[int, ...] = (0,), sampled: bool = True) -> None:
@@ -17,7 +18,7 @@ def write_run(folder: Path, *, judged: bool = True, seeds: tuple[int, ...] = (0,
 
     `beam_search` solves the problems 3 to 11, `greedy` 6 to 11. Problem "broken" is an error.
     """
-    with ResultsWriter.open(folder, run_yaml="seed: 0\n", versions={"headrace": "0"}) as results:
+    with ResultsWriter.open(folder, run_yaml=RUN_YAML, versions={"headrace": "0"}) as results:
         for seed in seeds:
             for index in range(NUM_PROBLEMS):
                 if sampled:
@@ -32,7 +33,7 @@ def write_run(folder: Path, *, judged: bool = True, seeds: tuple[int, ...] = (0,
 
 def write_error(folder: Path) -> None:
     """A run whose only problem is an error."""
-    with ResultsWriter.open(folder, run_yaml="seed: 0\n", versions={"headrace": "0"}) as results:
+    with ResultsWriter.open(folder, run_yaml=RUN_YAML, versions={"headrace": "0"}) as results:
         results.add(_error(0), [])
 
 
@@ -56,6 +57,7 @@ def _row(
         "seed": seed,
         "answer": "7",
         "correct": correct,
+        "undecided": None,
         "score": 0.9,
         "status": "ok",
         "end_reason": "completed",
@@ -109,7 +111,9 @@ def _samples(problem_id: str, num_correct: int, seed: int, judged: bool) -> list
             token_ids=(seed, index // 2, index),
             text=f"so many\n\nAnswer: {7 if correct else 8}",
             answer="7" if correct else "8",
+            answer_group=0 if correct is grades[0] else 1,
             correct=correct,
+            undecided=None,
             chosen=False,
             status="finished",
             step_scores=(0.5, (0.8 if correct else 0.3) + index / 100) if judged else (None, None),

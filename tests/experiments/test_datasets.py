@@ -25,7 +25,7 @@ def test_gsm8k_takes_the_answer_after_the_marks(tmp_path):
     path = write(tmp_path, {"question": "How many?", "answer": "It is <<1+1=2>>2.\n#### 1,002"})
     [example] = load_dataset(DataConfig(name="gsm8k", path=path)).examples
     assert example.problem.messages[0].content == "How many?"
-    assert example.reference == "1002"
+    assert example.reference == "1,002"
 
 
 def test_jsonl_reads_math500_with_its_level_and_a_prompt_template(tmp_path):

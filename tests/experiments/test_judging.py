@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from experiments import judging
-from experiments.judgements import Judgement
+from experiments.judgements import Judgement, read_judgements
 from experiments.judging import JudgePlan, _judge, _Problem, open_writers, plan_judging
 from experiments.judging_table import table
-from orchestrator.core.errors import ProblemError, ReplicaError, UserError
+from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.nouns import Status, Step, Trajectory
-from tests.fakes import ScriptedPolicy, TextVerifier, ids, problem
+from orchestrator.core.nouns import Comparison, Status, Step, Trajectory
+from tests.fakes import ScriptedPolicy, TextVerifier, ids, open_session, problem
 
 CONFIG = """
 name: judged
@@ -51,6 +51,7 @@ def judgements(problem_id: str, *judged: tuple[bool, list[float | None] | None])
         Judgement(
             problem_id=problem_id,
             answer="1" if correct else "2",
+            answer_group=0 if correct else 1,
             correct=correct,
             labels=[1.0, float(correct)],
             scores=scores,
@@ -119,10 +120,11 @@ async def test_a_solution_that_can_not_be_judged_has_no_score_and_leaves_the_oth
     judged = _Problem(
         solutions=[solution("a\n\n", "b"), solution("why?\n\n", "c")],
         labels=[(1.0, 0.0), (None, None)],
-        correct=[True, False],
+        groups=[0, 1],
+        grades=[Comparison(equal=True), Comparison(equal=False)],
     )
     verifier = TextVerifier(lambda text: None if "?" in text else len(text) / 10, scores_steps=True)
-    (good, bad), ledger = await asyncio.wait_for(_judge(plan(tmp_path), ScriptedPolicy({}), verifier, judged), 10)
+    (good, bad), ledger = await asyncio.wait_for(_judge(lambda: open_session(ScriptedPolicy({}), verifier), judged), 10)
     assert (good.scores, good.unjudged, good.labels) == ([0.3, 0.4], None, (1.0, 0.0))
     assert (bad.scores, bad.unjudged, bad.correct) == (None, "a riddle", False)
     assert ledger.verifier_tokens == 2 * 7
@@ -217,20 +219,19 @@ async def test_what_was_judged_before_a_fault_is_not_judged_again(tmp_path, monk
     assert "Verifiers on 3 problems, 2 solutions each" in table(made).title
 
 
-async def test_a_problem_that_can_not_be_graded_is_told_and_leaves_the_others(tmp_path, monkeypatch):
+async def test_solutions_that_can_not_be_graded_count_in_no_share(tmp_path, monkeypatch):
     made = plan(tmp_path, 3)
-    first, *others = (example.problem.id for example in made.dataset.examples)
+    first = made.dataset.examples[0].problem.id
 
     class Grader:
         async def grade(self, problem, answers):
-            if problem.id == first:
-                raise ProblemError("grading did not end")
-            return [True for _ in answers]
+            undecided = problem.id == first
+            return [Comparison(equal=None if undecided else True, reason="too hard" * undecided) for _ in answers]
 
     policy = ScriptedPolicy({"now?": ["Answer: 1", "Answer: 2"]})
     without_engines(monkeypatch, policy, TextVerifier(lambda text: 0.5, scores_steps=True))
-    monkeypatch.setattr(judging, "make_grader", lambda *_: nullcontext(Grader()))
-    assert await judge_all(made, []) == {first: "grading did not end"}
-    with open_writers(made, resume=True, overwrite=False) as writers:
-        assert writers.judgements["prm"].done() == writers.judgements["oracle"].done() == set(others)
-    assert "Verifiers on 2 problems" in table(made).title
+    monkeypatch.setattr(judging, "grader_of", lambda *_: Grader())
+    assert await judge_all(made, []) == {}
+    judged, _ = read_judgements(made.folder / "prm")
+    assert judged[judged.problem_id == first].correct.isna().all()
+    assert "a random choice is right in 100.0%" in table(made).title

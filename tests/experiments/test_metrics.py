@@ -2,6 +2,7 @@ import itertools
 import random
 from statistics import fmean
 
+import pandas as pd
 import pytest
 
 from experiments.metrics import (
@@ -9,6 +10,7 @@ from experiments.metrics import (
     bootstrap_mean,
     paired_difference,
     pass_at_k,
+    pool_of,
     powers_of_two,
     prm_at_k,
     vote_at_k,
@@ -20,9 +22,9 @@ from strategies.voting import majority_vote
 def random_pool(seed: int, size: int) -> Pool:
     """Few distinct answers and scores, so that ties and missing values are common."""
     rng = random.Random(seed)
-    answers = rng.choices([None, "1", "2", "3"], k=size)
+    groups = rng.choices([None, 1, 2, 3], k=size)
     scores = rng.choices([None, 0.0, 0.1, 0.2, 0.3, 0.9], k=size)
-    return Pool(answers=answers, correct=[answer == "2" for answer in answers], scores=scores)
+    return Pool(groups=groups, correct=[group == 2 for group in groups], scores=scores)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,8 @@ def test_k_must_fit_the_samples(k: int) -> None:
 def test_prm_at_k_is_the_mean_over_all_ordered_subsets(k: int) -> None:
     for seed in range(5):
         pool = random_pool(seed, 6)
-        rank = [-1.0 if score is None else score for score in pool.scores]
+        scores = [-1.0 if score is None else score for score in pool.scores]
+        rank = [(group is not None, score) for group, score in zip(pool.groups, scores, strict=True)]
         # max() takes the first of equals, so all orders together break ties evenly
         wanted = fmean(
             pool.correct[max(subset, key=lambda i: rank[i])] for subset in itertools.permutations(range(6), k)
@@ -79,7 +82,7 @@ def test_votes_at_k_approach_the_mean_over_all_ordered_subsets(weighted: bool, k
         pool = random_pool(seed, 5)
         weights = [1.0 if not weighted else score or 0.0 for score in pool.scores]
         wanted = fmean(
-            majority_vote([pool.answers[i] for i in order], [weights[i] for i in order]) == "2"
+            majority_vote([pool.groups[i] for i in order], [weights[i] for i in order]) == 2
             for order in itertools.permutations(range(5), k)
         )
         estimate = vote_at_k(pool, [k], weighted=weighted, num_subsets=20_000)[k]
@@ -88,7 +91,7 @@ def test_votes_at_k_approach_the_mean_over_all_ordered_subsets(weighted: bool, k
 
 def test_votes_of_a_whole_pool_without_ties_are_exact() -> None:
     pool = Pool(
-        answers=["1", "1", "1", "2", "2", None],
+        groups=[1, 1, 1, 2, 2, None],
         correct=[False, False, False, True, True, False],
         scores=[0.1, 0.1, 0.1, 0.4, None, 1.0],
     )
@@ -96,8 +99,30 @@ def test_votes_of_a_whole_pool_without_ties_are_exact() -> None:
     assert vote_at_k(pool, [6], weighted=True) == {6: 1.0}
 
 
+def test_an_unanswered_sample_is_chosen_only_where_nothing_else_is_there() -> None:
+    pool = Pool(groups=[None, 0, 0, None], correct=[False, True, True, False], scores=[0.9, 0.2, 0.2, 0.8])
+    assert prm_at_k(pool, 4) == 1.0
+    assert prm_at_k(pool, 1) == 0.5
+
+
+def test_samples_that_could_not_be_graded_are_left_out_and_equal_answers_are_the_runs_own() -> None:
+    rows = pd.DataFrame(
+        {
+            "answer": ["1/2", "0.5", "7", None],
+            "answer_group": pd.array([0, 0, 1, None], dtype="Int64"),
+            "correct": pd.array([True, True, None, False], dtype="boolean"),
+            "aggregate_score": [0.5, None, 0.9, 0.1],
+        }
+    )
+    pool = pool_of(rows)
+    assert pool == Pool(groups=[0, 0, None], correct=[True, True, False], scores=[0.5, None, 0.1])
+    older = pool_of(rows.assign(answer_group=pd.array([None] * 4, dtype="Int64")))
+    assert older is not None and older.groups == [0, 1, None], "older runs compared strings"
+    assert pool_of(rows[2:3]) is None
+
+
 def test_votes_without_any_answer_are_wrong() -> None:
-    pool = Pool(answers=[None, None], correct=[False, False], scores=[0.9, 0.9])
+    pool = Pool(groups=[None, None], correct=[False, False], scores=[0.9, 0.9])
     assert vote_at_k(pool, [1, 2], weighted=False) == {1: 0.0, 2: 0.0}
 
 
@@ -150,6 +175,6 @@ def test_powers_of_two_stop_at_the_largest() -> None:
 
 def test_a_pool_is_never_ragged_or_empty() -> None:
     with pytest.raises(ValueError, match=r"got \(1, 2, 1\)"):
-        Pool(answers=["1"], correct=[True, False], scores=[None])
+        Pool(groups=[1], correct=[True, False], scores=[None])
     with pytest.raises(ValueError, match="at least one"):
-        Pool(answers=[], correct=[], scores=[])
+        Pool(groups=[], correct=[], scores=[])

@@ -9,9 +9,10 @@ from experiments.rewards import Codec, Completion, GraderJudge, Rewards, Source,
 from experiments.tinymath.task import generate
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids, prompt_ids
 from orchestrator.config import StepConfig, VerifierConfig
-from orchestrator.core.errors import HeadraceError, ProblemError, UserError
-from orchestrator.core.nouns import Problem
+from orchestrator.core.errors import HeadraceError, UserError
+from orchestrator.core.nouns import Comparison, Problem
 from tests.experiments.residue import HOST, ResidueHost, residue
+from tests.fakes import ANSWERS
 from verifiers import VERIFIERS, VerifierEntry
 
 TOKENIZER = build_tokenizer()
@@ -20,21 +21,21 @@ PROBLEMS = [Problem.from_prompt(made.id, made.prompt) for made in MADE]
 
 
 class ScriptedGrader:
-    """Right is `answers`; says which problems it was asked about. `hangs` and `broken` are ids of problems."""
+    """Right is `answers`; says which problems it was asked about. `hard` and `broken` are ids of problems."""
 
-    def __init__(self, hangs: str = "", broken: str = "") -> None:
+    def __init__(self, hard: str = "", broken: str = "") -> None:
         self.asked: list[tuple[str, list[str | None]]] = []
-        self._hangs = hangs
+        self._hard = hard
         self._broken = broken
 
     async def grade(self, problem, answers):
         self.asked.append((problem.id, list(answers)))
         await asyncio.sleep(0)
-        if problem.id == self._hangs:
-            raise ProblemError("grading did not end")
+        if problem.id == self._hard:
+            return [Comparison(equal=None, reason="too hard") for _ in answers]
         if problem.id == self._broken:
             raise KeyError(problem.id)
-        return [answer == problem.id for answer in answers]
+        return [Comparison(equal=answer == problem.id) for answer in answers]
 
 
 @pytest.fixture
@@ -52,18 +53,18 @@ def written(problem: str, text: str) -> Completion:
 def test_a_grader_sees_each_problem_once_and_verdicts_come_back_in_order(runner):
     grader = ScriptedGrader()
     mixed = [written("1", "Answer: 1"), written("2", "Answer: 1"), written("1", "no"), written("2", "Answer: 2")]
-    assert GraderJudge(grader, runner)(mixed) == [1.0, 0.0, 0.0, 1.0]
+    assert GraderJudge(grader, ANSWERS, runner)(mixed) == [1.0, 0.0, 0.0, 1.0]
     assert sorted(grader.asked) == [("1", ["1", None]), ("2", ["1", "2"])]
 
 
 def test_a_problem_that_can_not_be_graded_has_no_reward_and_others_keep_theirs(runner):
-    grader = ScriptedGrader(hangs="2")
-    assert GraderJudge(grader, runner)([written("2", "Answer: 2"), written("1", "Answer: 1")]) == [None, 1.0]
+    grader = ScriptedGrader(hard="2")
+    assert GraderJudge(grader, ANSWERS, runner)([written("2", "Answer: 2"), written("1", "Answer: 1")]) == [None, 1.0]
 
 
 def test_a_grader_that_fails_otherwise_ends_the_training(runner):
     with pytest.raises(KeyError):
-        GraderJudge(ScriptedGrader(broken="2"), runner)([written("1", "Answer: 1"), written("2", "Answer: 2")])
+        GraderJudge(ScriptedGrader(broken="2"), ANSWERS, runner)([written("1", "Answer: 1"), written("2", "Answer: 2")])
 
 
 def test_a_sum_without_one_of_its_parts_is_no_reward():

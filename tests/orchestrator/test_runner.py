@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from orchestrator.core.errors import PoolExhausted
-from orchestrator.core.nouns import Problem
+from orchestrator.core.nouns import Comparison, Problem
 from orchestrator.results import ResultsWriter, read_results
 from orchestrator.runner import Job, RunInfo, run_jobs, strategy_label
 from strategies.beam_search import BeamSearch
@@ -20,7 +20,7 @@ SCRIPT = {"Q:": ["Answer: 1"], "hard:": ["Answer: 7"]}
 
 class TableGrader:
     async def grade(self, problem, answers):
-        return [answer == "1" for answer in answers]
+        return [Comparison(equal=answer == "1") for answer in answers]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def jobs(strategy, name="greedy", ids="abc"):
     return [Job(problem=problem, strategy_name=name, strategy=strategy, seed=0) for problem in problems]
 
 
-async def run(folder, todo, *, resume=False, session=None, timeout_s=60.0, in_flight=2, on_row=lambda row: None):
+async def run(
+    folder, todo, *, resume=False, session=None, timeout_s=60.0, in_flight=2, on_row=lambda row, candidates: None
+):
     policy = ScriptedPolicy(SCRIPT)
     with ResultsWriter.open(folder, run_yaml="name: r\n", versions={}, resume=resume) as results:
         await run_jobs(
@@ -102,7 +104,7 @@ async def test_a_pool_with_no_replica_left_ends_the_run_and_keeps_what_was_finis
 async def test_resuming_runs_only_what_has_no_good_row(tmp_path):
     await run(tmp_path / "r", jobs(Failing(), "failing"))
     rows = []
-    await run(tmp_path / "r", jobs(Failing(), "failing"), resume=True, on_row=rows.append)
+    await run(tmp_path / "r", jobs(Failing(), "failing"), resume=True, on_row=lambda row, candidates: rows.append(row))
     assert [row.problem_id for row in rows] == ["b"]
     problems, _ = read_results(tmp_path / "r")
     assert sorted(problems.problem_id) == ["a", "b", "c"]

@@ -4,6 +4,7 @@ from collections import Counter
 import pytest
 
 from orchestrator.core.account import Account
+from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.errors import PromptTooLong, UserError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Status
@@ -315,6 +316,11 @@ async def test_a_failure_past_the_boundary_reaches_whoever_takes_that_up():
             await session.expand([child], scored=False)
 
 
+class WholeText(ExactAnswers):
+    def __init__(self) -> None:
+        self.extract = lambda text: text
+
+
 async def test_results_have_the_same_distribution_with_and_without_speculation():
     """A beam search over a policy that flips biased coins: how often each text wins."""
     judge = {"a": 0.5, "b": 0.4, "c": 0.6}
@@ -328,7 +334,7 @@ async def test_results_have_the_same_distribution_with_and_without_speculation()
                 sampling=Sampling(max_tokens=100),
                 budget=Budget(),
                 run_seed=seed,
-                extract_answer=lambda text: text,
+                answers=WholeText(),
                 speculation=speculation,
             )
             async with session:

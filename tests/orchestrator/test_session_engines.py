@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 
 from experiments.tinymath.task import generate as tiny_problems
-from orchestrator.answers import extract_answer
 from orchestrator.config import VerifierConfig
+from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Problem
@@ -45,7 +46,7 @@ def session_of(policy: PolicyPool, verifier: VerifierPool | None, seed: int = 0,
         sampling=Sampling(temperature=1.0, max_tokens=160),
         budget=Budget(),
         run_seed=seed,
-        extract_answer=extract_answer,
+        answers=ExactAnswers(AnswerFormat.parse(None)),
         speculation=speculation,
     )
 

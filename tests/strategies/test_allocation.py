@@ -14,23 +14,34 @@ def drawn(*samples):
     ]
 
 
+def gain(candidates):
+    """With equal strings as equal answers."""
+    answers = [candidate.trajectory.answer for candidate in candidates]
+    return marginal_gain(candidates, [None if answer is None else answers.index(answer) for answer in answers])
+
+
+def test_equal_answers_are_those_of_one_group():
+    samples = drawn(("1/2", 0.8), ("0.5", 0.7))
+    assert marginal_gain(samples, [0, 0]) < marginal_gain(samples, [0, 1])
+
+
 def test_the_gain_before_anything_is_known_is_half():
-    assert marginal_gain([]) == 0.5
+    assert gain([]) == 0.5
 
 
 def test_the_gain_is_the_chance_of_a_new_best_times_another_answer_times_half_the_room():
-    assert marginal_gain(drawn(("1", 0.5), ("1", 0.5), ("2", 0.25))) == pytest.approx((1 / 4) * (1 - 1 / 2.25) * 0.25)
+    assert gain(drawn(("1", 0.5), ("1", 0.5), ("2", 0.25))) == pytest.approx((1 / 4) * (1 - 1 / 2.25) * 0.25)
 
 
 def test_the_gain_falls_with_samples_with_the_best_score_and_with_agreement():
-    assert marginal_gain(drawn(("1", 0.8), ("1", 0.8))) < marginal_gain(drawn(("1", 0.8)))
-    assert marginal_gain(drawn(("1", 0.9))) < marginal_gain(drawn(("1", 0.8)))
-    assert marginal_gain(drawn(("1", 0.8), ("1", 0.7))) < marginal_gain(drawn(("1", 0.8), ("2", 0.7)))
+    assert gain(drawn(("1", 0.8), ("1", 0.8))) < gain(drawn(("1", 0.8)))
+    assert gain(drawn(("1", 0.9))) < gain(drawn(("1", 0.8)))
+    assert gain(drawn(("1", 0.8), ("1", 0.7))) < gain(drawn(("1", 0.8), ("2", 0.7)))
 
 
 def test_nothing_is_gained_above_certainty():
-    assert marginal_gain(drawn(("1", 1.0))) == 0
+    assert gain(drawn(("1", 1.0))) == 0
 
 
 def test_a_sample_without_an_answer_or_a_score_is_one_that_nobody_believes_in():
-    assert marginal_gain(drawn((None, 0.9))) == marginal_gain(drawn(("1", None))) == 0.25
+    assert gain(drawn((None, 0.9))) == gain(drawn(("1", None))) == 0.25

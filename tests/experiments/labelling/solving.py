@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from experiments.tinymath.task import STEP_DELIMITER, TinyProblem
-from orchestrator.answers import extract_answer
+from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Generation, Sampling, Verifier
 from orchestrator.session import SearchSession
@@ -42,5 +43,5 @@ def opening(policy: ScriptedPolicy, verifier: Verifier | None = None, seed: int 
         sampling=Sampling(max_tokens=400),
         budget=Budget(),
         run_seed=seed,
-        extract_answer=extract_answer,
+        answers=ExactAnswers(AnswerFormat.parse(None)),
     )

@@ -2,18 +2,18 @@ from math import ceil, log2
 
 import pytest
 
-from experiments.graders import ExactGrader
+from experiments.graders import Grader
 from experiments.labelling.estimates import Estimation, hardened
 from experiments.labelling.labellers import BinarySearch, Exact, Judged, MonteCarlo
 from experiments.labelling.sources import Sampled
 from experiments.tinymath.task import generate
 from orchestrator.core.nouns import Problem, Status, Step, Trajectory
 from tests.experiments.labelling.solving import NoisySolver, opening
-from tests.fakes import EOS, ScriptedPolicy, TableVerifier, ids
+from tests.fakes import ANSWERS, EOS, ScriptedPolicy, TableVerifier, ids
 
 MADE = generate("train", 12)
 PROBLEMS = [Problem.from_prompt(made.id, made.prompt) for made in MADE]
-GRADER = ExactGrader({made.id: made.answer for made in MADE})
+GRADER = Grader({made.id: made.answer for made in MADE}, ANSWERS)
 K = 4
 
 
@@ -37,7 +37,7 @@ def written(*steps, answer):
 async def test_a_soft_label_is_the_share_of_right_completions_and_the_last_ones_is_the_solutions_own():
     policy = ScriptedPolicy({"a\n\n": ["b\n\nAnswer: 7", "b\n\nAnswer: 1"], "b\n\n": ["Answer: 7"] + ["Answer: 1"] * 3})
     solution = written("a\n\n", "b\n\n", "Answer: 1", answer="1")
-    labeller = monte_carlo(policy, grader=ExactGrader({"p1": "7"}))
+    labeller = monte_carlo(policy, grader=Grader({"p1": "7"}, ANSWERS))
     [labels], cost = await labeller.label(solution.problem, [solution])
     assert labels == (0.5, 0.25, 0.0)
     assert (cost.candidates, cost.generated_tokens) == (2 * K, K * len("b\n\nAnswer: 7") + K + K * len("Answer: 7") + K)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from experiments.doctor import TINY_POLICY
-from experiments.graders import ExactGrader
+from experiments.graders import Grader
 from experiments.labelling.estimates import Estimation
 from experiments.labelling.labellers import BinarySearch, MonteCarlo
 from experiments.labelling.sources import Recorded, Sampled
@@ -15,6 +15,7 @@ from experiments.tinymath.task import generate
 from orchestrator.core.nouns import Problem, Status, Trajectory
 from orchestrator.policy import PolicyPool
 from tests.experiments.labelling.solving import opening
+from tests.fakes import ANSWERS
 
 K = 4
 MADE = generate("train", 6)
@@ -34,7 +35,7 @@ def as_sample(solution: Trajectory) -> Sample:
 
 async def test_solutions_are_sampled_recorded_and_labelled_by_rollouts(policy_pool: PolicyPool) -> None:
     open_session = opening(policy_pool)
-    grader = ExactGrader({made.id: made.answer for made in MADE})
+    grader = Grader({made.id: made.answer for made in MADE}, ANSWERS)
     soft = MonteCarlo(open_session=open_session, grader=grader, k=K, estimation=Estimation.soft, threshold=0.0)
     search = BinarySearch(open_session=open_session, grader=grader, k=K)
     tokenizer = Tokenizer.from_file(str(Path(TINY_POLICY) / "tokenizer.json"))

@@ -8,7 +8,8 @@ from experiments.doctor import TINY_POLICY
 from experiments.labelling.sources import Labelled, Recorded, Sampled, as_labelled
 from experiments.replay import RecordedProblem, Sample
 from experiments.tinymath.task import generate
-from orchestrator.answers import extract_answer
+from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.nouns import Problem, Status
 from tests.experiments.labelling.solving import NoisySolver, opening
@@ -30,6 +31,7 @@ def recorded(text=TEXT, n=None):
         text=text,
         answer="7",
         correct=True,
+        undecided=None,
         aggregate_score=None,
         truncated=False,
     )
@@ -58,7 +60,7 @@ async def test_labelled_solutions_are_the_same_when_they_are_taken_up_again():
     problem = Problem.from_prompt(made.id, made.prompt)
     sampled, _ = await Sampled(open_session=opening(NoisySolver([made])), n=4).solutions(problem)
     rows = [as_labelled(s, (0.5,) * len(s.steps), "monte_carlo", ["\n\n"]) for s in sampled]
-    source = Labelled(solutions_of={made.id: rows}, delimiter="\n\n", extract_answer=extract_answer)
+    source = Labelled(solutions_of={made.id: rows}, delimiter="\n\n", answers=ExactAnswers(AnswerFormat.parse(None)))
     again, _ = await source.solutions(problem)
     for before, after in zip(sampled, again, strict=True):
         assert (after.prompt_ids, after.steps, after.answer) == (before.prompt_ids, before.steps, before.answer)
@@ -67,4 +69,6 @@ async def test_labelled_solutions_are_the_same_when_they_are_taken_up_again():
 async def test_solutions_without_tokens_cannot_be_taken_up():
     row = LabelledSolution(problem_id="p1", source="prm800k", prompt="Q:", completions=("a",), labels=(1.0,))
     with pytest.raises(ProblemError, match="no token ids"):
-        await Labelled(solutions_of={"p1": [row]}, delimiter="\n\n", extract_answer=extract_answer).solutions(PROBLEM)
+        await Labelled(
+            solutions_of={"p1": [row]}, delimiter="\n\n", answers=ExactAnswers(AnswerFormat.parse(None))
+        ).solutions(PROBLEM)

@@ -16,7 +16,7 @@ from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import Limits, ServeConfig
 from orchestrator.serving.service import Health, OpenPools, Pools, Service
 from strategies import STRATEGIES
-from tests.fakes import ScriptedPolicy, TableVerifier
+from tests.fakes import ANSWERS, ScriptedPolicy, TableVerifier
 
 TIMEOUT_S = 20.0
 
@@ -53,7 +53,7 @@ def endpoint(
         return Health(ready=ready, detail={})
 
     async def fakes(_: AsyncExitStack) -> Pools:
-        return Pools(policy=policy, verifier=verifier, health=health)
+        return Pools(policy=policy, verifier=verifier, answers=ANSWERS, health=health)
 
     return build_app(lambda: Service(config, catalog, open_pools or fakes))
 

@@ -1,0 +1,70 @@
+"""Text as a reader sees it: without thinking, HTML tags, odd spaces and other scripts' digits.
+
+What models print that means nothing must not stay in an answer; what means something stays (`<sup>2</sup>` is a power).
+"""
+
+import re
+import unicodedata
+
+_THINKING = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<thought>", "</thought>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
+_TAG = re.compile(
+    r"</?(?:a|b|i|u|s|p|br|hr|em|strong|span|div|font|center|small|big|mark|code|pre|ul|ol|li|h[1-6]|table|tr|td|th|"
+    r"tbody|thead|blockquote|details|summary)(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
+_LINE_TAG = re.compile(r"<(?:br|p|/p|div|/div|/li|/h[1-6]|hr)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_SUP = re.compile(r"<sup>(.*?)</sup>", re.IGNORECASE | re.DOTALL)
+_SUB = re.compile(r"<sub>(.*?)</sub>", re.IGNORECASE | re.DOTALL)
+_ENTITIES = {"&nbsp;": " ", "&lt;": "<", "&gt;": ">", "&amp;": "&", "&minus;": "-", "&times;": "×", "&quot;": '"'}
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e"))
+_MINUS = str.maketrans("−‒–﹣－", "-----")
+_WIDE_SIGNS = str.maketrans("：＝（），．％＋／；＄＃＊", ":=(),.%+/;$#*")
+_ARABIC_SIGNS = str.maketrans("٫٬٪", ".,%")
+
+
+def after_thinking(text: str) -> str | None:
+    """What a model says once it has thought: all of a text without thinking, None while the thinking has not ended."""
+    for begin, end in _THINKING:
+        if end in text:
+            text = text.rsplit(end, 1)[1]
+        if begin in text:
+            return None
+    return text
+
+
+def cleaned(text: str) -> str:
+    """The same text in plain characters, line by line."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
+    if "&" in text:
+        for entity, character in _ENTITIES.items():
+            text = text.replace(entity, character)
+    if "<" in text:
+        text = _SUP.sub(r"^{\1}", _SUB.sub(r"_{\1}", text))
+        text = _TAG.sub("", _LINE_TAG.sub("\n", text))
+    if text.isascii():
+        return text
+    text = text.translate(_INVISIBLE).translate(_MINUS).translate(_WIDE_SIGNS).translate(_ARABIC_SIGNS)
+    return "".join(map(_plain, text))
+
+
+def _plain(character: str) -> str:
+    if character.isascii():
+        return character
+    category = unicodedata.category(character)
+    if category == "Zs":
+        return " "
+    if category == "Nd":
+        return str(unicodedata.decimal(character))
+    if "\uff21" <= character <= "\uff5a":  # full-width Latin letters
+        return unicodedata.normalize("NFKC", character)
+    return character

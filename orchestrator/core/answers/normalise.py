@@ -1,0 +1,104 @@
+r"""An answer without its decoration: `**\(\text{ 18 }\)**.` is `18`. What it means never changes: separators, units,
+percent signs and brackets stay, since only an equality (`verifiers.equality`) can tell what they mean."""
+
+import re
+
+from orchestrator.core.answers.clean import cleaned
+
+_PAIRS = (
+    ("$$", "$$"),
+    ("$", "$"),
+    ("\\(", "\\)"),
+    ("\\[", "\\]"),
+    ("***", "***"),
+    ("**", "**"),
+    ("__", "__"),
+    ("*", "*"),
+    ("_", "_"),
+    ("```", "```"),
+    ("`", "`"),
+    ('"', '"'),
+    ("'", "'"),
+    ("“", "”"),
+    ("‘", "’"),
+    ("«", "»"),
+    ("「", "」"),
+    ("【", "】"),
+)
+_WRAPPER = re.compile(
+    r"\\(?:f?boxed|fbox|text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|boldsymbol|bm|emph|mbox|"
+    r"hbox|underline|displaystyle|operatorname|color\{\w+\})\s*\{"
+)
+_OPEN_LEFT = re.compile(r"\\left\s*(?:\\\{|\.|\\lbrace)(?P<inside>.*)\\right\s*\.", re.DOTALL)
+_SPACES = re.compile(r"(?<!\\)\\[,!;:> ]|\\q?quad\b|~")  # not the end of a matrix's row
+_THIN = re.compile(r"(?<=\d)\s*(?:\{,\}|\\[,!;: ])+\s*(?=\d)")
+_GROUPED = re.compile(r"(?<![\d.,])[-+]?\d{1,3}(?:,\\!\d{3})+(?!\d)")
+_ENDS = re.compile(r"^[\s:=]+|(?:\s|(?<!\\)\\\\|(?<![.])\.(?!\.)|[,;:。、，；：])+$")
+_LOOSE = re.compile(r"^(?:\*\*|__|\$|\\[(\[])\s*|\s*(?:\*\*|__|\\[)\]]|(?<!\\)\$)$")
+_MAX_PEELS = 12
+
+
+def normalise(answer: str) -> str | None:
+    """The answer without surrounding space, punctuation and markup; None when nothing is left."""
+    answer = cleaned(answer).strip()
+    answer = answer.replace("\\displaystyle", " ").replace("\\dots", "\\ldots").replace("…", "\\ldots")
+    answer = _GROUPED.sub(lambda match: match[0].replace("\\!", ""), answer)
+    answer = _THIN.sub("", answer)  # 1\,940 and 1{,}234: thin spaces and protected commas group digits
+    for _ in range(_MAX_PEELS):
+        peeled = _peeled(answer)
+        if peeled == answer:
+            break
+        answer = peeled
+    answer = _SPACES.sub(" ", answer).strip()
+    return " ".join(answer.split()) or None
+
+
+def _peeled(answer: str) -> str:
+    """Without its outermost decoration, if it has one."""
+    if (opened := _OPEN_LEFT.fullmatch(answer)) is not None:
+        return opened["inside"]
+    answer = _ENDS.sub("", answer)
+    for begin, end in _PAIRS:
+        inside = answer[len(begin) : len(answer) - len(end)]
+        if (
+            len(answer) > len(begin) + len(end)
+            and answer.startswith(begin)
+            and answer.endswith(end)
+            and begin not in inside
+            and end not in inside
+            and not (end == "$" and inside.endswith("\\"))
+        ):
+            return inside
+    wrapper = _WRAPPER.match(answer)
+    if wrapper is not None and closing_brace(answer, wrapper.end()) == len(answer) - 1:
+        return answer[wrapper.end() : -1]
+    if answer.startswith("{") and closing_brace(answer, 1) == len(answer) - 1:
+        return answer[1:-1]
+    return _LOOSE.sub("", answer) if _is_loose(answer) else answer
+
+
+def _is_loose(answer: str) -> bool:
+    """Whether half of a pair stands at an end."""
+    return (
+        any(answer.count(mark) == 1 and (answer.startswith(mark) or answer.endswith(mark)) for mark in ("**", "__"))
+        or any(
+            answer.count(begin) != answer.count(end) and (answer.startswith(begin) or answer.endswith(end))
+            for begin, end in (("\\(", "\\)"), ("\\[", "\\]"))
+        )
+        or (answer.replace("\\$", "").count("$") == 1 and (answer[0] == "$" or answer[-1] == "$"))
+    )
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    """Where the brace closes that was opened just before `start`; None where it never does."""
+    depth, index = 1, start
+    while index < len(text):
+        character = text[index]
+        if character == "\\":
+            index += 2
+            continue
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return index
+        index += 1
+    return None

@@ -1,0 +1,61 @@
+"""How an answer is announced, in the languages that models are asked in. Regular expressions, to be read without case."""
+
+import re
+
+_LABELS = (
+    r"(?:(?:the|my|our|your|so|final|correct|short|numerical|numeric|exact)\s+){0,3}(?:answers?|ans\.?)",
+    r"final\s+(?:result|solution|value)",
+    r"(?:正确|最终|最后|标准|參考|参考|最終)?(?:的)?(?:答案|答)",
+    r"(?:最終的な)?(?:答え|解答|回答)",
+    r"(?:최종\s*)?(?:정답|답변|답)",
+    r"(?:правильный\s+|окончательный\s+|итоговый\s+)?ответ",
+    r"(?:(?:la|una)\s+)?respuesta(?:\s+(?:final|correcta))?",
+    r"(?:(?:la)\s+)?réponse(?:\s+(?:finale|correcte))?",
+    r"(?:(?:die)\s+)?(?:richtige\s+|endgültige\s+)?(?:antwort|endergebnis|lösung)",
+    r"(?:(?:a)\s+)?resposta(?:\s+(?:final|correta))?",
+    r"(?:(?:la)\s+)?risposta(?:\s+(?:finale|corretta))?",
+    r"(?:het\s+)?antwoord",
+    r"odpowiedź",
+    r"(?:đáp\s+án|đáp\s+số|trả\s+lời)",
+    r"(?:cevap|yanıt)",
+    r"jawaban",
+    r"svar(?:et)?",
+    r"(?:ال)?(?:إجابة|اجابة|جواب)(?:\s+(?:النهائية|النهائي|الصحيحة))?",
+    r"(?:अंतिम\s+|सही\s+)?उत्तर",
+    r"คำตอบ",
+    r"відповідь",
+    r"απάντηση",
+    r"תשובה",
+)
+ANSWER = rf"(?:{'|'.join(_LABELS)})"
+
+_ENGLISH_IS = (
+    r"\b(?:answers?|ans|option|choice|result|final\s+value)\b(?:\s+(?:to|for|of|in)\s+[^.:\n$\\]{1,80}?)?[\s*_]*"
+    r"(?:is|are|was|should\s+be|must\s+be|would\s+be|will\s+be|equals|becomes|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be)\b"
+)
+_OTHER_IS = (
+    r"(?:答案|答)(?:应该|應該|就|便)?(?:是|为|為|等于|等於)",
+    r"(?:答え|解答)は",
+    r"(?:정답|답)[은는이]\s",
+    r"ответ(?:ом)?\s*(?:является|равен|[-—–])",
+    r"respuesta(?:\s+\w+)?\s+es\b",
+    r"réponse(?:\s+\w+)?\s+est\b",
+    r"(?:antwort|lösung)\s+(?:ist|lautet)\b",
+    r"resposta(?:\s+\w+)?\s+é\b",
+    r"risposta(?:\s+\w+)?\s+è\b",
+    r"antwoord\s+is\b",
+    r"(?:đáp\s+án|đáp\s+số)\s+là\b",
+    r"(?:الإجابة|الجواب)\s+(?:هي|هو)",
+    r"उत्तर\s+(?=\S+\s+है)",
+)
+ANSWER_IS = (
+    rf"(?:{_ENGLISH_IS}|{'|'.join(_OTHER_IS)})"
+    r"(?:\s*(?:therefore|thus|then|simply|just|hence|indeed|approximately|about|exactly|clearly|equal\s+to|given\s+by|option|choice)\b)*"
+    r"[\s*_]*[:=]?[\s*_]*"
+)
+
+CHOICE = re.compile(
+    r"(?:answer|option|choice|选项|選項|答案)(?:\s+(?:is|are))?[\s:=*_(\[{$\\]*(?:text\{|mathrm\{|boxed\{)*\(?([A-J])\b(?![A-Za-z'’])"
+    r"|\(([A-J])\)"
+    r"|(?:^|\n)[ \t*_>]*([A-J])(?=[ \t*_]*(?:[.):]|$|\n))"
+)

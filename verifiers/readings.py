@@ -1,0 +1,366 @@
+r"""What an answer can mean, read from its text without any algebra: numbers with units, words, choices, tuples, sets,
+intervals, relations. Pure. What is none of these is a `Formula`, for math-verify.
+
+One text can have two readings: `1,234` is a number and a list. Nothing is decided here: `verifiers.equality` compares.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from verifiers.latex import canonical, split_top, without_spaces
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An exact value as it was written."""
+
+    value: Fraction
+    unit: frozenset[str] = frozenset()  # its words
+    percent: bool = False
+    base: int | None = None  # of positional notation; `value` is then what the digits say in it
+    decimal: bool = False  # written with a decimal point
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Text that is no mathematics: a name, a sentence."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A choice letter: `E`, `(E)`, `E: words`."""
+
+    letter: str
+    alone: bool  # nothing follows it: it could be a symbol, too
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """For algebra."""
+
+    latex: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """`x = 5` or `x \\in S`: a value with its name."""
+
+    name: str
+    value: "Reading"
+    latex: str
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Values in brackets or between commas. `kind`: list, set, tuple, interval, union, matrix."""
+
+    kind: str
+    items: tuple["Reading", ...]
+    brackets: str = ""  # of an interval or tuple: `(]`
+
+
+Reading = Number | Words | Choice | Formula | Named | Several
+
+_LETTER = re.compile(
+    r"(?:option|choice|answer)?\s*\(?\s*([A-J])\s*\)?(?P<rest>\s*[:.]\s*\S.*|\)\s*[\w\\$].*|\s+-+\s+[^\W\d_]{2}.*|\s*[:.)]?\s*)",
+    re.DOTALL,
+)
+_WORDY = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
+_MATH_NAMES = frozenset(
+    "sin cos tan cot sec csc log ln exp sqrt pi inf infinity oo lim max min gcd lcm mod det arcsin arccos arctan sinh "
+    "cosh tanh theta alpha beta gamma delta lambda mu sigma phi omega abs floor ceil frac cdot times".split()
+)
+_ARTICLES = {"a", "an", "the"}
+_NAME = r"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|varphi|ell))(?:_\{?\w+\}?|')?(?:\([a-z]\))?"
+_CALL = r"(?:\s*\([^()=<>]*\))?"  # f(2), P(A)
+_TITLE = rf"[^\W\d_][^\W\d_ ]+(?: [^\W\d_]+)*{_CALL}"  # total cost
+_OBJECT = rf"\\(?:angle|triangle|overline|vec|hat|mathbf|bar|Delta)\b[^=<>\d+]*|[A-Z]+{_CALL}|[a-z]\s*\([^()=<>]+\)|[|\[][A-Z]+[|\]]"
+_TUPLE = rf"\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)"
+_NAMED = re.compile(
+    rf"\s*(?P<name>{_NAME}|{_TUPLE}|{_OBJECT}|(?P<title>{_TITLE}))\s*(?:=|\\in\b)\s*(?P<value>.+)", re.DOTALL
+)
+_RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>")
+_VARIABLE = re.compile(rf"{_NAME}")
+_MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
+_PARTED_DIGITS = re.compile(r"\d\s+\d")
+_MOST_EXPONENT = 300
+
+_SIGN = r"(?P<sign>[-+]?)"
+_PLAIN = r"\d+(?:\.\d*)?|\.\d+"
+_NUMBER = re.compile(
+    rf"{_SIGN}(?P<currency>[$£€¥]?)(?P<sign2>[-+]?)(?:"
+    rf"(?P<whole>\d+)?\\frac\{{(?P<top>[-+]?(?:{_PLAIN}))\}}\{{(?P<bottom>{_PLAIN})\}}"
+    rf"|(?P<mixed>\d+) (?P<mtop>\d+)/(?P<mbottom>\d+)"
+    rf"|(?P<ntop>{_PLAIN})/(?P<nbottom>{_PLAIN})"
+    rf"|(?P<mantissa>{_PLAIN})\\cdot10\^(?:\{{(?P<power>[-+]?\d+)\}}|(?P<power1>\d))"
+    rf"|(?P<repeating>\d*\.\d*)\\overline\{{(?P<period>\d+)\}}"
+    rf"|(?P<plain>{_PLAIN})(?:[eE](?P<exponent>[-+]?\d+))?"
+    rf")(?:_(?:\{{(?P<base>\d+)\}}|(?P<base1>\d)))?(?P<percent>%?)(?P<degree>(?:\^\\circ)?)(?P<rest>.*)",
+    re.DOTALL,
+)
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d])")
+_UNIT = re.compile(r"[^\W\d_]+|[$£€¥]|\^\{?[23]\}?")
+_UNIT_TEXT = re.compile(r"[\s\-]*(?:[^\W\d_]+|\^\{?[23]\}?|[/.\s\-()$£€]|\\cdot)*")
+_SAME_UNIT = {
+    "dollar": "$", "usd": "$", "buck": "$", "euro": "€", "eur": "€", "pound": "£", "gbp": "£", "cent": "¢",
+    "cm": "centimeter", "centimetre": "centimeter", "mm": "millimeter", "millimetre": "millimeter", "m": "meter",
+    "metre": "meter", "km": "kilometer", "kilometre": "kilometer", "in": "inch", "inche": "inch", "ft": "foot",
+    "feet": "foot", "yd": "yard", "mi": "mile", "kg": "kilogram", "g": "gram", "lb": "pound-mass", "oz": "ounce",
+    "sec": "second", "s": "second", "min": "minute", "hr": "hour", "h": "hour", "hrs": "hour", "yr": "year",
+    "l": "liter", "litre": "liter", "ml": "milliliter", "deg": "degree", "sq": "square", "squared": "square",
+    "^2": "square", "^{2}": "square", "^3": "cubic", "^{3}": "cubic", "cubed": "cubic", "percent": "%", "people": "person",
+    "children": "child", "men": "man", "women": "woman", "feets": "foot",
+}  # fmt: skip
+_COMPOUND_UNITS = {"mph": ("mile", "hour"), "kph": ("kilometer", "hour"), "kmh": ("kilometer", "hour")}
+_UNIT_LETTERS = frozenset("mgshlkcf")
+_UNIT_NOISE = {"of", "the", "a", "an", "in", "per", "each", "total", "about", "is"}
+
+
+def readings(answer: str) -> tuple[Reading, ...]:
+    """Every reading of a text, the likeliest first."""
+    text = canonical(answer)
+    choice = _LETTER.fullmatch(text)
+    if choice is not None:
+        return (Choice(choice[1], alone=not choice["rest"].strip(" :.)")),)
+    found = []
+    if _GROUPED.search(text) and "(" not in text and "[" not in text and "\\{" not in text:
+        number = _number(_GROUPED.sub(lambda match: match[0].replace(",", ""), text))
+        if number is not None:
+            found.append(number)
+    found.append(_reading(text))
+    return tuple(found)
+
+
+def _reading(text: str) -> Reading:
+    """The one reading of canonical text."""
+    text = text.strip()
+    number = _number(text)
+    if number is not None:
+        return number
+    if "\\ldots" in text or "..." in text:
+        return Words((without_spaces(text),))  # equal to itself alone
+    if text in ("\\emptyset", "\\{\\}"):
+        return Several("set", ())
+    matrix = _MATRIX.fullmatch(text)
+    if matrix is not None:
+        rows = [row for row in matrix[2].split("\\\\") if row.strip()]
+        return Several("matrix", tuple(Several("tuple", tuple(map(_reading, row.split("&")))) for row in rows))
+    if len(parts := split_top(text, ("\\cup",))) > 1:
+        return Several("union", tuple(map(_reading, parts)))
+    if (relation := _relation(text)) is not None:
+        return relation
+    if (named := _named(text)) is not None:
+        return named
+    if _is_words(text) or _PARTED_DIGITS.search(text):
+        return Words(_words(text))
+    if (ratio := _ratio(text)) is not None:
+        return ratio
+    if len(parts := split_top(text, (",", ";", "and", "or"))) > 1 and all(part.strip() for part in parts):
+        return _list(parts)
+    if (inside := _bracketed(text)) is not None:
+        return inside
+    if "\\pm" in text:
+        return Several("list", (_reading(text.replace("\\pm", "+").replace("\\mp", "-").lstrip("+ ")),
+                                _reading(text.replace("\\pm", "-").replace("\\mp", "+"))))  # fmt: skip
+    return Formula(text)
+
+
+def _named(text: str) -> Named | None:
+    """A value after its name. A title (`total cost = 5`) is no name that a reference must share."""
+    match = _NAMED.fullmatch(text)
+    if match is None or len(split_top(text, (",", ";", "and", "or"))) > 1:
+        return None
+    value = split_top(match["value"], ("=",))[-1]
+    name = "" if match["title"] and match["name"].casefold() not in _MATH_NAMES else without_spaces(match["name"])
+    return Named(name, _reading(value), text)
+
+
+def _ratio(text: str) -> Reading | None:
+    """`3:4`, whose terms can be reduced; a time of day (`12:00`) is words."""
+    if ":" not in text:
+        return None
+    if _TIME.fullmatch(text):
+        return Words(_words(text))
+    terms = split_top(text, (":",))
+    return Several("ratio", tuple(map(_reading, terms))) if len(terms) > 1 and all(terms) else None
+
+
+def _list(parts: list[str]) -> Reading:
+    """A list. A name before its first value, or before each, stands for all (`n = 2, 3, 4`). Relations that are joined
+    are a union."""
+    items: list[Reading] = []
+    for part in parts:
+        item = _reading(part)
+        items += item.items if isinstance(item, Several) and item.kind == "list" else [item]
+    first, *others = items
+    if not isinstance(first, Named):
+        return Several("list", tuple(items))
+    named = [item for item in others if isinstance(item, Named)]
+    if any(item.name != first.name for item in named) or len(named) not in (0, len(others)):
+        return Several("list", tuple(items))
+    values = (first.value, *(item.value if isinstance(item, Named) else item for item in others))
+    spans = all(isinstance(value, Several) and value.kind in ("interval", "union") for value in values)
+    return Named(first.name, Several("union" if spans and named else "list", values), ", ".join(parts))
+
+
+def _bracketed(text: str) -> Reading | None:
+    """A tuple, interval or set; what stands alone in parentheses is itself."""
+    if text.startswith("\\{") and text.endswith("\\}") and _closes(text, 2, len(text) - 2):
+        inside = text[2:-2]
+        if re.search(r"\\mid|\||(?<!\d):(?!\d)", inside):
+            return None  # defined by a property
+        return Several("set", _flat(inside))
+    if text.startswith("\\langle") and text.endswith("\\rangle"):
+        return Several("tuple", tuple(map(_reading, split_top(text[7:-7], (",",)))), "()")
+    if len(text) < 2 or text[0] not in "([" or text[-1] not in ")]" or not _closes(text, 1, len(text) - 1):
+        return None
+    items = tuple(map(_reading, split_top(text[1:-1], (",", ";"))))
+    if len(items) == 1:
+        return items[0] if text[0] + text[-1] == "()" else Several("tuple", items, text[0] + text[-1])
+    return Several("interval" if len(items) == 2 else "tuple", items, text[0] + text[-1])
+
+
+def _flat(inside: str) -> tuple[Reading, ...]:
+    """The members of a set."""
+    found = _reading(inside)
+    return found.items if isinstance(found, Several) and found.kind == "list" else (found,)
+
+
+def _closes(text: str, start: int, stop: int) -> bool:
+    """Whether the brackets before `start` and from `stop` on belong together."""
+    depth = 0
+    for character in text[start:stop]:
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _relation(text: str) -> Reading | None:
+    """`x < 3`, `3 > x`, `1 < x \\leq 2`, `x \\neq 0` as intervals of a named value; None for anything else."""
+    signs = _RELATION.findall(text)
+    if not 1 <= len(signs) <= 2 or len(split_top(text, (",", ";", "and", "or"))) > 1:
+        return None
+    sides = [side.strip() for side in _RELATION.split(text)]
+    if not all(sides):
+        return None
+    low: Reading
+    if len(signs) == 1:
+        left, right = sides
+        if _VARIABLE.fullmatch(right) and not _VARIABLE.fullmatch(left):
+            left, right, signs = right, left, [_TURNED.get(signs[0], signs[0])]
+        if not _VARIABLE.fullmatch(left) or _VARIABLE.fullmatch(right):
+            return None
+        bound = _reading(right)
+        below = Several("interval", (Formula("-\\infty"), bound), "(" + ("]" if signs[0] == "\\leq" else ")"))
+        above = Several("interval", (bound, Formula("\\infty")), ("[" if signs[0] == "\\geq" else "(") + ")")
+        if signs[0] == "\\neq":
+            return Named(left, Several("union", (below, above)), text)
+        return Named(left, below if signs[0] in ("<", "\\leq") else above, text)
+    lower, name, upper = sides
+    if not _VARIABLE.fullmatch(name) or "\\neq" in signs:
+        return None
+    if signs[0] in (">", "\\geq"):
+        lower, upper, signs = upper, lower, [_TURNED[sign] for sign in reversed(signs)]
+    if signs[1] in (">", "\\geq"):
+        return None
+    brackets = ("[" if signs[0] == "\\leq" else "(") + ("]" if signs[1] == "\\leq" else ")")
+    low = _reading(lower)
+    return Named(name, Several("interval", (low, _reading(upper)), brackets), text)
+
+
+_TURNED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
+
+
+def _number(text: str) -> Number | None:
+    """The text as a number with perhaps a unit; None for anything else."""
+    text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text.strip())
+    text = re.sub(r"\s*(\\cdot|\^|_|/)\s*", r"\1", text)
+    text = re.sub(r"(?<=\d)\s+(?=\\frac)|(?<=[-+$£€¥])\s+|\s+(?=[%^])", "", text)
+    match = _NUMBER.fullmatch(text)
+    if match is None or (match["sign"] and match["sign2"]):
+        return None
+    group = match.groupdict()
+    rest = group["rest"]
+    unit = _unit(rest)
+    if unit is None:
+        return None
+    try:
+        value = _value(group)
+    except (ZeroDivisionError, OverflowError):
+        return None
+    if value is None:
+        return None
+    if "-" in (group["sign"], group["sign2"]):
+        value = -value
+    digits = group["base"] or group["base1"]
+    if group["currency"]:
+        unit |= {group["currency"]}
+    percent = bool(group["percent"]) or "%" in unit
+    degree = bool(group["degree"])
+    return Number(
+        value=value,
+        unit=(unit - {"%"}) | ({"degree"} if degree else frozenset()),
+        percent=percent,
+        base=None if digits is None else int(digits),
+        decimal="." in (group["plain"] or group["mantissa"] or ""),
+    )
+
+
+def _value(group: dict[str, str | None]) -> Fraction | None:
+    if group["bottom"] is not None:
+        fraction = Fraction(group["top"] or "0") / Fraction(group["bottom"])
+        return fraction if group["whole"] is None else int(group["whole"]) + fraction
+    if group["mixed"] is not None:
+        return int(group["mixed"]) + Fraction(int(group["mtop"] or 0), int(group["mbottom"] or 0))
+    if group["nbottom"] is not None:
+        return Fraction(group["ntop"] or "0") / Fraction(group["nbottom"])
+    if group["mantissa"] is not None:
+        return _scaled(group["mantissa"], int(group["power"] or group["power1"] or 0))
+    if group["repeating"] is not None:
+        period = group["period"] or "0"
+        places = len(group["repeating"].partition(".")[2])
+        head = Fraction((group["repeating"].rstrip(".") or "0") if group["repeating"] != "." else "0")
+        return head + Fraction(int(period), (10 ** len(period) - 1) * 10**places)
+    plain = group["plain"]
+    return None if plain is None else _scaled(plain, int(group["exponent"] or 0))
+
+
+def _scaled(mantissa: str, power: int) -> Fraction | None:
+    return None if abs(power) > _MOST_EXPONENT else Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** power
+
+
+def _unit(rest: str) -> frozenset[str] | None:
+    """The words of a unit, the same for plural and short forms; None where the rest is no unit. A letter without a space
+    before it is a symbol: `5m`."""
+    if not rest.strip():
+        return frozenset()
+    if _UNIT_TEXT.fullmatch(rest) is None or "\\" in rest.replace("\\cdot", "") or rest.strip()[0] in "(":
+        return None
+    words = [word.casefold() for word in _UNIT.findall(rest)]
+    if not words or (len(words[0]) == 1 and words[0].isalpha() and (words[0] not in _UNIT_LETTERS or rest[0] != " ")):
+        return None
+    if any(word in _MATH_NAMES for word in words) or "and" in words or "or" in words:
+        return None
+    words = [part for word in words for part in _COMPOUND_UNITS.get(word, (word,))]
+    plain = [_SAME_UNIT.get(word, _SAME_UNIT.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words]
+    return frozenset(word for word in plain if word not in _UNIT_NOISE)
+
+
+def _is_words(text: str) -> bool:
+    """Whether it is text rather than mathematics: some word in it is no name of a function."""
+    words = [word for word in _WORDY.findall(text) if word not in ("and", "or")]
+    if not words or (re.search(r"[=<>^_+*]|\\(?!text)[a-zA-Z]+|\(", text) and len(words) < 3):
+        return False
+    return any(word.casefold() not in _MATH_NAMES for word in words)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    plain = re.sub(r"[^\w\s%$.:/-]", " ", text.casefold())
+    words = [word.strip(".:-") for word in plain.split()]
+    return tuple(word for word in words if word and word not in _ARTICLES)
