@@ -209,9 +209,8 @@ class SearchSession:
         kept = []
         for trajectory in trajectories:
             *steps, last = trajectory.steps
-            lost = Ledger(
-                discarded_tokens=0 if last.forced else len(last.token_ids), candidates=-int(trajectory.status.done)
-            )
+            sampled = 0 if last.forced else len(last.token_ids)
+            lost = Ledger(discarded_tokens=sampled, candidates=-int(trajectory.status.done))
             self._spend(lost)
             self._account.spend(candidates=lost.candidates)
             kept.append(
@@ -223,6 +222,7 @@ class SearchSession:
                     carry=None,
                     cost=trajectory.cost + lost,
                     unjudged=None,
+                    retracted_tokens=trajectory.retracted_tokens + sampled,
                 )
             )
         self.release(trajectories)
@@ -235,7 +235,9 @@ class SearchSession:
     # writing
 
     def _hard_cap(self, trajectory: Trajectory) -> int:
-        return min(self.sampling.max_tokens, self._policy.context_length - len(trajectory.prompt_ids))
+        """How many tokens it may have: fewer where some were taken back, because those were sampled as well."""
+        room = self._policy.context_length - len(trajectory.prompt_ids)
+        return min(self.sampling.max_tokens - trajectory.retracted_tokens, room)
 
     @property
     def _speculation_pays(self) -> bool:

@@ -78,8 +78,8 @@ class ScriptedPolicy:
         finish = Finish.EOS if cut is None else Finish.STOP
         if cut is None:
             tokens += (EOS,)
-        if len(tokens) > request.max_tokens:
-            tokens, finish, marker = tokens[: request.max_tokens], Finish.LENGTH, ""
+        if len(tokens + ids(marker)) > request.max_tokens:
+            tokens, finish, marker = (tokens + ids(marker))[: request.max_tokens], Finish.LENGTH, ""
         pieces = _steps(tokens)
         if marker:
             pieces.append(ids(marker))

@@ -91,6 +91,7 @@ class Trajectory:
     answer: str | None = None  # extracted from the text once it is done
     unjudged: str | None = None  # why the verifier gives it no score: it ranks last, and is not asked about again
     cost: Ledger = field(default_factory=Ledger)  # of writing and reading this path; forks share their prefix's
+    retracted_tokens: int = 0  # sampled and taken back: `max_tokens` caps them, too
 
     @property
     def completion_ids(self) -> tuple[int, ...]:

@@ -48,6 +48,7 @@ _HINTS = {
     "n": "one choice is returned, the best found; to search among more candidates set headrace.n",
     "stop": "a search ends where the model ends its answer",
 }
+_SEED_BITS = 53  # a number of JavaScript holds no more exactly, so that any client can send the seed again
 _LABELS = ("user", "metadata", "safety_identifier", "prompt_cache_key")  # they ask for nothing
 
 
@@ -63,12 +64,18 @@ def _joined(content: Any) -> Any:
     return "".join(texts)
 
 
+def _role(role: Any) -> Any:
+    """OpenAI's newer name of the system role is read as the older one."""
+    return "system" if role == "developer" else role
+
+
 class ChatMessage(BaseModel):
     """One message. Whatever else a client repeats from an earlier answer must be empty."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
-    role: Literal["system", "user", "assistant"]
+    role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
+    name: str | None = None  # a label: chat templates have no place for it
     content: Annotated[str, BeforeValidator(_joined)]
 
     @model_validator(mode="after")
@@ -147,7 +154,7 @@ def parse(body: bytes, *, catalog: Catalog, defaults: Sampling, limits: Limits) 
             top_p=defaults.top_p if request.top_p is None else request.top_p,
             max_tokens=_max_tokens(request, limits) or defaults.max_tokens,
         ),
-        seed=random.getrandbits(63) if request.seed is None else request.seed,
+        seed=random.getrandbits(_SEED_BITS) if request.seed is None else request.seed,
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
     )

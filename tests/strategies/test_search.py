@@ -185,6 +185,16 @@ async def test_budget_forcing_waits_at_most_max_waits_times():
     assert result.answer == "9"
 
 
+@pytest.mark.parametrize("max_tokens", [10, 13, 20, 21, 30, 40, 60])
+async def test_budget_forcing_counts_what_it_takes_back_and_forces_against_max_tokens(max_tokens):
+    async with open_session(ScriptedPolicy(FORCED), max_tokens=max_tokens) as session:
+        result = await BudgetForcing(min_thinking_tokens=500, max_waits=3).search(problem(), session)
+    [candidate] = result.candidates
+    forced = candidate.trajectory.num_tokens - candidate.trajectory.generated_tokens
+    assert candidate.trajectory.status is Status.TRUNCATED
+    assert max_tokens - len("Answer:") < session.ledger.generated_tokens + forced <= max_tokens
+
+
 async def test_budget_forcing_forces_the_answer_at_the_cap():
     result, _ = await run(BudgetForcing(max_thinking_tokens=3), FORCED)
     assert result.candidates[0].trajectory.text == "abcAnswer: 9"

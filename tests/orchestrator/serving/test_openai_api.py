@@ -41,6 +41,10 @@ def test_without_a_seed_draws_differ() -> None:
     assert order().seed != order().seed
 
 
+def test_a_seed_that_the_server_chose_survives_a_client_in_javascript() -> None:
+    assert all(int(float(seed)) == seed for seed in (order().seed for _ in range(100)))
+
+
 def test_sampling_comes_from_the_request() -> None:
     made = order(temperature=0, top_p=1, max_completion_tokens=200)
     assert made.sampling == Sampling(temperature=0, top_p=1, max_tokens=200)
@@ -55,6 +59,14 @@ def test_messages_may_be_lists_of_text_parts_and_repeat_an_earlier_answer() -> N
         ]
     )
     assert [message.content for message in made.messages] == ["be brief", "hi", "Q:"]
+
+
+def test_a_developer_speaks_as_the_system_and_names_are_labels() -> None:
+    messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": "Q:", "name": "Bob"}]
+    assert order(messages=messages).messages == (
+        Message(role="system", content="be brief"),
+        Message(role="user", content="Q:"),
+    )
 
 
 def test_parameters_that_ask_for_nothing_are_accepted() -> None:
@@ -94,7 +106,8 @@ def test_parameters_that_ask_for_nothing_are_accepted() -> None:
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "string"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "string"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", "text parts"),
-        ({"messages": [{"role": "user", "content": "a", "name": "Bob"}]}, "messages[0]", "name is not supported"),
+        ({"messages": [{"role": "user", "content": "a", "tool_call_id": "b"}]}, "messages[0]", "tool_call_id is not"),
+        ({"messages": [{"role": "user", "content": "a", "name": 5}]}, "messages[0].name", "string"),
         ({"model": None}, "model", "string"),
     ],
 )
