@@ -5,8 +5,10 @@ import os
 from collections.abc import Sequence
 
 from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Message
 from orchestrator.policy.host import Batch, PolicyHost, PolicyInfo, Work
+from orchestrator.policy.prompts import PromptEncoder
 
 
 class PolicyActor:
@@ -26,6 +28,7 @@ class PolicyActor:
         end_children_with_this_process()
         self._engine = VllmEngine(self._config)
         self._host = PolicyHost(self._engine, self._steps, spare_seqs=self._config.spare_seqs)
+        self._prompts = PromptEncoder(self._engine)
         self._watch = asyncio.create_task(self._host.watch())
         return self._engine.info()
 
@@ -38,16 +41,17 @@ class PolicyActor:
     async def poll(self, client: str, wait_s: float) -> Batch:
         return await self._host.poll(client, wait_s)
 
-    async def encode(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
-        return self._host.encode(conversations)
+    async def encode(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...] | ProblemError]:
+        return await self._prompts.encode(conversations)
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        return self._host.encode_text(texts)
+        return await self._prompts.encode_text(texts)
 
     async def stats(self) -> dict[str, int]:
         return {**self._host.stats(), "pid": os.getpid()}
 
     async def stop(self) -> None:
         self._watch.cancel()
+        self._prompts.close()
         await self._host.stop()
         self._engine.stop()

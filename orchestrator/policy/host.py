@@ -5,19 +5,16 @@ mailbox per client. One poll carries what accumulated for many sequences. Plain 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, Protocol
-
-from tokenizers import Tokenizer
 
 from orchestrator.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.policy.engine import Delta, TokenEngine
 from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
 
 # between two replies to a client, by the sequences that it has running: dense segments share calls, sparse ones do not
@@ -55,41 +52,6 @@ class Batch:
     items: list[tuple[int, Segment | ProblemError]]
     sampled_tokens: int  # by the engine since its start: does it make progress?
     pending_tokens: int  # of this client's unfinished steps: lost should the replica die now
-
-
-class Delta(NamedTuple):
-    """Tokens that an engine sampled."""
-
-    token_ids: Sequence[int]
-    cached_tokens: int
-    finish: Finish | None  # BOUNDARY: at one of the `stop_token_ids`
-    logprobs: Sequence[float] | None = None  # of the tokens, where the generation asks for them
-
-
-class TokenEngine(Protocol):
-    """Samples tokens, end and stop tokens included. Raises ProblemError for a request that it refuses."""
-
-    @property
-    def tokenizer(self) -> Tokenizer: ...
-
-    @property
-    def num_running(self) -> int: ...
-
-    def counters(self) -> dict[str, int]:
-        """What the engine itself counted since its start."""
-        ...
-
-    def stream(self, name: str, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
-        """Closing it aborts the request, too."""
-        ...
-
-    async def abort(self, name: str) -> None:
-        """Ends a stream now; its last delta, with all that was sampled, says ABORTED."""
-        ...
-
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Prompt ids through the chat template."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -192,13 +154,6 @@ class PolicyHost:
         while True:
             await asyncio.sleep(self._client_timeout_s / 4)
             self.forget_stalled()
-
-    def encode(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
-        return [self._engine.render(messages) for messages in conversations]
-
-    def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        encodings = self._engine.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [tuple(encoding.ids) for encoding in encodings]
 
     def stats(self) -> dict[str, int]:
         return {

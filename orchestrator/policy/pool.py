@@ -180,7 +180,7 @@ class PolicyPool:
         self._waiting: deque[_Request] = deque()  # first come, first served; bounded by what callers have in flight
         self._next_id = 0
         self._to_encode: list[tuple[Message, ...]] = []
-        self._encoding: asyncio.Task[list[tuple[int, ...]]] | None = None  # that is about to take these
+        self._encoding: asyncio.Task[list[tuple[int, ...] | ProblemError]] | None = None  # that is about to take these
         self._affinity = PrefixAffinity()
         self._rng = random.Random(0)  # only where work runs depends on it
         self._serving = asyncio.Event()  # some replica is
@@ -226,19 +226,20 @@ class PolicyPool:
     # the Policy protocol
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
-        """What is asked in one turn of the event loop goes to a replica as one call."""
+        """See `Policy.encode`. What is asked in one turn of the event loop goes to a replica as one call. Raises
+        PromptTooLong for what can't fit the context, and ProblemError for what the chat template refuses."""
         if self._encoding is None:
             self._encoding = asyncio.create_task(self._encode_together())
         task, first = self._encoding, len(self._to_encode)
-        conversations = [problem.messages for problem in problems]
-        self._to_encode += conversations
-        try:
-            encoded = await asyncio.shield(task)
-        except ProblemError:  # perhaps another caller's
-            return await self._ask(lambda actor: actor.encode.remote(conversations))
-        return encoded[first : first + len(problems)]
+        self._to_encode += [problem.messages for problem in problems]
+        prompts = []
+        for prompt in (await asyncio.shield(task))[first : first + len(problems)]:
+            if isinstance(prompt, ProblemError):
+                raise prompt
+            prompts.append(prompt)
+        return prompts
 
-    async def _encode_together(self) -> list[tuple[int, ...]]:
+    async def _encode_together(self) -> list[tuple[int, ...] | ProblemError]:
         await asyncio.sleep(0)
         conversations, self._to_encode, self._encoding = self._to_encode, [], None
         return await self._ask(lambda actor: actor.encode.remote(conversations))

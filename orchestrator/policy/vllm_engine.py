@@ -23,7 +23,8 @@ from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
-from orchestrator.policy.host import Delta, PolicyInfo
+from orchestrator.policy.engine import Delta
+from orchestrator.policy.host import PolicyInfo
 
 # Tokens per delta: each costs some 20 us.
 _INTERVAL_EAGER, _INTERVAL_TO_THE_END = 4, 32  # of a sequence that runs to its end: its steps are waited for, or not
@@ -133,6 +134,10 @@ class VllmEngine:
         return tokenizer
 
     @property
+    def context_length(self) -> int:
+        return int(self._llm.model_config.max_model_len)
+
+    @property
     def num_running(self) -> int:
         return int(self._llm.get_num_unfinished_requests())
 
@@ -140,7 +145,7 @@ class VllmEngine:
         model, cache = self._llm.model_config, self._llm.vllm_config.cache_config
         shape = llama_shape(model.hf_text_config.to_dict())
         return PolicyInfo(
-            context_length=model.max_model_len,
+            context_length=self.context_length,
             shape=shape,
             fingerprint=tokenizer_fingerprint(self._tokenizer.get_vocab()),
             kv_capacity_tokens=cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size,
@@ -195,7 +200,7 @@ class VllmEngine:
         except EngineDeadError as error:
             raise ReplicaError("policy: the engine's process died") from error
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def render(self, messages: Sequence[Message]) -> str:
         if not self._tokenizer.chat_template:
             raise UserError(
                 f"policy: {self._config.model} has no chat template, so messages can't become a prompt; "
@@ -203,10 +208,10 @@ class VllmEngine:
             )
         conversation = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            ids = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+            text = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:
             raise ProblemError(f"policy: the chat template refuses these messages: {error}") from error
-        return tuple(ids)
+        return str(text)
 
     def stop(self) -> None:
         self._llm.shutdown(timeout=5.0)

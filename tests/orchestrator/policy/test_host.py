@@ -10,7 +10,8 @@ from orchestrator.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment
-from orchestrator.policy.host import ClientForgotten, Delta, PolicyHost, Work
+from orchestrator.policy.engine import Delta
+from orchestrator.policy.host import ClientForgotten, PolicyHost, Work
 
 WORDS = ["<eos>", "\n", "\n\n", "a", "b"]
 EOS, NEWLINE, BLANK, A, B = range(5)
@@ -22,6 +23,7 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<eos>"))
         self.tokenizer.decoder = decoders.Fuse()
+        self.context_length = 100
         self.tokenizer.add_special_tokens([AddedToken("<eos>", special=True)])
         self.feeds: dict[int, asyncio.Queue[Delta | Exception]] = {}
         self.stop_token_ids: dict[int, list[int]] = {}
@@ -60,8 +62,8 @@ class ScriptedEngine:
             if not finished:
                 self.aborted.append(generation.seed)
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return tuple(range(len(messages)))
+    def render(self, messages: Sequence[Message]) -> str:
+        return " ".join(message.content for message in messages)
 
     async def feed(self, seed: int, *token_ids: int, finish: Finish | None = None) -> None:
         await until(lambda: seed in self.feeds)

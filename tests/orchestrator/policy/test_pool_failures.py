@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from orchestrator.config import PolicyConfig, StepConfig
-from orchestrator.core.errors import PoolExhausted, ProblemError, ReplicaError
+from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy import PolicyPool, pool
-from orchestrator.policy.host import Delta, PolicyHost, PolicyInfo
+from orchestrator.policy.engine import Delta
+from orchestrator.policy.host import PolicyHost, PolicyInfo
+from orchestrator.policy.prompts import PromptEncoder
 
 WORDS = ["a", "b", "c", "\n\n", "d"]
 INFO = PolicyInfo(
@@ -33,7 +35,9 @@ class CountingEngine:
 
     def __init__(self) -> None:
         self.tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="a"))
+        self.tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         self.tokenizer.decoder = decoders.Fuse()
+        self.context_length = INFO.context_length
         self.open = asyncio.Event()
         self.open.set()
         self.running: list[Generation] = []
@@ -71,10 +75,10 @@ class CountingEngine:
         finally:
             self.running.remove(generation)
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def render(self, messages: Sequence[Message]) -> str:
         if messages[0].content == "refused":
             raise ProblemError("the chat template refuses these messages")
-        return (len(messages[0].content),)
+        return messages[0].content
 
 
 class LocalReplica:
@@ -84,6 +88,7 @@ class LocalReplica:
         self.engine = CountingEngine()
         self.now = 0.0
         self.host = PolicyHost(self.engine, steps, clock=lambda: self.now)
+        self.prompts = PromptEncoder(self.engine)
         self.dead = asyncio.Event()
         self._fails_to_start = fails_to_start
 
@@ -97,7 +102,7 @@ class LocalReplica:
             if self._fails_to_start:
                 raise ActorDiedError
             return INFO
-        result = getattr(self.host, method)(*args)
+        result = getattr(self.prompts if method == "encode" else self.host, method)(*args)
         if not asyncio.iscoroutine(result):
             return result
         answer = asyncio.ensure_future(result)
@@ -126,6 +131,7 @@ class Cluster:
     async def end(self) -> None:
         for replica in self.replicas:
             await replica.host.stop()
+            replica.prompts.close()
 
 
 @pytest.fixture
@@ -225,11 +231,17 @@ async def test_without_replicas_and_restarts_callers_are_told(cluster: Cluster, 
 
 async def test_prompts_encoded_together_fail_alone(opened: Open, cluster: Cluster) -> None:
     async with opened(replicas=1) as pool:
-        texts = ["a", "bb", "refused", "ccc"]
+        texts = ["a", "b b", "refused", "b" * 2001, "c"]
         results = await asyncio.gather(
             *(pool.encode([Problem.from_prompt(text, text)]) for text in texts), return_exceptions=True
         )
-        assert [r if isinstance(r, list) else type(r) for r in results] == [[(1,)], [(2,)], ProblemError, [(3,)]]
+        assert [r if isinstance(r, list) else type(r) for r in results] == [
+            [(0,)],
+            [(1, 1)],
+            ProblemError,
+            PromptTooLong,  # the longest token has two characters, the context 1000 tokens
+            [(2,)],
+        ]
 
 
 async def test_restarts_that_fail_are_counted_and_end(cluster: Cluster, opened: Open) -> None:

@@ -1,0 +1,47 @@
+"""What an engine is to the policy's host: token ids in, deltas of token ids out."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import NamedTuple, Protocol
+
+from tokenizers import Tokenizer
+
+from orchestrator.core.nouns import Message
+from orchestrator.core.protocols import Finish, Generation
+
+
+class Delta(NamedTuple):
+    """Tokens that an engine sampled."""
+
+    token_ids: Sequence[int]
+    cached_tokens: int
+    finish: Finish | None  # BOUNDARY: at one of the `stop_token_ids`
+    logprobs: Sequence[float] | None = None  # of the tokens, where the generation asks for them
+
+
+class TokenEngine(Protocol):
+    """Samples tokens, end and stop tokens included. Raises ProblemError for a request that it refuses."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def num_running(self) -> int: ...
+
+    def counters(self) -> dict[str, int]:
+        """What the engine itself counted since its start."""
+        ...
+
+    def stream(self, name: str, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+        """Closing it aborts the request, too."""
+        ...
+
+    async def abort(self, name: str) -> None:
+        """Ends a stream now; its last delta, with all that was sampled, says ABORTED."""
+        ...
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt, through the chat template. Called in a thread of its own."""
+        ...

@@ -1,0 +1,58 @@
+"""Makes token ids of conversations and texts, in one thread beside the event loop."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from orchestrator.core.errors import ProblemError, PromptTooLong
+from orchestrator.core.nouns import Message
+from orchestrator.policy.engine import TokenEngine
+
+
+class PromptEncoder:
+    """Owner of the thread. A prompt that can't fit the context is refused by its length, and never tokenised."""
+
+    def __init__(self, engine: TokenEngine) -> None:
+        self._engine = engine
+        self._max_token_chars = max(map(len, engine.tokenizer.get_vocab()))
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompts")  # one: the engine needs the rest
+
+    async def encode(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...] | ProblemError]:
+        """The prompt of each conversation, or why there is none."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: [self._prompt(messages) for messages in conversations])
+
+    async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Ids of raw texts, without special tokens. Raises ProblemError for what is no valid text."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: [self._ids(text) for text in texts])
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _prompt(self, messages: Sequence[Message]) -> tuple[int, ...] | ProblemError:
+        try:
+            text = self._engine.render(messages)
+            self._check_length(text)
+            return self._ids(text)
+        except ProblemError as error:
+            return error
+
+    def _check_length(self, text: str) -> None:
+        """Raises PromptTooLong. Spaces count for nothing: some tokenizers drop them."""
+        context = self._engine.context_length
+        most = context * self._max_token_chars
+        if len(text) > most and (num_chars := len("".join(text.split()))) > most:
+            raise PromptTooLong(
+                f"policy: the prompt has {num_chars} characters without its spaces, "
+                f"the context of {context} tokens holds at most {most} of them, answer included"
+            )
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ProblemError(f"policy: the text can't be written as UTF-8: {error}") from error
+        # `Tokenizer.encode` would hold Python's lock, and with it the event loop
+        [encoding] = self._engine.tokenizer.encode_batch([text], add_special_tokens=False)
+        return tuple(encoding.ids)

@@ -1,0 +1,78 @@
+"""Prompts over a small tokenizer whose longest word has five characters: no vLLM."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from orchestrator.core.errors import ProblemError, PromptTooLong
+from orchestrator.core.nouns import Message
+from orchestrator.policy.prompts import PromptEncoder
+
+WORDS = {"<unk>": 0, "a": 1, "hello": 2}
+CONTEXT_LENGTH = 4
+
+
+class RenderingEngine:
+    """An engine as far as prompts go: its template is the content of the last message, once `open` is set."""
+
+    context_length = CONTEXT_LENGTH
+
+    def __init__(self) -> None:
+        self.tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="<unk>"))
+        self.tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        self.open = threading.Event()
+        self.open.set()
+
+    def render(self, messages: Sequence[Message]) -> str:
+        assert self.open.wait(30)
+        return messages[-1].content
+
+
+@pytest.fixture
+def engine() -> RenderingEngine:
+    return RenderingEngine()
+
+
+@pytest.fixture
+def prompts(engine: RenderingEngine) -> Iterator[PromptEncoder]:
+    encoder = PromptEncoder(engine)  # type: ignore[arg-type]
+    yield encoder
+    encoder.close()
+
+
+def asked(*texts: str) -> list[tuple[Message, ...]]:
+    return [(Message(role="user", content=text),) for text in texts]
+
+
+async def test_each_conversation_gets_its_ids(prompts: PromptEncoder) -> None:
+    assert await prompts.encode(asked("a hello", "hello")) == [(1, 2), (2,)]
+    assert await prompts.encode_text(["hello a a"]) == [(2, 1, 1)]
+
+
+async def test_what_can_not_fit_is_refused_by_its_length_and_spaces_count_for_nothing(prompts: PromptEncoder) -> None:
+    fits, spaces, too_long = await prompts.encode(asked("hello " * 4, "a" + " " * 1000, "a" * 21))
+    assert (fits, spaces) == ((2,) * 4, (1,))
+    assert isinstance(too_long, PromptTooLong)
+    assert "21 characters" in str(too_long)
+    assert "at most 20" in str(too_long)
+
+
+async def test_what_is_no_valid_text_fails_alone(prompts: PromptEncoder) -> None:
+    broken, fine = await prompts.encode(asked("\ud800", "a"))
+    assert isinstance(broken, ProblemError)
+    assert fine == (1,)
+    with pytest.raises(ProblemError, match="UTF-8"):
+        await prompts.encode_text(["\ud800"])
+
+
+async def test_the_event_loop_turns_while_a_prompt_is_encoded(engine: RenderingEngine, prompts: PromptEncoder) -> None:
+    engine.open.clear()
+    encoding = asyncio.create_task(prompts.encode(asked("a")))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not encoding.done()
+    engine.open.set()
+    assert await encoding == [(1,)]
