@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.config import VerifierConfig
 from orchestrator.core.nouns import Score
-from orchestrator.verifier.actor import VerifierActor
+from orchestrator.verifier.actor import VerifierActor, VerifierRaised
 from verifiers import VerifierEntry
 from verifiers.contract import Answer, HostSettings, Read, Run, VerifierInfo
 
@@ -111,7 +111,8 @@ async def test_an_error_is_told_to_all_that_were_read_together_and_to_nobody_els
     reads.gate.set()
     outcomes = await asyncio.gather(first, *together, after, return_exceptions=True)
     assert reads.calls == [["first"], ["together-0", "together-1"], ["after"]]
-    assert all(isinstance(outcome, RuntimeError) for outcome in outcomes)
+    assert [str(outcome) for outcome in outcomes] == ["RuntimeError: a poison input"] * 4
+    assert all(isinstance(outcome, VerifierRaised) for outcome in outcomes)
     reads.error = None
     assert await score(actor, "next", 4) == 0.04
 
