@@ -1,30 +1,43 @@
 """One replica of a verifier: a thin Ray actor over a `VerifierHost`, which a single thread calls.
 
-That thread's queue is the order of things. Calls that wait while the model reads are read together when it is done.
+That thread's queue is the order of things. Readings that wait while the model reads are read together when it is done.
+A call that is cancelled takes nothing out of that order: its reading is skipped or read for nobody.
 """
 
 import asyncio
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from orchestrator.config import VerifierConfig
+from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.verifier.loading import load_host
 from verifiers import VerifierEntry
 from verifiers.contract import Answer, Missing, Run, StateBlob, VerifierHost, VerifierInfo
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+
+class VerifierRaised(HeadraceError):
+    """The verifier's own code raised an exception, or broke its contract. The replica goes on."""
 
 
 @dataclass(slots=True)
 class _Request:
-    """A call of `read` that waits for the thread."""
+    """A call of `read`. Its answers are cancelled when the call is, unless the thread has begun it."""
 
     runs: Sequence[Run]
-    answers: list[Answer] | Exception | None = None
+    answers: Future[list[Answer]] = field(default_factory=Future)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(run.token_ids) for run in self.runs)
 
 
 class VerifierActor:
@@ -35,62 +48,100 @@ class VerifierActor:
         self._requests: deque[_Request] = deque()
         self._batch_tokens = 0
         self._tokens_read = 0
+        self._host_calls = 0  # that have ended
 
-    async def load(self, entry: VerifierEntry, options: Any, config: VerifierConfig) -> tuple[VerifierInfo, int]:
-        """Loads the model. Returns what it says about itself and the process id. Raises ValueError."""
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def load(self, entry: VerifierEntry, options: Any, config: VerifierConfig) -> VerifierInfo:
+        """Loads the model. Returns what it says about itself. Raises UserError when it can't be loaded."""
         self._batch_tokens = 0 if entry.alone else config.batch_tokens
 
         def load() -> VerifierHost:
             import torch
 
             torch.set_num_threads(config.num_cpus)
-            return load_host(entry, options, config)
+            try:
+                return load_host(entry, options, config)
+            except ValueError as error:
+                raise UserError(str(error)) from error
 
         self._host = await self._in_thread(load)
-        return self._host.info, os.getpid()
+        return self._host.info
 
     async def read(self, runs: Sequence[Run]) -> list[Answer]:
         request = _Request(runs)
         self._requests.append(request)
-        return await self._in_thread(lambda: self._serve(request))
+        self._thread.submit(self._read_next)  # one turn for each request: none is left behind
+        return await asyncio.wrap_future(request.answers)
 
     async def stats(self) -> dict[str, int]:
         return {"tokens_read": self._tokens_read}
 
+    async def progress(self) -> int:
+        """A number that changes whenever the host has finished a call."""
+        return self._host_calls
+
     async def release(self, keys: Sequence[str]) -> None:
-        await self._in_thread(lambda: self._host.release(keys))
+        await self._in_thread(lambda: self._of_host(lambda: self._host.release(keys)))
 
     async def export(self, keys: Sequence[str]) -> tuple[int, list[StateBlob | None]]:
         """Two Ray objects: how many states were found, and the states, which only their receiver need fetch."""
-        blobs = await self._in_thread(lambda: self._host.export(keys))
+        blobs = await self._in_thread(lambda: self._of_host(lambda: self._host.export(keys)))
         return sum(blob is not None for blob in blobs), blobs
 
     async def import_(self, keys: Sequence[str], blobs: Sequence[StateBlob | None]) -> None:
-        await self._in_thread(lambda: self._host.import_(keys, blobs))
+        await self._in_thread(lambda: self._of_host(lambda: self._host.import_(keys, blobs)))
 
-    def _serve(self, request: _Request) -> list[Answer]:
-        """Reads the request, with those behind it that fit in a micro-batch; or it was read with an earlier one."""
-        if request.answers is None:
-            batch, num_tokens = [self._requests.popleft()], 0
-            assert batch[0] is request, "requests are served in order"
-            while self._requests:
-                num_tokens += sum(len(run.token_ids) for run in batch[-1].runs)
-                if num_tokens >= self._batch_tokens:
-                    break
-                batch.append(self._requests.popleft())
-            try:
-                answers = self._host.read([run for r in batch for run in r.runs])
-            except Exception as error:  # every caller gets it
-                for r in batch:
-                    r.answers = error
-            else:
-                self._tokens_read += sum(answer.tokens_read for answer in answers if not isinstance(answer, Missing))
-                for r in batch:
-                    r.answers, answers = answers[: len(r.runs)], answers[len(r.runs) :]
-        if isinstance(request.answers, Exception):
-            raise request.answers
-        assert request.answers is not None
-        return request.answers
+    def _read_next(self) -> None:
+        """Reads the request that has waited longest, with those behind it that fit in a micro-batch. There may be none:
+        it was read with an earlier one."""
+        batch = self._next_batch()
+        if not batch:
+            return
+        runs = [run for request in batch for run in request.runs]
+        try:
+            answers = self._of_host(lambda: _checked(self._host.read(runs), len(runs)))
+        except VerifierRaised as error:  # every caller gets it
+            for request in batch:
+                request.answers.set_exception(error)
+            return
+        self._tokens_read += sum(answer.tokens_read for answer in answers if not isinstance(answer, Missing))
+        for request in batch:
+            answered, answers = answers[: len(request.runs)], answers[len(request.runs) :]
+            request.answers.set_result(answered)
+
+    def _next_batch(self) -> list[_Request]:
+        batch: list[_Request] = []
+        num_tokens = 0
+        while self._requests and (not batch or num_tokens < self._batch_tokens):
+            request = self._requests.popleft()
+            if request.answers.set_running_or_notify_cancel():
+                batch.append(request)
+                num_tokens += request.num_tokens
+        return batch
+
+    def _of_host(self, call: Callable[[], T]) -> T:
+        """What the host returns. Raises VerifierRaised: its code is not ours, and may raise anything."""
+        try:
+            return call()
+        except (Exception, SystemExit) as error:
+            log.exception("verifier: the host raised an exception")
+            raise VerifierRaised(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._host_calls += 1
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        """Runs in its turn, also when the caller is cancelled meanwhile."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
+
+
+def _checked(answers: Any, num_runs: int) -> list[Answer]:
+    """One answer for each run: with fewer, a reading would get another one's. Raises TypeError, ValueError."""
+    given: list[Answer] = list(answers)
+    if len(given) != num_runs:
+        raise ValueError(f"the host gave {len(given)} answers, wanted one for each of {num_runs} runs")
+    for answer in given:
+        if not isinstance(answer, Answer):
+            raise TypeError(f"the host gave a {type(answer).__name__}, wanted Read, Missing or Unreadable")
+    return given

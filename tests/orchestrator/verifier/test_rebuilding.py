@@ -5,19 +5,19 @@ from dataclasses import replace
 
 from orchestrator.core.nouns import Carry, Problem
 from orchestrator.core.protocols import Reading, Solution
-from orchestrator.verifier.pool import _Batch, _Job
+from orchestrator.verifier.batch import Batch, Job
 
 CARRY = Carry(replica=0, epoch=0, key="parent", num_tokens=3)
 TOKENS = Reading(token_ids=(1, 2, 3, 4, 5), boundaries=(5,), carry=CARRY)
 SOLUTION = Solution(problem=Problem.from_prompt("p", "?"), steps=("a", "b"), asked=(1,))
 
 
-async def batch(readings: list[Reading]) -> _Batch:
-    def job(number: int, reading: Reading) -> _Job:
+async def batch(readings: list[Reading]) -> Batch:
+    def job(number: int, reading: Reading) -> Job:
         verdict = asyncio.get_running_loop().create_future()
-        return _Job(reading=reading, key=f"child {number}", verdict=verdict, carry=reading.carry)
+        return Job(reading=reading, key=f"child {number}", verdict=verdict, carry=reading.carry)
 
-    return _Batch(jobs=[job(number, reading) for number, reading in enumerate(readings)])
+    return Batch(jobs=[job(number, reading) for number, reading in enumerate(readings)])
 
 
 async def test_a_parent_in_tokens_is_read_once_for_all_who_start_there() -> None:

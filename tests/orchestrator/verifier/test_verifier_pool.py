@@ -277,7 +277,7 @@ async def test_a_stalled_replica_counts_as_dead(config: VerifierConfig) -> None:
         assert pid is not None
         process = os.pidfd_open(pid)
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(PoolExhausted, match="no answer for 3 s"):
+        with pytest.raises(PoolExhausted, match="no progress for 3 s"):
             await pool.score(children(prompt, root, 2))
         [ended], _, _ = select.select([process], [], [], 10)  # it is killed, too
         os.close(ended)

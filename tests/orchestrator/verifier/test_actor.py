@@ -1,0 +1,131 @@
+"""One replica of a verifier, without Ray: what callers that leave do to those who stay."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from orchestrator.config import VerifierConfig
+from orchestrator.core.nouns import Score
+from orchestrator.verifier.actor import VerifierActor, VerifierRaised
+from verifiers import VerifierEntry
+from verifiers.contract import Answer, HostSettings, Read, Run, VerifierInfo
+
+
+@dataclass
+class Reads:
+    """What the host was asked, and the gate that each reading waits for."""
+
+    calls: list[list[str]] = field(default_factory=list)  # the keys of each micro-batch
+    released: list[str] = field(default_factory=list)
+    began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    gate: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+
+class GatedHost:
+    """Scores a run by its length."""
+
+    info = VerifierInfo(name="gated", model_hash="", tokenizer_fingerprint="", state_bytes=0, flops_per_token=0)
+
+    def __init__(self, reads: Reads) -> None:
+        self.reads = reads
+
+    @classmethod
+    def load(cls, settings: HostSettings) -> "GatedHost":
+        return cls(settings.options)
+
+    def read(self, runs: Sequence[Run]) -> list[Answer]:
+        self.reads.calls.append([run.key for run in runs])
+        self.reads.began.release()
+        self.reads.gate.wait()
+        if self.reads.error is not None:
+            raise self.reads.error
+        return [
+            Read(scores=(Score(mean=len(run.token_ids) / 100),), tokens_read=len(run.token_ids), flops=0.0)
+            for run in runs
+        ]
+
+    def release(self, keys: Sequence[str]) -> None:
+        self.reads.released += keys
+
+
+async def loaded(reads: Reads, batch_tokens: int) -> VerifierActor:
+    actor = VerifierActor()
+    entry = VerifierEntry(host="tests.orchestrator.verifier.test_actor:GatedHost")
+    await actor.load(entry, reads, VerifierConfig(batch_tokens=batch_tokens))
+    return actor
+
+
+def run(key: str, num_tokens: int) -> Run:
+    return Run(key=key, token_ids=(0,) * num_tokens, boundaries=(num_tokens,))
+
+
+async def score(actor: VerifierActor, key: str, num_tokens: int) -> float:
+    [answer] = await actor.read([run(key, num_tokens)])
+    assert isinstance(answer, Read)
+    return answer.scores[0].mean
+
+
+@pytest.fixture
+def reads() -> Reads:
+    return Reads()
+
+
+async def begun(reads: Reads) -> None:
+    await asyncio.to_thread(reads.began.acquire)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 7, 1000])
+@pytest.mark.parametrize("leaving", [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]])
+async def test_callers_that_leave_change_nothing_for_those_who_stay(
+    reads: Reads, batch_tokens: int, leaving: list[int]
+) -> None:
+    actor = await loaded(reads, batch_tokens)
+    calls = [asyncio.create_task(score(actor, "old-0", 1))]
+    await begun(reads)
+    calls += [asyncio.create_task(score(actor, f"old-{index}", index + 1)) for index in (1, 2)]
+    await asyncio.sleep(0)  # these wait in the queue
+    for index in leaving:
+        calls[index].cancel()
+    later = [asyncio.create_task(score(actor, f"new-{index}", index + 10)) for index in range(3)]
+    await asyncio.wait([calls[index] for index in leaving])
+    reads.gate.set()
+    assert await asyncio.gather(*later) == [0.10, 0.11, 0.12]
+    stayed = [index for index in range(3) if index not in leaving]
+    assert [await calls[index] for index in stayed] == [(index + 1) / 100 for index in stayed]
+    asked = [key for keys in reads.calls for key in keys]
+    assert asked == ["old-0", *(f"old-{i}" for i in stayed if i), "new-0", "new-1", "new-2"]
+
+
+async def test_an_error_is_told_to_all_that_were_read_together_and_to_nobody_else(reads: Reads) -> None:
+    actor = await loaded(reads, 5)
+    reads.error = RuntimeError("a poison input")
+    first = asyncio.create_task(score(actor, "first", 1))
+    await begun(reads)
+    together = [asyncio.create_task(score(actor, f"together-{index}", 3)) for index in range(2)]
+    after = asyncio.create_task(score(actor, "after", 2))
+    await asyncio.sleep(0)  # they are in the queue
+    reads.gate.set()
+    outcomes = await asyncio.gather(first, *together, after, return_exceptions=True)
+    assert reads.calls == [["first"], ["together-0", "together-1"], ["after"]]
+    assert [str(outcome) for outcome in outcomes] == ["RuntimeError: a poison input"] * 4
+    assert all(isinstance(outcome, VerifierRaised) for outcome in outcomes)
+    reads.error = None
+    assert await score(actor, "next", 4) == 0.04
+
+
+async def test_what_a_caller_released_is_released_though_it_left(reads: Reads) -> None:
+    actor = await loaded(reads, 5)
+    reading = asyncio.create_task(score(actor, "read", 1))
+    await begun(reads)
+    leaving = asyncio.create_task(actor.release(["state"]))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    reads.gate.set()
+    await reading
+    await actor.release([])  # the thread has come so far
+    assert reads.released == ["state"]
