@@ -9,13 +9,14 @@ from typing import Any, TypeVar, cast
 
 import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.datasets import DataConfig, Dataset, load_dataset
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling, Strategy
+from orchestrator.typed import typed, typed_and_yaml
 from strategies import strategy_class
 
 C = TypeVar("C")
@@ -120,22 +121,17 @@ def load_yaml(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tup
         raise UserError(f"config: can't read {path}: {error.strerror}") from None
     try:
         given = OmegaConf.create(text)
-        if not isinstance(given, DictConfig):
-            raise UserError(f"config: {path} must be a YAML mapping, got {type(given).__name__}")
-        for override in overrides:
-            _apply(given, override)
-        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
-        return cast(C, OmegaConf.to_object(merged)), OmegaConf.to_yaml(merged, resolve=True)
     except yaml.YAMLError as error:
         raise UserError(f"config: {path} is not YAML: {' '.join(str(error).split())}") from None
-    except MissingMandatoryValue as error:
-        raise UserError(f"config: {path}: {error.full_key} is missing") from None
-    except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(f"config: {path}: {key}{str(error).splitlines()[0]}") from None
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"config: {path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(given, DictConfig):
+        raise UserError(f"config: {path} must be a YAML mapping, got {type(given).__name__}")
+    for override in overrides:
+        _apply(given, override)
+    try:
+        return typed_and_yaml(schema, given)
+    except UserError as error:
         raise UserError(f"config: {path}: {error}") from None
 
 
@@ -156,7 +152,11 @@ def make_strategies(entries: Sequence[Mapping[str, Any]]) -> list[NamedStrategy]
     for index, entry in enumerate(entries):
         if "name" not in entry:
             raise UserError(f"strategies[{index}]: name is missing, got keys {', '.join(map(str, entry)) or 'none'}")
+        if not isinstance(entry["name"], str):
+            raise UserError(f"strategies[{index}].name: wanted one name, got {entry['name']!r}")
         name, swept = entry["name"], {k: v if isinstance(v, list) else [v] for k, v in entry.items() if k != "name"}
+        if empty := [key for key, values in swept.items() if not values]:
+            raise UserError(f"strategies[{index}].{empty[0]}: wanted a value or a list of some, got []")
         made += [
             NamedStrategy(name=name, strategy=make_strategy(name, dict(zip(swept, values, strict=True))))
             for values in itertools.product(*swept.values())
@@ -168,13 +168,16 @@ def make_strategy(name: str, params: Mapping[str, Any]) -> Strategy:
     """One strategy from its registered name and fields. Raises UserError."""
     try:
         cls = strategy_class(name)
-        valid = ", ".join(f.name for f in dataclasses.fields(cls)) or "none"
-        return cast(Strategy, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), dict(params))))
-    except OmegaConfBaseException as error:
-        message = str(error).splitlines()[0].replace(f"'{cls.__name__}'", name)
-        raise UserError(f"{name}: {error.full_key}: {message}; parameters: {valid}") from None
     except ValueError as error:
         raise UserError(str(error)) from None
+    try:
+        return cast(Strategy, typed(cls, params))
+    except UserError as error:
+        message = str(error).replace(f"'{cls.__name__}'", name)
+        fields = [field.name for field in dataclasses.fields(cls)]
+        if message.startswith(f"{name}: "):  # its own complaint
+            raise UserError(message) from None
+        raise UserError(f"{name}: {message}; parameters: {', '.join(fields) or 'none'}") from None
 
 
 def load_data(config: DataConfig) -> Dataset:

@@ -7,14 +7,16 @@ To add one: a function from `DataConfig` to examples and a line in `DATASETS`.
 """
 
 import difflib
-import json
+from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
+from experiments import records
 from experiments.tinymath import task
 from orchestrator.answers import KINDS
 from orchestrator.core.answers import AnswerFormat, reference_answer
@@ -38,6 +40,7 @@ class DataConfig:
     id_field: str | None = None  # None: the line number
     difficulty_field: str | None = None
     metadata_fields: list[str] = field(default_factory=list)  # of the records, as they are, for verifiers to see
+    skip_bad: bool = False  # records that don't fit are left out and counted; else the first is an error
 
     def __post_init__(self) -> None:
         if self.num_problems is not None and self.num_problems < 1:
@@ -62,7 +65,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
+    """`skipped` says of each record that was left out what is wrong with it."""
+
     examples: tuple[Example, ...]
+    skipped: tuple[str, ...] = ()
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -71,17 +77,25 @@ def load_dataset(config: DataConfig) -> Dataset:
         near = difflib.get_close_matches(config.name, DATASETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"data.name: got {config.name!r}, wanted one of {', '.join(DATASETS)}{hint}")
-    examples = tuple(DATASETS[config.name].load(config))
+    examples: list[Example] = []
+    skipped: list[str] = []
+    for example in DATASETS[config.name].load(config):
+        if isinstance(example, Example):
+            examples.append(example)
+        elif config.skip_bad:
+            skipped.append(str(example))
+        else:
+            raise example
     if not examples:
-        raise UserError(f"data: {config.path or config.name} holds no problem, wanted at least one")
-    ids = [example.problem.id for example in examples]
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if ids.count(id) > 1)
-        raise UserError(f"data: problem ids must be unique, got {twice!r} more than once")
-    return Dataset(examples=examples)
+        why = f"; {len(skipped)} were skipped, the first: {skipped[0]}" if skipped else ""
+        raise UserError(f"data: {config.path or config.name} holds no problem, wanted at least one{why}")
+    ids = Counter(example.problem.id for example in examples)
+    if len(ids) < len(examples):
+        raise UserError(f"data: problem ids must be unique, got {ids.most_common(1)[0][0]!r} more than once")
+    return Dataset(examples=tuple(examples), skipped=tuple(skipped))
 
 
-def _tinymath(config: DataConfig) -> Iterator[Example]:
+def _tinymath(config: DataConfig) -> "Iterator[Example | UserError]":
     if config.split not in ("train", "dev", "test"):
         raise UserError(f"data.split: got {config.split!r}, wanted train, dev or test")
     for made in task.generate(config.split, config.num_problems or 200):
@@ -90,25 +104,38 @@ def _tinymath(config: DataConfig) -> Iterator[Example]:
         yield Example(problem=problem, reference=made.answer)
 
 
-def _gsm8k(config: DataConfig) -> Iterator[Example]:
+def _gsm8k(config: DataConfig) -> "Iterator[Example | UserError]":
     """GSM8K's own format: fields `question` and `answer`, the reference after `####`."""
-    for number, record in _records(config):
-        solution = _field(config, number, record, "answer")
-        yield _example(config, number, record, "question", solution)
+    return _examples(replace(config, problem_field="question", answer_field="answer"))
 
 
-def _jsonl(config: DataConfig) -> Iterator[Example]:
+def _jsonl(config: DataConfig) -> "Iterator[Example | UserError]":
     """Any JSON Lines file; MATH-500's fields are the defaults."""
-    for number, record in _records(config):
-        answer = _field(config, number, record, config.answer_field)
-        yield _example(config, number, record, config.problem_field, answer)
+    return _examples(config)
+
+
+def _examples(config: DataConfig) -> "Iterator[Example | UserError]":
+    """An error in the place of each record that does not fit. `num_problems` counts those that do."""
+    taken = 0
+    for number, line in _lines(config):
+        if taken == config.num_problems:
+            return
+        try:
+            example = _example(config, f"{config.path} line {number}", str(number), records.parse(line))
+        except UserError:
+            raise
+        except ValueError as error:
+            yield UserError(f"data: {config.path} line {number} {error}")
+        else:
+            taken += 1
+            yield example
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetKind:
     """How to read a data set, and what suits its answers unless the configuration says otherwise."""
 
-    load: Callable[[DataConfig], Iterator[Example]]
+    load: Callable[[DataConfig], Iterator[Example | UserError]]  # an error in the place of a record that does not fit
     grader: str
     answer: str
 
@@ -120,52 +147,33 @@ DATASETS = {
 }
 
 
-def _records(config: DataConfig) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, record) of the first `num_problems` lines that are not blank."""
+def _lines(config: DataConfig) -> Iterator[tuple[int, bytes]]:
+    """(line number, line) of those that are not blank."""
     if config.path is None:
         raise UserError(f"data.path is missing: {config.name} reads a JSON Lines file")
     path = Path(config.path)
     try:
-        lines = path.read_bytes().splitlines()
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"data: can't read {path}: {error.strerror}") from None
-    taken = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if taken == config.num_problems:
-            return
-        try:
-            record = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"data: {path} line {number} is not UTF-8 (byte {error.start}: {error.reason})") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"data: {path} line {number} is not JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"data: {path} line {number} must be a JSON object, got {type(record).__name__}")
-        taken += 1
-        yield number, record
+    for number, line in enumerate(content.removeprefix(BOM_UTF8).split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
 
 
-def _field(config: DataConfig, number: int, record: dict[str, Any], name: str) -> str:
-    if name not in record:
-        raise UserError(f"data: {config.path} line {number} has no field {name!r}, it has {', '.join(record)}")
-    return str(record[name])
-
-
-def _example(config: DataConfig, number: int, record: dict[str, Any], problem_field: str, answer: str) -> Example:
-    prompt = config.prompt_template.replace("{problem}", _field(config, number, record, problem_field))
-    difficulty = None
-    if config.difficulty_field is not None:
-        text = _field(config, number, record, config.difficulty_field)
-        digits = "".join(filter(str.isdigit, text))  # "Level 4"
-        if not digits:
-            raise UserError(f"data: {config.path} line {number}: {config.difficulty_field} is no number: {text!r}")
-        difficulty = float(digits)
-    id = str(number) if config.id_field is None else _field(config, number, record, config.id_field)
-    metadata = _metadata(config, f"{config.path} line {number}", record)
-    problem = Problem.from_prompt(id, prompt, difficulty=difficulty, metadata=metadata)
-    return Example(problem=problem, reference=reference_answer(answer))
+def _example(config: DataConfig, owner: str, number: str, record: Mapping[str, Any]) -> Example:
+    """Raises ValueError for a record that does not fit."""
+    problem = records.text(record, config.problem_field)
+    difficulty = None if config.difficulty_field is None else records.number(record, config.difficulty_field)
+    return Example(
+        problem=Problem.from_prompt(
+            number if config.id_field is None else records.text(record, config.id_field),
+            config.prompt_template.replace("{problem}", problem),
+            difficulty=difficulty,
+            metadata=_metadata(config, owner, record),
+        ),
+        reference=reference_answer(records.reference(record, config.answer_field)),
+    )
 
 
 def _metadata(config: DataConfig, owner: str, record: Mapping[str, Any]) -> dict[str, Any]:

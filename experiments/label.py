@@ -6,7 +6,7 @@ what was labelled by then is saved.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ from experiments.graders import answers_of, grader_of
 from experiments.in_flight import for_each_problem
 from experiments.labelling.agreement import agreement
 from experiments.labelling.config import LabelConfig, Method, SourceConfig
-from experiments.labelling.imports import Reading, read_solutions
+from experiments.labelling.imports import Imported, Reading, read_solutions
 from experiments.labelling.labellers import BinarySearch, Exact, Judged, Labeller, MonteCarlo
 from experiments.labelling.sources import Labelled, OpenSession, Recorded, Sampled, Source, as_labelled
 from experiments.labelling.writer import Cost, LabelWriter, read_labels
@@ -55,6 +55,7 @@ class LabelPlan:
     dataset: Dataset | None
     problems: tuple[Problem, ...]  # that have solutions to label
     labelled: Mapping[str, Sequence[LabelledSolution]]  # by problem, of a source that has labels already
+    skipped: tuple[str, ...]  # of the source's records that were left out: why
     recorded: Mapping[str, RecordedProblem]  # by problem, of a run
 
     @property
@@ -78,7 +79,7 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
     dataset = load_data(config.data) if config.data is not None and config.method is not Method.imported else None
     if config.compare is not None:
         read_labels(Path(resolve_path(config.compare)))  # a mistake shows now, and not when all is labelled
-    labelled = _labelled(config.source)
+    labelled, skipped = _labelled(config.source)
     recorded = _recorded(config.source)
     return LabelPlan(
         config=config,
@@ -88,21 +89,24 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
         dataset=dataset,
         problems=_problems(dataset, labelled, recorded),
         labelled=labelled,
+        skipped=skipped,
         recorded=recorded,
     )
 
 
-def _labelled(source: SourceConfig) -> dict[str, list[LabelledSolution]]:
-    found: defaultdict[str, list[LabelledSolution]] = defaultdict(list)
-    solutions: Iterator[LabelledSolution] = iter(())
+def _labelled(source: SourceConfig) -> tuple[dict[str, list[LabelledSolution]], tuple[str, ...]]:
+    """By problem; and what was left out of a published file, and why."""
+    imported = Imported(solutions=())
     if source.labelled is not None:
-        solutions = iter(read_labels(Path(resolve_path(source.labelled))))
+        imported = Imported(solutions=tuple(read_labels(Path(resolve_path(source.labelled)))))
     elif source.path is not None and source.format is not None:
         reading = Reading(neutral=source.neutral, alternatives=source.alternatives)
-        solutions = read_solutions(source.format, Path(resolve_path(source.path)), reading)
-    for solution in solutions:
+        path = Path(resolve_path(source.path))
+        imported = read_solutions(source.format, path, reading, max_skipped=source.max_skipped)
+    found: defaultdict[str, list[LabelledSolution]] = defaultdict(list)
+    for solution in imported.solutions:
         found[solution.problem_id].append(solution)
-    return dict(found)
+    return dict(found), imported.skipped
 
 
 def _recorded(source: SourceConfig) -> dict[str, RecordedProblem]:
@@ -268,6 +272,7 @@ def summary(plan: LabelPlan, labels: LabelWriter) -> str:
         f"{plan.config.method.value}: {len(labels.done()):,} problems, {cost.solutions:,} solutions, {cost.steps:,} "
         f"steps in {plan.folder}; it took {cost.sampled_tokens:,} tokens of solutions, {cost.rollouts:,} rollouts of "
         f"{cost.rollout_tokens:,} tokens, {cost.verifier_tokens:,} verifier tokens, {cost.flops:.3g} FLOPs"
+        + (f"; {len(plan.skipped):,} records were skipped, the first: {plan.skipped[0]}" if plan.skipped else "")
     )
 
 

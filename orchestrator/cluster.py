@@ -1,14 +1,26 @@
-"""Connects to Ray: a local one of this process, or a running cluster by address."""
+"""Connects to Ray: a local one of this process, or a running cluster by address.
+
+A local Ray is always our own, whatever else runs on this machine and whatever `RAY_ADDRESS` says; it listens on
+loopback alone, and what it records of finished calls is bounded by recording none.
+"""
 
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
 
 from orchestrator.config import RayConfig
 from orchestrator.core.errors import ReplicaError, UserError
 
+log = logging.getLogger(__name__)
+
 _START_ATTEMPTS = 4
+_LOOPBACK = "127.0.0.1"  # Ray's own processes listen where its node's address is
+_SYSTEM = {"task_events_report_interval_ms": 0}  # else its control process grows with every call
+_LOGS = ("gcs_server.err", "raylet.err", "gcs_server.out", "raylet.out")
 
 
 @contextmanager
@@ -25,13 +37,15 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        if config.address is None:
-            _start_local(config.num_cpus or max(os.cpu_count() or 1, replicas))
-        else:
+    if config.address is None:
+        if address := os.environ.get("RAY_ADDRESS"):
+            log.warning("RAY_ADDRESS=%s is not used: a local Ray starts, since ray.address is not set", address)
+        _start_local(config.num_cpus or max(os.cpu_count() or 1, replicas))
+    else:
+        try:
             ray.init(address=config.address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"ray.address: no Ray cluster at {config.address!r}: {error}") from error
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"ray.address: no Ray cluster at {config.address!r}: {error}") from error
     try:
         yield
     finally:
@@ -43,18 +57,55 @@ def _start_local(num_cpus: int) -> None:
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of its own default, token authentication
+    before = {child.pid for child in _children()}
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
             ray.init(
+                address="local",
                 num_cpus=num_cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",
                 configure_logging=False,
+                _node_ip_address=_LOOPBACK,
+                _system_config=dict(_SYSTEM),
             )
             return
         except Exception as error:  # Ray raises no narrower type
             ray.shutdown()
+            left = [child for child in _children() if child.pid not in before]
+            why = f"{' '.join(str(error).split())}{_last_words(left)}"
+            _end(left)
+            log.warning("ray: attempt %d of %d to start a local Ray failed: %s", attempt, _START_ATTEMPTS, why)
             if attempt == _START_ATTEMPTS:
-                reason = str(error).splitlines()[0]
-                raise ReplicaError(f"ray: no local Ray could be started in {attempt} attempts: {reason}") from error
+                raise ReplicaError(f"ray: no local Ray could be started in {attempt} attempts: {why}") from error
+
+
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Ends what a failed attempt left running."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(processes, timeout=10)
+
+
+def _last_words(processes: list[psutil.Process]) -> str:
+    """The last line of each log that the parts of a failed Ray wrote."""
+    folders = set()
+    for process in processes:
+        try:
+            arguments = process.cmdline()
+        except psutil.Error:
+            continue
+        folders |= {argument.partition("=")[2] for argument in arguments if argument.startswith("--log_dir=")}
+    lines = []
+    for path in (Path(folder) / name for folder in sorted(folders) for name in _LOGS):
+        if path.is_file() and (text := path.read_text(errors="replace").strip()):
+            lines.append(f"{path.name}: {text.splitlines()[-1][:200]}")
+    return f" ({'; '.join(lines)})" if lines else ""

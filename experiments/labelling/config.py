@@ -33,6 +33,7 @@ class SourceConfig:
     format: str | None = None  # of that file: prm800k, math_shepherd or stepwise
     neutral: Neutral = Neutral.positive  # what prm800k's rating 0 counts as
     alternatives: bool = True  # of prm800k: also the steps that were rated and not chosen
+    max_skipped: float = 0.05  # of a published file: the largest share of records that may be left out as unreadable
 
     def __post_init__(self) -> None:
         given = [name for name in ("run", "labelled", "path") if getattr(self, name) is not None]
@@ -40,6 +41,8 @@ class SourceConfig:
             raise ValueError(f"source: wanted at most one of run, labelled and path, got {' and '.join(given)}")
         if (self.path is None) != (self.format is None):
             raise ValueError(f"source: wanted path and format or neither, got {self.path} and {self.format}")
+        if not 0 <= self.max_skipped <= 1:
+            raise ValueError(f"source: max_skipped must be in [0, 1], got {self.max_skipped}")
         if self.n is not None and self.n < 1:
             raise ValueError(f"source: n must be >= 1, got {self.n}")
         if self.n is not None and (self.labelled or self.path):

@@ -9,8 +9,8 @@ To add a format: a function from a record to its solutions and a line in `FORMAT
 
 import difflib
 import hashlib
-import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from experiments import records
 from experiments.labelling.estimates import all_so_far
 from orchestrator.core.errors import UserError
 from verifiers.training.labelled import LabelledSolution
@@ -65,14 +66,36 @@ class Record:
         return UserError(f"import: {self.place}: {message}")
 
 
-def read_solutions(format: str, path: Path, reading: Reading | None = None) -> Iterator[LabelledSolution]:
-    """The labelled solutions of a file, in order. Raises UserError that names file and line."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What a file holds, in order. `skipped` says of each record that was left out what is wrong with it."""
+
+    solutions: tuple[LabelledSolution, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def read_solutions(format: str, path: Path, reading: Reading | None = None, *, max_skipped: float = 0.0) -> Imported:
+    """The labelled solutions of a file. Published files hold records that nobody can read: these are skipped, up to the
+    share `max_skipped` of all records. Raises UserError that names file and line of the first where there are more."""
     if format not in FORMATS:
         near = difflib.get_close_matches(format, FORMATS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"source.format: got {format!r}, wanted one of {', '.join(FORMATS)}{hint}")
-    for record in _records(path):
-        yield from FORMATS[format](record, reading or Reading())
+    solutions: list[LabelledSolution] = []
+    skipped: list[UserError] = []
+    num_records = 0
+    for num_records, record in enumerate(_records(path), start=1):  # noqa: B007 - the last is the number of records
+        try:
+            if isinstance(record, UserError):
+                raise record
+            solutions += list(FORMATS[format](record, reading or Reading()))  # all of a record or nothing
+        except UserError as error:
+            skipped.append(error)
+    if len(skipped) > max_skipped * num_records:
+        raise UserError(
+            f"{skipped[0]}; {len(skipped)} of {num_records} records can't be read, source.max_skipped is {max_skipped:g}"
+        )
+    return Imported(solutions=tuple(solutions), skipped=tuple(map(str, skipped)))
 
 
 def _prm800k(record: Record, reading: Reading) -> Iterator[LabelledSolution]:
@@ -125,6 +148,7 @@ def _rated(record: Record, completion: Any, reading: Reading) -> tuple[str, floa
 
 _MARK = "ки"  # after each step of `input`, where `label` has + or -
 _FIRST_STEP = re.compile(r"\s*\bStep 1:")
+_FIRST_STEP_IN_ANY_CASE = re.compile(r"\s*\bstep 1:", re.IGNORECASE)
 
 
 def _math_shepherd(record: Record, reading: Reading) -> Iterator[LabelledSolution]:
@@ -135,7 +159,7 @@ def _math_shepherd(record: Record, reading: Reading) -> Iterator[LabelledSolutio
     """
     given, label = record.get("input", wanted=str), record.get("label", wanted=str)
     *parts, rest = given.split(_MARK)
-    first = _FIRST_STEP.search(parts[0]) if parts else None
+    first = (_FIRST_STEP.search(parts[0]) or _FIRST_STEP_IN_ANY_CASE.search(parts[0])) if parts else None
     if first is None or rest.strip():
         raise record.error(f'input must be a problem, " Step 1:" and steps that end with {_MARK}, got {_short(given)}')
     signs, at = [], 0
@@ -183,8 +207,8 @@ def _solution(source: str, prompt: str, steps: list[tuple[str, float | None]]) -
     )
 
 
-def _records(path: Path) -> Iterator[Record]:
-    """Of JSON Lines, or of Parquet where the name says so."""
+def _records(path: Path) -> Iterator[Record | UserError]:
+    """Of JSON Lines, or of Parquet where the name says so; an error in the place of a line that is no record."""
     try:
         if path.suffix == ".parquet":
             rows = (row for batch in pq.ParquetFile(path).iter_batches() for row in batch.to_pylist())
@@ -192,22 +216,17 @@ def _records(path: Path) -> Iterator[Record]:
             return
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _parsed(line, f"{path} line {number}")
+                if line.removeprefix(BOM_UTF8).strip():
+                    yield _parsed(line.removeprefix(BOM_UTF8), f"{path} line {number}")
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"import: can't read {path}: {error}") from None
 
 
-def _parsed(line: bytes, place: str) -> Record:
+def _parsed(line: bytes, place: str) -> Record | UserError:
     try:
-        values = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"import: {place} is not UTF-8 (byte {error.start}: {error.reason})") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"import: {place} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"import: {place} must be a JSON object, got {type(values).__name__}")
-    return Record(values=values, place=place)
+        return Record(values=records.parse(line), place=place)
+    except ValueError as error:
+        return UserError(f"import: {place} {error}")
 
 
 def _short(value: Any) -> str:

@@ -4,15 +4,13 @@ import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
-from typing import Any, cast
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any
 
 from orchestrator.checkpoints import check_policy_checkpoint, check_safetensors, read_checkpoint_config
 from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
+from orchestrator.typed import typed
 from verifiers import VERIFIERS, VerifierEntry
 from verifiers.ensemble import Ensemble
 from verifiers.transformer_options import Engine, PooledOptions
@@ -31,14 +29,12 @@ def verifier_entry(config: VerifierConfig) -> VerifierEntry:
 def verifier_options(config: VerifierConfig) -> Any:
     """An instance of the entry's options, from YAML. Raises UserError for an unknown key or a bad value."""
     cls = verifier_entry(config).options
-    valid = ", ".join(f.name for f in fields(cls)) or "none"
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config.options))
-    except OmegaConfBaseException as error:
-        message = str(error).splitlines()[0].replace(f"'{cls.__name__}'", config.name)
-        raise UserError(f"verifier.options: {error.full_key}: {message}; options of {config.name}: {valid}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"verifier.options: {error}") from None
+        return typed(cls, config.options, "verifier.options")
+    except UserError as error:
+        valid = ", ".join(f.name for f in fields(cls)) or "none"
+        message = str(error).replace(f"'{cls.__name__}'", config.name)
+        raise UserError(f"{message}; options of {config.name}: {valid}") from None
 
 
 def scores_steps(config: VerifierConfig) -> bool:
@@ -78,13 +74,7 @@ def engine_config(config: VerifierConfig, judge: Judge, policy_model: str) -> Po
     if twice := own.keys() & judge.engine.keys():
         names = ", ".join(sorted(twice))
         raise UserError(f"verifier.options.engine: {names} must be set in verifier itself")
-    try:
-        settings = OmegaConf.merge(OmegaConf.structured(PolicyConfig), own, judge.engine)
-        return cast(PolicyConfig, OmegaConf.to_object(settings))
-    except OmegaConfBaseException as error:
-        raise UserError(f"verifier.options.engine: {error.full_key}: {str(error).splitlines()[0]}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"verifier.options.engine: {error}") from None
+    return typed(PolicyConfig, {**own, **judge.engine}, "verifier.options.engine")
 
 
 def api_key(judge: Judge) -> str | None:

@@ -101,6 +101,18 @@ def test_a_bad_data_config_says_what_was_wanted(config, message):
         ("[1]", "line 1 must be a JSON object, got list"),
         ('{"question": "q", "answer": "1"}', "line 1 has no field 'problem', it has question, answer"),
         ('{"problem": "q"}', "line 1 has no field 'answer'"),
+        ('{"problem": "q", "answer": null}', "line 1 has a bad 'answer': wanted a value, got null"),
+        ('{"problem": "q", "answer": NaN}', "line 1 has a bad 'answer': wanted text or a finite number, got nan"),
+        ('{"problem": "q", "answer": "  "}', "line 1 has a bad 'answer': .*got nothing but space"),
+        (
+            '{"problem": "q", "answer": {"value": 1}}',
+            "line 1 has a bad 'answer': wanted text or a number, got {'value'",
+        ),
+        ('{"problem": "q", "answer": []}', r"line 1 has a bad 'answer': wanted at least one value, got \[\]"),
+        ('{"problem": "q", "answer": ["1", null]}', r"line 1 has a bad 'answer\[1\]': wanted a value, got null"),
+        ('{"problem": null, "answer": "1"}', "line 1 has a bad 'problem': wanted a value, got null"),
+        ('{"problem": "q \\ud800", "answer": "1"}', "line 1 holds a lone surrogate"),
+        ('{"problem": "q", "answer": "1", "notes": {"\\udfff": 1}}', "line 1 holds a lone surrogate"),
     ],
 )
 def test_a_bad_record_names_its_line(tmp_path, lines, message):
@@ -108,6 +120,63 @@ def test_a_bad_record_names_its_line(tmp_path, lines, message):
     path.write_text(lines)
     with pytest.raises(UserError, match=message):
         load_dataset(DataConfig(name="jsonl", path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("level", "difficulty"), [("Level 4", 4.0), (7.5, 7.5), ("7.5", 7.5), ("1e3 points", 1000.0), (-2, -2.0)]
+)
+def test_a_difficulty_is_the_one_number_of_its_field(tmp_path, level, difficulty):
+    path = write(tmp_path, {"problem": "1+1?", "answer": "2", "level": level})
+    [example] = load_dataset(DataConfig(name="jsonl", path=path, difficulty_field="level")).examples
+    assert example.problem.difficulty == difficulty
+
+
+@pytest.mark.parametrize("level", ["800-1200", "hard", "3 of 5", True, [1], float("nan")])
+def test_a_difficulty_of_no_number_or_of_several_is_refused(tmp_path, level):
+    path = write(tmp_path, {"problem": "1+1?", "answer": "2", "level": level})
+    with pytest.raises(UserError, match="line 1 has a bad 'level': wanted a number or a text with one number"):
+        load_dataset(DataConfig(name="jsonl", path=path, difficulty_field="level"))
+
+
+def test_a_list_of_answers_is_a_list_of_values(tmp_path):
+    path = write(tmp_path, {"problem": "roots?", "answer": ["1", 2.5]}, {"problem": "true?", "answer": True})
+    assert [e.reference for e in load_dataset(DataConfig(name="jsonl", path=path)).examples] == ["1, 2.5", "True"]
+
+
+def test_a_byte_order_mark_and_other_line_separators_are_read(tmp_path):
+    path = tmp_path / "data.jsonl"
+    record = {"problem": "one\u2028two\x0bthree?", "answer": "2"}
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(record, ensure_ascii=False).encode() + b"\r\n\r\n")
+    [example] = load_dataset(DataConfig(name="jsonl", path=str(path))).examples
+    assert example.problem.messages[0].content == record["problem"]
+
+
+def test_bad_records_are_skipped_and_counted_where_that_is_asked(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text(
+        '{"problem": "a", "answer": null}\n{"problem": "b", "answer": "1"}\n{"problem": "c", "answer": "2"}\n'
+    )
+    dataset = load_dataset(DataConfig(name="jsonl", path=str(path), skip_bad=True, num_problems=1))
+    assert [example.problem.id for example in dataset.examples] == ["2"]
+    assert len(dataset.skipped) == 1 and "line 1 has a bad 'answer'" in dataset.skipped[0]
+    path.write_text('{"problem": "a", "answer": null}\n')
+    with pytest.raises(UserError, match="holds no problem, wanted at least one; 1 were skipped, the first: .*line 1"):
+        load_dataset(DataConfig(name="jsonl", path=str(path), skip_bad=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grader": "maths"}, "data.grader: got 'maths', wanted one of exact, math"),
+        ({"answer": "boxd"}, "data.answer: got 'boxd', wanted one of .*did you mean boxed"),
+        ({"answer": []}, "data.answer: wanted at least one rule"),
+        ({"answer": {"regex": "("}}, r"data\.answer: regex must be a regular expression"),
+        ({"answer": {"rule": "x"}}, r"data\.answer: got .*, wanted one of"),
+    ],
+)
+def test_how_answers_are_found_and_compared_is_checked_at_once(change, message):
+    with pytest.raises(ValueError, match=message):
+        DataConfig(name="jsonl", **change)
 
 
 def test_two_problems_with_one_id_are_refused(tmp_path):

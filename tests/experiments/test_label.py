@@ -66,7 +66,7 @@ def solver(monkeypatch):
 
     made = Solver()
 
-    async def open_engines(plan, stack, on_stage):
+    async def open_engines(plan, answers, stack, on_stage):
         return opening(made, seed=plan.config.seed) if plan.policy else None
 
     monkeypatch.setattr(label, "_open_engines", open_engines)

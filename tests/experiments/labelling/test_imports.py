@@ -35,7 +35,7 @@ def prm800k(*steps, reason="solution", **fields):
 def imported(tmp_path, format, *records, **reading):
     path = tmp_path / "records.jsonl"
     path.write_text("\n".join(json.dumps(record) for record in records))
-    return list(read_solutions(format, path, Reading(**reading)))
+    return list(read_solutions(format, path, Reading(**reading)).solutions)
 
 
 def labels(solutions):
@@ -119,7 +119,7 @@ def test_stepwise_records_are_read_from_json_lines_and_parquet(tmp_path):
         ("q", ("a",), (0,)),
     ]
     pq.write_table(pa.Table.from_pylist(records), tmp_path / "train.parquet")
-    assert list(read_solutions("stepwise", tmp_path / "train.parquet")) == solutions
+    assert list(read_solutions("stepwise", tmp_path / "train.parquet").solutions) == solutions
 
 
 GOOD = {"prompt": "p", "completions": ["a"], "labels": [True]}
@@ -153,9 +153,9 @@ def test_a_malformed_record_is_named_with_its_line(tmp_path, format, record, mes
 def test_a_file_or_format_that_cannot_be_read_is_refused(tmp_path):
     path = tmp_path / "file.jsonl"
     with pytest.raises(UserError, match=r"can't read .*file\.jsonl"):
-        list(read_solutions("stepwise", path))
+        list(read_solutions("stepwise", path).solutions)
     with pytest.raises(UserError, match=r"got 'prm800', wanted one of .*; did you mean prm800k\?"):
-        list(read_solutions("prm800", path))
+        list(read_solutions("prm800", path).solutions)
     for content, message in (
         (b"\n{", "line 2 is not JSON"),
         (b"\xff", "line 1 is not UTF-8"),
@@ -163,15 +163,39 @@ def test_a_file_or_format_that_cannot_be_read_is_refused(tmp_path):
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=message):
-            list(read_solutions("stepwise", path))
+            list(read_solutions("stepwise", path).solutions)
     with pytest.raises(UserError, match="can't read"):
-        list(read_solutions("stepwise", path.rename(tmp_path / "file.parquet")))
+        list(read_solutions("stepwise", path.rename(tmp_path / "file.parquet")).solutions)
+
+
+def test_the_records_that_published_files_are_known_to_hold_are_skipped_and_counted(tmp_path):
+    path = tmp_path / "records.jsonl"
+    lower = {"input": "p step 1: a ки", "label": "p step 1: a +"}
+    marked = {"input": "what is ки? Step 1: a ки", "label": "what is +? Step 1: a +"}
+    records = [*[SHEPHERD] * 7, lower, marked, {"input": "p", "label": "p"}]
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    imported = read_solutions("math_shepherd", path, max_skipped=0.2)
+    assert len(imported.solutions) == 8 and imported.solutions[-1].completions == ("step 1: a",)
+    assert [message.partition(": input must be")[0] for message in imported.skipped] == [
+        f"import: {path} line 9",
+        f"import: {path} line 10",
+    ]
+    with pytest.raises(UserError, match=r"line 9: .*; 2 of 10 records can't be read, source\.max_skipped is 0\.1"):
+        read_solutions("math_shepherd", path, max_skipped=0.1)
+
+
+def test_nothing_of_a_record_that_is_skipped_is_kept(tmp_path):
+    half = prm800k(step(completion("a", 1), completion("x", -1), chosen=0), step(completion("b", 7), chosen=0))
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(half) + "\n" + json.dumps(prm800k(step(completion("c", 1), chosen=0))))
+    imported = read_solutions("prm800k", path, max_skipped=0.5)
+    assert [solution.completions for solution in imported.solutions] == [("c",)] and len(imported.skipped) == 1
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="no samples of the published files at hand")
 def test_records_of_the_published_files_are_read():
-    solutions = list(read_solutions("prm800k", REAL / "prm800k.jsonl"))
+    solutions = list(read_solutions("prm800k", REAL / "prm800k.jsonl").solutions)
     assert Counter(len(set(solution.labels)) for solution in solutions) == {1: 18, 2: 15}
-    solutions = list(read_solutions("math_shepherd", REAL / "math-shepherd.jsonl"))
+    solutions = list(read_solutions("math_shepherd", REAL / "math-shepherd.jsonl").solutions)
     assert solutions[0].labels == (1, 1, 1, 1, 0)
     assert len(solutions) == 7 and all(s.completions[0].startswith("Step 1: ") for s in solutions)
