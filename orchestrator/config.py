@@ -60,9 +60,9 @@ class VerifierConfig:
     batch_tokens: int = 4096  # most tokens (padding included) in one micro-batch
     num_cpus: int = 1  # cores (and torch threads) of a replica
     num_gpus: float = 0.0  # share of a GPU that a replica takes; 0: it runs on its cores
-    max_restarts: int = 3
+    max_restarts: int = 3  # per replica; those that a reading costs which turns out to be the fault are not counted
     start_timeout_s: float = 300.0
-    stall_timeout_s: float = 120.0
+    stall_timeout_s: float = 120.0  # a busy replica that finishes nothing for so long counts as lost
 
     def __post_init__(self) -> None:
         for name in ("replicas", "slots", "batch_tokens", "num_cpus"):

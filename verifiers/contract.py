@@ -101,7 +101,10 @@ class VerifierHost(Protocol):
         """Raises ValueError when the model can't be loaded."""
         ...
 
-    def read(self, runs: Sequence[Run]) -> list[Answer]: ...
+    def read(self, runs: Sequence[Run]) -> list[Answer]:
+        """One answer for each run, in order. Where this raises, hangs or ends the process, the pool finds the run that
+        does it, and that one alone is not judged."""
+        ...
 
     def release(self, keys: Sequence[str]) -> None:
         """Forgets states; unknown keys are ignored."""

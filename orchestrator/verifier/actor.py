@@ -83,15 +83,15 @@ class VerifierActor:
         return self._host_calls
 
     async def release(self, keys: Sequence[str]) -> None:
-        await self._in_thread(lambda: self._of_host(lambda: self._host.release(keys)))
+        await self._ask_host(lambda: self._host.release(keys))
 
     async def export(self, keys: Sequence[str]) -> tuple[int, list[StateBlob | None]]:
         """Two Ray objects: how many states were found, and the states, which only their receiver need fetch."""
-        blobs = await self._in_thread(lambda: self._of_host(lambda: self._host.export(keys)))
+        blobs = await self._ask_host(lambda: self._host.export(keys))
         return sum(blob is not None for blob in blobs), blobs
 
     async def import_(self, keys: Sequence[str], blobs: Sequence[StateBlob | None]) -> None:
-        await self._in_thread(lambda: self._of_host(lambda: self._host.import_(keys, blobs)))
+        await self._ask_host(lambda: self._host.import_(keys, blobs))
 
     def _read_next(self) -> None:
         """Reads the request that has waited longest, with those behind it that fit in a micro-batch. There may be none:
@@ -120,6 +120,9 @@ class VerifierActor:
                 batch.append(request)
                 num_tokens += request.num_tokens
         return batch
+
+    async def _ask_host(self, call: Callable[[], T]) -> T:
+        return await self._in_thread(lambda: self._of_host(call))
 
     def _of_host(self, call: Callable[[], T]) -> T:
         """What the host returns. Raises VerifierRaised: its code is not ours, and may raise anything."""

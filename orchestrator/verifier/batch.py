@@ -31,6 +31,18 @@ class Job:
     raised: list[tuple[int, int]] = field(default_factory=list)  # (replica, epoch) that raised while they read it alone
 
 
+def job_of(reading: Reading, key: str) -> Job:
+    """Raises ValueError for boundaries or a carry that don't fit the tokens."""
+    num_tokens, boundaries, carry = len(reading.token_ids), reading.boundaries, reading.carry
+    if any(b <= a for a, b in zip((0, *boundaries), (*boundaries, num_tokens + 1), strict=False)):
+        raise ValueError(f"verifier: boundaries must increase within 1..{num_tokens}, got {boundaries}")
+    if carry is not None and carry.num_tokens > num_tokens:
+        raise ValueError(f"verifier: carry covers {carry.num_tokens} tokens, the reading has {num_tokens}")
+    if carry is not None and boundaries and boundaries[0] <= carry.num_tokens:
+        carry = None  # a state can't tell the scores before it
+    return Job(reading=reading, key=key, verdict=asyncio.get_running_loop().create_future(), carry=carry)
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """Jobs of one call. `copied`: names there of states that another replica holds."""

@@ -11,6 +11,7 @@ from orchestrator.core.errors import first_error
 from orchestrator.core.nouns import Carry
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.verifier.opened import OpenVerifier
+from orchestrator.verifier.verdicts import wrong_scores
 from verifiers.ensemble import Ensemble
 
 Carries = tuple[Carry | None, ...]  # of the members, in order
@@ -101,13 +102,15 @@ class EnsembleVerifier:
         if reading.carry is not None and not reading.keep_parent:
             self._held.pop(reading.carry.key, None)  # the members freed theirs
         unjudged = next((verdict.unjudged for verdict in verdicts if verdict.unjudged is not None), None)
+        of_steps = zip(*(verdict.scores for verdict in verdicts), strict=True) if unjudged is None else ()
+        scores = tuple(map(self._options.mixed, of_steps))
+        unjudged = unjudged or wrong_scores(scores, len(reading.boundaries))
         carries = tuple(verdict.carry for verdict in verdicts)
         if unjudged is not None:
             self._free([carries])
             carries = ()
-        scores = zip(*(verdict.scores for verdict in verdicts), strict=True) if unjudged is None else ()
         return Verdict(
-            scores=tuple(map(self._options.mixed, scores)),
+            scores=scores if unjudged is None else (),
             carry=self._carry(reading, carries),
             verifier_tokens=sum(verdict.verifier_tokens for verdict in verdicts),
             reingested_tokens=reingested,

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import VerifierConfig
-from orchestrator.core.errors import HeadraceError, PoolExhausted, ReplicaError
+from orchestrator.core.errors import ReplicaError
 from orchestrator.core.nouns import Carry, Score
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.ray_calls import ReplicaLost
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierRaised
-from orchestrator.verifier.batch import Batch, Job
+from orchestrator.verifier.batch import Batch, Job, job_of
 from orchestrator.verifier.blame import Blame, Fault
-from orchestrator.verifier.check import hosted_entry, verifier_options
+from orchestrator.verifier.check import hosted_entry
+from orchestrator.verifier.keeper import Keeper
 from orchestrator.verifier.replica import Replica, ReplicaStatus
 from orchestrator.verifier.states import States
 from orchestrator.verifier.verdicts import judged
@@ -35,20 +36,17 @@ log = logging.getLogger(__name__)
 
 
 class VerifierPool:
-    """Implements `OpenVerifier`. Owns its replicas and the tasks that talk to them."""
+    """Implements `OpenVerifier`. Owns what waits for its replicas and the tasks that talk to them."""
 
     def __init__(self, config: VerifierConfig) -> None:
         """Use `open`."""
         self._entry = hosted_entry(config)
         model = Path(config.model)
         self._config = replace(config, model=str(model.absolute()) if model.exists() else config.model)
-        options = verifier_options(config)
-        self._replicas = [
-            Replica(index, self._config, self._entry, options, self._on_lost) for index in range(config.replicas)
-        ]
+        self._keeper = Keeper(self._config, self._entry, on_lost=self._on_lost, on_restarted=self._on_restarted)
+        self._replicas = self._keeper.replicas
         self._states = States(self._replicas, config.replicas * (config.slots + config.host_slots))
         self._blame = Blame(config.replicas)
-        self._info: VerifierInfo | None = None
         self._key_prefix = uuid.uuid4().hex[:8]
         self._keys = count()
         self._arrived: list[Job] = []  # in this tick of the loop
@@ -56,7 +54,6 @@ class VerifierPool:
         self._flush_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._why_lost = ""
 
     @classmethod
     @asynccontextmanager
@@ -64,18 +61,15 @@ class VerifierPool:
         """Starts the replicas on a Ray that is up; leaving kills them. Raises UserError, ReplicaError."""
         pool = cls(config)
         try:
-            starts = await asyncio.gather(*map(pool._open, pool._replicas), return_exceptions=True)
-            for error in starts:
-                if error is not None:
-                    raise error
+            await pool._keeper.open()
             yield pool
         finally:
             await pool._close()
 
     def hello(self) -> VerifierInfo:
         """What the verifier says about itself."""
-        assert self._info is not None, "the pool is not open"
-        return self._info
+        assert self._keeper.info is not None, "the pool is not open"
+        return self._keeper.info
 
     @property
     def scores_steps(self) -> bool:
@@ -106,23 +100,13 @@ class VerifierPool:
 
     async def stats(self) -> list[dict[str, int]]:
         """Of the replicas that are up and stay so: `tokens_read` since their start, `replica`. Raises ReplicaError."""
-        up = [replica for replica in self._replicas if replica.up]
-        asked = (replica.ask(replica.epoch, lambda actor: actor.stats.remote()) for replica in up)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        counters = []
-        for replica, answer in zip(up, answers, strict=True):
-            if isinstance(answer, BaseException):
-                if not isinstance(answer, ReplicaLost):
-                    raise answer
-            else:
-                counters.append({**answer, "replica": replica.index})
-        return counters
+        return await self._keeper.stats()
 
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
         """Verdicts in order. Raises PoolExhausted, ReplicaError."""
         if self._closed:
             raise ReplicaError("verifier: the pool is closed")
-        jobs = [self._job(reading) for reading in readings]
+        jobs = [job_of(reading, self._new_key()) for reading in readings]
         for job in jobs:
             self._states.enter(job.reading)
         self._arrived.extend(jobs)
@@ -162,18 +146,6 @@ class VerifierPool:
 
     # from readings to calls
 
-    def _job(self, reading: Reading) -> Job:
-        num_tokens, boundaries = len(reading.token_ids), reading.boundaries
-        if any(b <= a for a, b in zip((0, *boundaries), (*boundaries, num_tokens + 1), strict=False)):
-            raise ValueError(f"verifier: boundaries must increase within 1..{num_tokens}, got {boundaries}")
-        carry = reading.carry
-        if carry is not None and carry.num_tokens > num_tokens:
-            raise ValueError(f"verifier: carry covers {carry.num_tokens} tokens, the reading has {num_tokens}")
-        if carry is not None and boundaries and boundaries[0] <= carry.num_tokens:
-            carry = None  # a state can't tell the scores before it
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        return Job(reading=reading, key=self._new_key(), verdict=verdict, carry=carry)
-
     def _new_key(self) -> str:
         return f"{self._key_prefix}-{next(self._keys)}"
 
@@ -197,7 +169,9 @@ class VerifierPool:
         """Chooses the replica for which each job waits."""
         if not any(replica.up for replica in self._replicas):
             self._unplaced += jobs
-            self._give_up_if_none_is_left()
+            if (exhausted := self._keeper.exhausted) is not None:
+                waiting, self._unplaced = self._unplaced, []
+                self._fail(waiting, exhausted)
             return
         for job in jobs:
             home = None if job.carry is None else self._states.home(job.carry)
@@ -250,7 +224,7 @@ class VerifierPool:
             self._condemn(batch.jobs[0], why)
         elif fault is not None:
             self._arrived += batch.jobs
-        self._restart_if_lost(replica)
+        self._keeper.restart_if_lost(replica)
 
     async def _read(self, replica: Replica, epoch: int, runs: Sequence[tuple[Job, Run]]) -> list[Job]:
         """Has a replica read the runs. The jobs whose states it does not hold."""
@@ -263,7 +237,7 @@ class VerifierPool:
                 if job.reading.carry is not None and run.parent is None:
                     covered = job.reading.carry.num_tokens
                     job.reingested_tokens += min(answer.tokens_read, covered)
-                self._give_restarts(self._blame.answered(replica.index))
+                self._keeper.give_restarts(self._blame.answered(replica.index))
             if run.key != job.key:  # a rebuilt parent
                 assert job.carry is not None
                 self._states.remember(job.carry.key, replica, epoch)
@@ -309,7 +283,7 @@ class VerifierPool:
     def _condemn(self, job: Job, why: str) -> None:
         log.warning("verifier: a reading can't be judged: %s", why)
         self._refuse(job, why)
-        self._give_restarts(self._blame.condemned())
+        self._keeper.give_restarts(self._blame.condemned())
 
     def _left(self, job: Job) -> bool:
         """Whether nobody waits for its verdict any more."""
@@ -317,67 +291,15 @@ class VerifierPool:
             self._states.leave(job.reading)
         return job.verdict.done()
 
-    # replicas
-
-    async def _open(self, replica: Replica) -> None:
-        """The first start, for which restarts may be used, too. Raises UserError, ReplicaError."""
-        while True:
-            try:
-                return await self._start(replica)
-            except ReplicaLost as error:
-                if replica.restarts >= self._config.max_restarts:
-                    raise
-                log.warning("%s is started again: %s", replica.who, error)
-                replica.restarts += 1
-
-    async def _start(self, replica: Replica) -> None:
-        self._info = await replica.start(self._info)
-        self._spawn(replica.watch(), [])
-
     def _on_lost(self, replica: Replica) -> None:
-        self._why_lost = replica.why_lost
         self._states.lost(replica)
         self._arrived += replica.queue.drain()
         self._schedule_flush()
-        self._restart_if_lost(replica)
 
-    def _restart_if_lost(self, replica: Replica) -> None:
-        """Begins to restart a lost replica, once it is known whose fault the failure of its calls was."""
-        settled = replica.queue.calls == 0 and replica.starting is None
-        if settled and not replica.up and not self._closed and replica.restarts < self._config.max_restarts:
-            replica.starting = self._spawn(self._restart(replica), [])
-
-    async def _restart(self, replica: Replica) -> None:
-        try:
-            while replica.restarts < self._config.max_restarts and not replica.up:
-                replica.restarts += 1
-                try:
-                    await self._start(replica)
-                except HeadraceError as error:
-                    self._why_lost = str(error)
-                    log.warning("%s did not restart: %s", replica.who, error)
-        finally:
-            replica.starting = None
+    def _on_restarted(self) -> None:
         waiting, self._unplaced = self._unplaced, []
         self._arrived += waiting
         self._schedule_flush()
-
-    def _give_restarts(self, replicas: Sequence[int]) -> None:
-        for index in replicas:
-            self._replicas[index].restarts -= 1
-            self._restart_if_lost(self._replicas[index])
-
-    def _give_up_if_none_is_left(self) -> None:
-        if any(replica.up or replica.starting or replica.queue.calls for replica in self._replicas):
-            return
-        jobs, self._unplaced = self._unplaced, []
-        self._fail(
-            jobs,
-            PoolExhausted(
-                f"verifier: none of {len(self._replicas)} replicas is left"
-                f" after {self._config.max_restarts} restarts each; last: {self._why_lost}"
-            ),
-        )
 
     # tasks
 
@@ -397,8 +319,8 @@ class VerifierPool:
 
     def _fail(self, jobs: Sequence[Job], error: BaseException) -> None:
         for job in jobs:
-            self._states.leave(job.reading)
             if not job.verdict.done():
+                self._states.leave(job.reading)
                 job.verdict.set_exception(error)
 
     def _release_verdicts(self, verdicts: Sequence[Verdict]) -> None:
@@ -412,8 +334,7 @@ class VerifierPool:
         await asyncio.gather(*tasks, return_exceptions=True)
         waiting = [job for replica in self._replicas for job in replica.queue.drain()]
         self._fail([*self._arrived, *self._unplaced, *waiting], ReplicaError("verifier: the pool was closed"))
-        for replica in self._replicas:
-            replica.close()
+        await self._keeper.close()
 
 
 def _succeeded(verdict: "asyncio.Future[Verdict]") -> bool:

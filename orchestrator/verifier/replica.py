@@ -58,7 +58,6 @@ class Replica:
         self.epoch = 0
         self.up = False
         self.restarts = 0
-        self.starting: asyncio.Task[None] | None = None  # a restart under way
         self.why_lost = ""
         self.queue = CallQueue(
             batch_tokens=config.batch_tokens, stall_timeout_s=config.stall_timeout_s, alone=entry.alone
@@ -202,7 +201,7 @@ class Replica:
         if self.epoch != epoch or not self.up:
             return
         self.why_lost = why
-        log.warning("%s was lost: %s", self.who, why)
+        log.warning("lost %s", why)
         self.epoch += 1
         self.up = False
         self._kill()

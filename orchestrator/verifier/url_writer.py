@@ -20,7 +20,12 @@ from verifiers.written import Judge
 log = logging.getLogger(__name__)
 
 _RETRIES = 3  # by the client: of what it could not send, 408, 409, 429 and 5xx, waiting longer each time
+_EASY_PROMPT = "1 + 1 ="
 _MOST_SEED = 2**31  # servers take no larger ones, or not all do
+
+
+class _NoChain(Exception):
+    """The server has no answer to a prompt, or none that can be read, however often it is asked."""
 
 
 class UrlWriter:
@@ -67,8 +72,26 @@ class UrlWriter:
         return [tuple(task.result() for task in tasks_of_prompt) for tasks_of_prompt in chains]
 
     async def _chain(self, prompt: str, index: int, max_tokens: int, temperature: float) -> Chain:
+        async with self._places:
+            try:
+                return await self._asked(prompt, index, max_tokens, temperature)
+            except _NoChain as error:
+                if await self._answers():
+                    return Chain.of_refused(str(error))  # so it is this prompt's fault
+                raise ReplicaError(str(error)) from error
+
+    async def _answers(self) -> bool:
+        """Whether the server has an answer to anything."""
         try:
-            async with self._places, asyncio.timeout(self._deadline_s):
+            await self._asked(_EASY_PROMPT, 0, 1, 0.0)
+        except (_NoChain, ReplicaError):
+            return False
+        return True
+
+    async def _asked(self, prompt: str, index: int, max_tokens: int, temperature: float) -> Chain:
+        """Raises UserError, ReplicaError, and _NoChain."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
                 reply = await self._client.chat.completions.create(
                     model=self._model,
                     messages=[{"role": "user", "content": prompt}],
@@ -80,9 +103,11 @@ class UrlWriter:
             raise UserError(f"{self._where} refuses model {self._model}: {error}") from error
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return Chain.of_refused(f"{self._where} refuses a request: {error}")
-        except TimeoutError:
-            raise ReplicaError(f"{self._where}: no answer within {self._deadline_s:g} s") from None
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: it is not JSON
+        except (TimeoutError, openai.APITimeoutError):
+            raise _NoChain(f"{self._where}: no answer within {self._deadline_s:g} s") from None
+        except (openai.InternalServerError, openai.APIResponseValidationError, ValueError) as error:  # not JSON
+            raise _NoChain(f"{self._where}: {type(error).__name__}: {error}") from error
+        except openai.OpenAIError as error:
             raise ReplicaError(f"{self._where}: {type(error).__name__}: {error}") from error
         return self._read(reply)
 
@@ -94,7 +119,7 @@ class UrlWriter:
             text = choice.message.content or ""  # none: it declined
             cut = choice.finish_reason == "length"
         except (AttributeError, TypeError, ValueError) as error:
-            raise ReplicaError(
+            raise _NoChain(
                 f"{self._where}: wanted a chat completion with one choice and its usage, got {str(reply)[:200]!r}"
             ) from error
         return Chain(text=text, cut=cut, num_tokens=num_tokens, flops=num_tokens * self._flops_per_token)

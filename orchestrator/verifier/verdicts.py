@@ -22,7 +22,7 @@ def judged(
 ) -> Verdict:
     """The verdict on a reading, or `unjudged` with the reason: what the caller gives, or that the scores are not one
     for each boundary, or are not finite numbers in [0, 1]. Then it has no carry, and the caller frees that state."""
-    unjudged = unjudged or _wrong(scores, len(reading.boundaries))
+    unjudged = unjudged or wrong_scores(scores, len(reading.boundaries))
     return Verdict(
         scores=tuple(scores) if unjudged is None else (),
         carry=carry if unjudged is None else None,
@@ -33,8 +33,8 @@ def judged(
     )
 
 
-def _wrong(scores: Sequence[Score], wanted: int) -> str | None:
-    """Why these can't be the scores."""
+def wrong_scores(scores: Sequence[Score], wanted: int) -> str | None:
+    """Why these can't be the scores; None when they can."""
     if len(scores) != wanted:
         return f"the verifier gave {len(scores)} scores, wanted {wanted}"
     for score in scores:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.core.nouns import Carry, Score
 from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.verifier.verdicts import judged, wrong_scores
 from orchestrator.verifier.writers import Chain, Writer
 from verifiers.written import Abstention, Judge, Question, averaged
 
@@ -31,34 +32,46 @@ class WrittenVerifier:
 
     async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
         """Raises what the writer raises."""
-        questions = [self._questions(reading) for reading in readings]
-        prompts = [question.prompt for asked in questions for question in asked]
+        asked = [self._questions(reading) for reading in readings]
+        prompts = [question.prompt for questions, _ in asked for question in questions]
         judge = self._judge
         written = await self._writer.write(
             prompts, judge.chains, max_tokens=judge.max_tokens, temperature=judge.temperature
         )
         self._tokens_read += sum(chain.num_tokens for chains in written for chain in chains)
         rest = iter(written)
-        return [self._verdict(asked, rest) for asked in questions]
+        return [self._verdict(reading, *about, rest) for reading, about in zip(readings, asked, strict=True)]
 
     def release(self, carries: Sequence[Carry]) -> None:
         """There are none."""
 
-    def _questions(self, reading: Reading) -> list[Question]:
+    def _questions(self, reading: Reading) -> tuple[list[Question], str | None]:
+        """What is asked about a reading, or why nothing can be."""
         if not reading.boundaries:
-            return []
+            return [], None
         assert reading.solution is not None, "who reads text is given text"
-        return self._judge.questions(reading.solution)
-
-    def _verdict(self, questions: Sequence[Question], written: Iterator[tuple[Chain, ...]]) -> Verdict:
-        chains = [next(written) for _ in questions]
         try:
-            scores = [score for asked, own in zip(questions, chains, strict=True) for score in self._scores(asked, own)]
-            unjudged = None
+            return self._judge.questions(reading.solution), None
+        except Exception as error:  # a judge's code may be anybody's: it fails for this reading alone
+            return [], _raised(error)
+
+    def _verdict(
+        self,
+        reading: Reading,
+        questions: Sequence[Question],
+        unjudged: str | None,
+        written: Iterator[tuple[Chain, ...]],
+    ) -> Verdict:
+        chains = [next(written) for _ in questions]
+        scores: list[Score] = []
+        try:
+            for question, own in zip(questions, chains, strict=True):
+                scores += self._scores(question, own)
         except Abstention as abstention:
-            scores, unjudged = [], str(abstention)
-        return Verdict(
-            scores=tuple(scores),
+            unjudged = str(abstention)
+        return judged(
+            reading,
+            scores,
             carry=None,
             verifier_tokens=sum(chain.num_tokens for own in chains for chain in own),
             flops=sum(chain.flops for own in chains for chain in own),
@@ -70,9 +83,7 @@ class WrittenVerifier:
         values, reasons = [], []
         for chain in chains:
             try:
-                if chain.refused is not None:
-                    raise Abstention(chain.refused)
-                values.append(self._judge.values(question, chain.text))
+                values.append(self._values(question, chain))
             except Abstention as abstention:
                 reasons.append(str(abstention))
         if not values:
@@ -82,3 +93,22 @@ class WrittenVerifier:
                 f" max_tokens {self._judge.max_tokens}); the first: {reasons[0]}"
             )
         return [averaged(of_step) for of_step in zip(*values, strict=True)]
+
+    def _values(self, question: Question, chain: Chain) -> tuple[float, ...]:
+        """What one chain says. Raises Abstention where that can't be read, or can't be a score."""
+        if chain.refused is not None:
+            raise Abstention(chain.refused)
+        try:
+            values = self._judge.values(question, chain.text)
+        except Abstention:
+            raise
+        except Exception as error:  # as above
+            raise Abstention(_raised(error)) from error
+        wrong = wrong_scores([Score(mean=value) for value in values], len(question.asked))
+        if wrong is not None:
+            raise Abstention(wrong)
+        return values
+
+
+def _raised(error: Exception) -> str:
+    return f"the verifier raises on it: {type(error).__name__}: {error}"

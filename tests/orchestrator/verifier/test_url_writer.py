@@ -202,6 +202,18 @@ async def test_a_malformed_answer_is_a_fault_and_no_score(
         await means(judge)
 
 
+@pytest.mark.parametrize("fault", [lambda: refusal(500), lambda: PlainTextResponse("<html>")])
+async def test_a_prompt_that_breaks_a_server_which_answers_others_is_unjudged(
+    server: Server, judge: Judge, monkeypatch: pytest.MonkeyPatch, fault: Callable[[], Response]
+) -> None:
+    monkeypatch.setattr(url_writer, "_RETRIES", 0)
+    server.answers = [fault(), completion("Yes"), completion(GOOD)]
+    broken, good = await verdicts(replace(judge, requests_in_flight=1), reading("a"), reading("b"))
+    assert broken.unjudged is not None and f"verifier: {server.url}: " in broken.unjudged
+    assert [score.mean for score in good.scores] == [1.0]
+    assert len(server.asked) == 3
+
+
 async def test_chains_without_a_verdict_are_no_score(server: Server, judge: Judge) -> None:
     server.answers = [completion("Step 1: It ho", finish="length")]
     [verdict] = await verdicts(judge, reading("a"))

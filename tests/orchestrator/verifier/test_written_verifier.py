@@ -13,7 +13,7 @@ from strategies.best_of_n import BestOfN
 from tests.fakes import SHAPE, ScriptedPolicy, ids, open_session, problem
 from verifiers.generative import GenerativePRM
 from verifiers.llm_judge import LLMJudge
-from verifiers.written import Judge, averaged
+from verifiers.written import Judge, Question, averaged
 
 TEMPLATE = "{problem}|{solution}#"  # what a scripted policy continues
 GOOD = "Step 1: The step is \\boxed{correct}\nStep 2: The step is \\boxed{correct}"
@@ -149,3 +149,40 @@ async def test_a_policy_may_judge_what_it_writes_and_both_are_on_the_ledger() ->
     assert session.ledger.verifier_tokens == 2 * len("Q:|Step 1: Answer: 1#Rating: \\boxed{3}") + 2
     assert session.ledger.verifier_flops > 0
     assert session.ledger.peak_state_bytes == 0
+
+
+class OddJudge(LLMJudge):
+    """Fails on some solutions, as a judge of somebody else's may."""
+
+    def questions(self, solution: Solution) -> list[Question]:
+        if solution.steps[0] == "unaskable":
+            raise KeyError("unaskable")
+        return super().questions(solution)
+
+    def values(self, question: Question, chain: str) -> tuple[float, ...]:
+        if "broken" in question.prompt:
+            raise ZeroDivisionError("division by zero")
+        for word, values in (("nan", (float("nan"),)), ("two", (0.5, 0.5)), ("big", (10.0,))):
+            if word in question.prompt:
+                return values
+        return (1.0,)
+
+
+async def test_a_judge_that_fails_on_one_solution_judges_the_others() -> None:
+    verifier = written(ScriptedPolicy({"#": ["x"]}), OddJudge(template=TEMPLATE, max_tokens=5))
+    words = ["unaskable", "broken", "nan", "two", "big", "good"]
+    *odd, good = await verifier.score([reading(word) for word in words])
+    assert good.scores == (averaged([1.0]),)
+    assert all(verdict.scores == () for verdict in odd)
+    for verdict, reason in zip(
+        odd,
+        [
+            "the verifier raises on it: KeyError: 'unaskable'",
+            "the verifier raises on it: ZeroDivisionError: division by zero",
+            "not a finite number (mean nan",
+            "the verifier gave 2 scores, wanted 1",
+            "outside [0, 1] (mean 10.0",
+        ],
+        strict=True,
+    ):
+        assert reason in (verdict.unjudged or "")
