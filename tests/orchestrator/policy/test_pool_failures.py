@@ -15,7 +15,7 @@ from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong,
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
-from orchestrator.policy import PolicyPool, pool
+from orchestrator.policy import PolicyPool, replica
 from orchestrator.policy.engine import Delta
 from orchestrator.policy.host import PolicyHost, PolicyInfo
 from orchestrator.policy.prompts import PromptEncoder
@@ -38,6 +38,7 @@ class CountingEngine:
         self.tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         self.tokenizer.decoder = decoders.Fuse()
         self.context_length = INFO.context_length
+        self.progress = 0
         self.open = asyncio.Event()
         self.open.set()
         self.running: list[Generation] = []
@@ -70,6 +71,7 @@ class CountingEngine:
                 if name in self.ended:
                     yield Delta((), 0, Finish.ABORTED)
                     return
+                self.progress += 1
                 last = position == start + generation.max_tokens - 1
                 yield Delta((position % len(WORDS),), 0, Finish.LENGTH if last else None)
         finally:
@@ -137,8 +139,8 @@ class Cluster:
 @pytest.fixture
 async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
     cluster = Cluster()
-    monkeypatch.setattr(pool, "create_actor", cluster.create)
-    monkeypatch.setattr(pool, "kill_actor", lambda replica: replica.dead.set())
+    monkeypatch.setattr(replica, "create_actor", cluster.create)
+    monkeypatch.setattr(replica, "kill_actor", lambda actor: actor.dead.set())
     yield cluster
     await cluster.end()
 
@@ -200,7 +202,7 @@ async def test_a_killed_replica_loses_and_repeats_nothing_and_is_replaced(cluste
         assert [ids(segments) for segments in written] == [expected(request) for request in requests]
         assert all([s.finish for s in segments[:-1]] == [None] * (len(segments) - 1) for segments in written)
         assert any(segments[-1].discarded_tokens for segments in written)  # what was in no step yet
-        await until(lambda: all(replica.info for replica in pool._replicas))
+        await until(lambda: pool.num_ready == 2)
         assert len(cluster.replicas) == 3
 
 
