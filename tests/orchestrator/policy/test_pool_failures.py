@@ -7,18 +7,28 @@ from functools import partial
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RaySystemError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    WorkerCrashedError,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from orchestrator.config import PolicyConfig, StepConfig
-from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError
+from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
-from orchestrator.policy import PolicyPool, replica
+from orchestrator.policy import PolicyPool
+from orchestrator.policy import replica as replicas
 from orchestrator.policy.engine import Delta
 from orchestrator.policy.host import PolicyHost, PolicyInfo
 from orchestrator.policy.prompts import PromptEncoder
+from orchestrator.ray_calls import ReplicaLost
 
 WORDS = ["a", "b", "c", "\n\n", "d"]
 INFO = PolicyInfo(
@@ -38,7 +48,8 @@ class CountingEngine:
         self.tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         self.tokenizer.decoder = decoders.Fuse()
         self.context_length = INFO.context_length
-        self.progress = 0
+        self.steps = 0
+        self.most_looks = 0  # at a long prompt that it is reading, until it may write
         self.open = asyncio.Event()
         self.open.set()
         self.running: list[Generation] = []
@@ -49,6 +60,14 @@ class CountingEngine:
     @property
     def num_running(self) -> int:
         return len(self.running)
+
+    @property
+    def progress(self) -> int:
+        if self.most_looks and not self.open.is_set():
+            self.steps += 1
+            if self.steps == self.most_looks:
+                self.open.set()
+        return self.steps
 
     def counters(self) -> dict[str, int]:
         return {}
@@ -71,7 +90,7 @@ class CountingEngine:
                 if name in self.ended:
                     yield Delta((), 0, Finish.ABORTED)
                     return
-                self.progress += 1
+                self.steps += 1
                 last = position == start + generation.max_tokens - 1
                 yield Delta((position % len(WORDS),), 0, Finish.LENGTH if last else None)
         finally:
@@ -86,23 +105,30 @@ class CountingEngine:
 class LocalReplica:
     """Looks like an actor's handle: `replica.method.remote(...)`."""
 
-    def __init__(self, steps: StepConfig, fails_to_start: bool) -> None:
+    def __init__(self, steps: StepConfig, start_error: Exception | None) -> None:
         self.engine = CountingEngine()
         self.now = 0.0
         self.host = PolicyHost(self.engine, steps, clock=lambda: self.now)
         self.prompts = PromptEncoder(self.engine)
         self.dead = asyncio.Event()
-        self._fails_to_start = fails_to_start
+        self.death: Exception = ActorDiedError()  # what calls raise from then on
+        self.stopped = False  # it answers nothing, as after SIGSTOP
+        self.unanswered: set[str] = set()  # methods that were called since
+        self._start_error = start_error
 
     def __getattr__(self, method: str) -> Any:
         return type("Method", (), {"remote": partial(self._call, method)})
 
     async def _call(self, method: str, *args: Any) -> Any:
         if self.dead.is_set():
-            raise ActorDiedError
+            raise self.death
+        if self.stopped:
+            self.unanswered.add(method)
+            await self.dead.wait()
+            raise self.death
         if method == "start":
-            if self._fails_to_start:
-                raise ActorDiedError
+            if self._start_error is not None:
+                raise self._start_error
             return INFO
         result = getattr(self.prompts if method == "encode" else self.host, method)(*args)
         if not asyncio.iscoroutine(result):
@@ -112,7 +138,7 @@ class LocalReplica:
         try:
             await asyncio.wait([answer, death], return_when=asyncio.FIRST_COMPLETED)
             if self.dead.is_set():
-                raise ActorDiedError
+                raise self.death
             return answer.result()
         finally:
             answer.cancel()
@@ -124,10 +150,12 @@ class Cluster:
 
     def __init__(self) -> None:
         self.replicas: list[LocalReplica] = []
-        self.fails_to_start = False
+        self.start_errors: list[Exception] = []  # of those that are created next
+        self.on_create: Callable[[LocalReplica], None] = lambda replica: None
 
     def create(self, config: PolicyConfig, steps: StepConfig) -> LocalReplica:
-        self.replicas.append(LocalReplica(steps, self.fails_to_start))
+        self.replicas.append(LocalReplica(steps, self.start_errors.pop(0) if self.start_errors else None))
+        self.on_create(self.replicas[-1])
         return self.replicas[-1]
 
     async def end(self) -> None:
@@ -139,8 +167,8 @@ class Cluster:
 @pytest.fixture
 async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
     cluster = Cluster()
-    monkeypatch.setattr(replica, "create_actor", cluster.create)
-    monkeypatch.setattr(replica, "kill_actor", lambda actor: actor.dead.set())
+    monkeypatch.setattr(replicas, "create_actor", cluster.create)
+    monkeypatch.setattr(replicas, "kill_actor", lambda actor: actor.dead.set())
     yield cluster
     await cluster.end()
 
@@ -153,7 +181,7 @@ def opened(cluster: Cluster) -> Open:
     @asynccontextmanager
     async def opened(**options: Any) -> AsyncIterator[PolicyPool]:
         config = PolicyConfig(**{"model": "tiny", "replicas": 2, "max_restarts": 1, **options})
-        async with asyncio.timeout(20), PolicyPool.open(config, StepConfig()) as pool:
+        async with asyncio.timeout(30), PolicyPool.open(config, StepConfig()) as pool:
             yield pool
 
     return opened
@@ -248,18 +276,105 @@ async def test_prompts_encoded_together_fail_alone(opened: Open, cluster: Cluste
 
 async def test_restarts_that_fail_are_counted_and_end(cluster: Cluster, opened: Open) -> None:
     async with opened(replicas=1, max_restarts=3) as pool:
-        cluster.fails_to_start = True
+        cluster.start_errors = [ActorDiedError() for _ in range(3)]
         with pytest.raises(PoolExhausted):
             await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
     assert len(cluster.replicas) == 4
 
 
-async def test_a_pool_does_not_open_when_a_replica_does_not_start(cluster: Cluster, opened: Open) -> None:
-    cluster.fails_to_start = True
-    with pytest.raises(ReplicaError):
-        async with opened():
+async def test_a_replica_that_dies_while_it_loads_is_started_again(cluster: Cluster, opened: Open) -> None:
+    cluster.start_errors = [ActorDiedError(), ReplicaError("the engine could not start")]
+    async with opened(replicas=1, max_restarts=2) as pool:
+        assert ids((await run(pool, [sample(1)]))[0]) == expected(sample(1))
+    assert len(cluster.replicas) == 3
+
+
+async def test_a_pool_does_not_open_when_the_restarts_of_a_replica_are_used_up(cluster: Cluster, opened: Open) -> None:
+    cluster.start_errors = [ActorDiedError() for _ in range(4)]
+    with pytest.raises(ReplicaLost):
+        async with opened(replicas=2, max_restarts=1):
             pass
     assert all(replica.dead.is_set() for replica in cluster.replicas)
+
+
+def in_the_actor(error: Exception) -> RayTaskError:
+    """As Ray hands over what an actor's method raised."""
+    return RayTaskError("start", "its traceback", error)
+
+
+async def test_a_model_that_can_not_be_loaded_is_told_at_once(cluster: Cluster, opened: Open) -> None:
+    cluster.start_errors = [in_the_actor(UserError("no such model"))]
+    with pytest.raises(UserError, match="no such model"):
+        async with opened(replicas=1, max_restarts=3):
+            pass
+    assert len(cluster.replicas) == 1
+
+
+async def test_what_was_loaded_once_is_loaded_again_whatever_the_engine_says(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1, max_restarts=2) as pool:
+        cluster.start_errors = [in_the_actor(UserError("the memory is not free yet"))]
+        [segments] = await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
+        assert ids(segments) == expected(sample(1))
+    assert len(cluster.replicas) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorUnavailableError("its node does not answer", None),
+        OutOfMemoryError("the node has no memory left"),
+        RaySystemError("the raylet is gone"),
+        RuntimeEnvSetupError("no environment"),
+        WorkerCrashedError(),
+        in_the_actor(AssertionError("an invariant")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_ray_says_of_a_lost_replica_it_is_replaced(
+    error: Exception, cluster: Cluster, opened: Open
+) -> None:
+    async with opened(replicas=1, max_restarts=2) as pool:
+        cluster.replicas[0].death = error
+        cluster.start_errors = [error]
+        [segments] = await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
+        assert ids(segments) == expected(sample(1))
+    assert len(cluster.replicas) == 3  # the second one did not start
+
+
+async def test_a_stopped_replica_is_replaced_and_what_it_was_asked_is_asked_again(
+    cluster: Cluster, opened: Open
+) -> None:
+    async with opened(replicas=1, stall_timeout_s=0.2) as pool:
+        cluster.replicas[0].stopped = True
+        encoded, [segments], text = await asyncio.gather(
+            pool.encode([Problem.from_prompt("p", "a b")]), run(pool, [sample(1)]), pool.encode([])
+        )
+        assert (encoded, ids(segments), text) == ([(0, 1)], expected(sample(1)), [])
+    assert "encode" in cluster.replicas[0].unanswered
+    assert cluster.replicas[0].dead.is_set()
+    assert len(cluster.replicas) == 2
+
+
+async def test_a_question_that_a_replica_fails_on_is_its_loss(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1) as pool:
+        cluster.replicas[0].encode = type("Method", (), {"remote": failing})
+        assert await pool.encode([Problem.from_prompt("p", "a b")]) == [(0, 1)]
+    assert len(cluster.replicas) == 2
+
+
+async def failing(*args: object) -> None:
+    raise in_the_actor(AssertionError("an invariant"))
+
+
+async def test_statistics_leave_out_a_replica_that_dies_meanwhile(cluster: Cluster, opened: Open) -> None:
+    async with opened(max_restarts=0) as pool:
+        cluster.replicas[1].stopped = True
+        asking = asyncio.create_task(pool.stats())
+        await until(lambda: "stats" in cluster.replicas[1].unanswered)
+        cluster.replicas[1].dead.set()
+        assert [stat["replica"] for stat in await asking] == [0]
+        await until(lambda: pool.num_ready == 1)
+        assert [stat["replica"] for stat in await pool.stats()] == [0]
 
 
 async def test_a_busy_replica_without_progress_counts_as_dead(cluster: Cluster, opened: Open) -> None:
@@ -268,6 +383,14 @@ async def test_a_busy_replica_without_progress_counts_as_dead(cluster: Cluster, 
         [segments] = await run(pool, [sample(1)])
         assert ids(segments) == expected(sample(1))
     assert len(cluster.replicas) > 1
+
+
+async def test_a_replica_that_reads_a_long_prompt_makes_progress(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1, stall_timeout_s=0.2, max_restarts=0) as pool:
+        engine = cluster.replicas[0].engine
+        engine.open.clear()
+        engine.most_looks = 10  # of which one comes each 0.1 s: five times as long as a replica may stall
+        assert ids((await run(pool, [sample(1)]))[0]) == expected(sample(1))
 
 
 async def test_an_idle_replica_never_stalls(cluster: Cluster, opened: Open) -> None:
