@@ -1,7 +1,8 @@
 """The pool over replicas that live in this process and fail on demand: the real host, a scripted engine, no Ray."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +22,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from orchestrator.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.nouns import Message, Problem
+from orchestrator.core.ledger import Ledger
+from orchestrator.core.nouns import Message, Problem, Status
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy import PolicyPool
 from orchestrator.policy import replica as replicas
@@ -29,6 +31,7 @@ from orchestrator.policy.engine import Delta
 from orchestrator.policy.host import PolicyHost, PolicyInfo
 from orchestrator.policy.prompts import PromptEncoder
 from orchestrator.ray_calls import ReplicaLost
+from tests.fakes import open_session
 
 WORDS = ["a", "b", "c", "\n\n", "d"]
 INFO = PolicyInfo(
@@ -49,6 +52,7 @@ class CountingEngine:
         self.tokenizer.decoder = decoders.Fuse()
         self.context_length = INFO.context_length
         self.steps = 0
+        self.on_token: Callable[[], None] = lambda: None
         self.most_looks = 0  # at a long prompt that it is reading, until it may write
         self.open = asyncio.Event()
         self.open.set()
@@ -91,6 +95,7 @@ class CountingEngine:
                     yield Delta((), 0, Finish.ABORTED)
                     return
                 self.steps += 1
+                self.on_token()
                 last = position == start + generation.max_tokens - 1
                 yield Delta((position % len(WORDS),), 0, Finish.LENGTH if last else None)
         finally:
@@ -112,6 +117,7 @@ class LocalReplica:
         self.prompts = PromptEncoder(self.engine)
         self.dead = asyncio.Event()
         self.death: Exception = ActorDiedError()  # what calls raise from then on
+        self.polled = asyncio.Event()
         self.stopped = False  # it answers nothing, as after SIGSTOP
         self.unanswered: set[str] = set()  # methods that were called since
         self._start_error = start_error
@@ -139,6 +145,8 @@ class LocalReplica:
             await asyncio.wait([answer, death], return_when=asyncio.FIRST_COMPLETED)
             if self.dead.is_set():
                 raise self.death
+            if method == "poll":
+                self.polled.set()
             return answer.result()
         finally:
             answer.cancel()
@@ -240,6 +248,68 @@ async def test_what_is_resumed_has_a_seed_of_its_own(cluster: Cluster, opened: O
     [first], [second] = (replica.engine.started for replica in cluster.replicas)
     assert first.seed == 7 != second.seed
     assert len(second.prefix_ids) + second.max_tokens == len(first.prefix_ids) + first.max_tokens
+
+
+MORTAL = {"replicas": 1, "max_restarts": 20, "stall_timeout_s": 0.2}
+
+
+class Doom:
+    """Has replicas die at the tokens that `deaths` counts, once the pool knows what they are writing."""
+
+    def __init__(self, deaths: Collection[int]) -> None:
+        self.deaths = deaths
+        self.num_tokens = 0
+        self.dying: list[asyncio.Task[None]] = []
+
+    def __call__(self, replica: LocalReplica) -> None:
+        replica.engine.on_token = partial(self.on_token, replica)
+
+    def on_token(self, replica: LocalReplica) -> None:
+        self.num_tokens += 1
+        if self.num_tokens in self.deaths:
+            replica.engine.open.clear()
+            self.dying.append(asyncio.create_task(self.die(replica)))
+
+    async def die(self, replica: LocalReplica) -> None:
+        replica.polled.clear()
+        await replica.polled.wait()
+        replica.dead.set()
+
+
+async def test_a_budget_is_used_up_exactly_wherever_replicas_die(cluster: Cluster, opened: Open) -> None:
+    """What a fault threw away is on the ledger, is not paid for, and changes no result."""
+
+    async def search(deaths: Collection[int]) -> tuple[list[tuple[Status, int]], Ledger]:
+        """Statuses and lengths of three candidates, and what they cost."""
+        cluster.on_create = Doom(deaths)
+        async with opened(**MORTAL) as pool, open_session(pool, budget=40) as session:
+            root = await session.start(Problem.from_prompt("p", "a"))
+            candidates = await session.rollout([root], 3, scored=False)
+            assert session.remaining.policy_tokens == 0
+            return [(candidate.status, candidate.num_tokens) for candidate in candidates], session.ledger
+
+    whole, ledger = await search(())
+    assert (sum(length for _, length in whole), ledger.generated_tokens, ledger.discarded_tokens) == (40, 40, 0)
+    rng = random.Random(0)
+    for num_deaths in [1, 2, 3, 4]:
+        found, ledger = await search([4, *rng.sample(range(5, 41), num_deaths - 1)])  # 4: within the first steps
+        assert found == whole
+        assert ledger.discarded_tokens > 0
+        assert ledger.generated_tokens - ledger.discarded_tokens == 40
+
+
+async def test_a_budget_is_never_exceeded_where_steps_are_cut_and_replicas_die(cluster: Cluster, opened: Open) -> None:
+    rng = random.Random(0)
+    for _ in range(4):
+        cluster.on_create = Doom(rng.sample(range(1, 41), 3))
+        async with opened(**MORTAL) as pool, open_session(pool, budget=40) as session:
+            beams = [await session.start(Problem.from_prompt("p", "a"))]
+            while beams:
+                children = await session.expand(beams, 2, scored=False)
+                beams = [child for child in children if not child.status.done][:2]
+                left = session.remaining.policy_tokens
+                assert left is not None and left >= 0
+            assert left == 0
 
 
 async def test_a_stop_string_is_found_although_its_replica_died_within_it(cluster: Cluster, opened: Open) -> None:
