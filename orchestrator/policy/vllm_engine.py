@@ -125,7 +125,7 @@ class VllmEngine:
             except ValueError as error:
                 raise UserError(f"policy: {config.model} can't be loaded: {error}") from error
             except RuntimeError as error:
-                raise _load_error(config.model, error) from error
+                raise load_error(config.model, error) from error
         enable_envs_cache()  # as the engine's own process does: some are looked up at every token
         self._tokenizer = self._llm.get_tokenizer()
         self._config = config
@@ -234,14 +234,14 @@ def _interval(generation: Generation, stop_token_ids: Sequence[int]) -> int:
     return _INTERVAL_EAGER if generation.eager else _INTERVAL_TO_THE_END
 
 
-def _load_error(model: str, error: RuntimeError) -> HeadraceError:
+def load_error(model: str, error: RuntimeError) -> HeadraceError:
     """What vLLM's error while it loads means: the user's mistake, unless a signal killed the engine's process.
 
     vLLM tells the exit codes of its processes in words only, and the reason in this process's log.
     """
-    _, told, processes = str(error).partition("Failed core proc(s):")
+    _, _, processes = str(error).partition("Failed core proc(s):")
     exit_codes = [int(code) for code in re.findall(r": (-?\d+)", processes)]
-    if not told or any(code < 0 or code > 128 for code in exit_codes):
+    if not exit_codes or not all(1 <= code <= 128 for code in exit_codes):
         return ReplicaError(f"policy: the engine could not start: {error}")
     log_file = os.path.realpath("/dev/fd/2")
     return UserError(f"policy: {model} can't be loaded: vLLM gave up, and says why at the end of {log_file}")
