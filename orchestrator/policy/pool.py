@@ -26,7 +26,7 @@ from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy.host import Batch, ClientForgotten, PolicyInfo
 from orchestrator.policy.replica import PolicyReplica
 from orchestrator.policy.requests import PolicyRequest, PoolWriting
-from orchestrator.ray_calls import ReplicaLost
+from orchestrator.ray_calls import NoAnswer, ReplicaLost
 from orchestrator.routing import PrefixAffinity, choose_replica
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class PolicyPool:
     @asynccontextmanager
     async def open(cls, config: PolicyConfig, steps: StepConfig) -> AsyncIterator[Self]:
         """Starts the replicas together. Ray must be initialised. Raises UserError for a model that can't be loaded,
-        ReplicaError when the restarts of a replica are used up before it serves."""
+        ReplicaError when a replica takes too long to start, or its restarts are used up before it serves."""
         pool = cls(config, steps)
         loop = asyncio.get_running_loop()
         first_starts: list[asyncio.Future[PolicyInfo]] = [loop.create_future() for _ in range(config.replicas)]
@@ -253,7 +253,8 @@ class PolicyPool:
                 await self._dismiss(replica, in_order=index in self._serving)
                 raise
             await self._dismiss(replica, in_order=False)
-            if restarts == self._config.max_restarts:
+            too_slow = isinstance(lost, NoAnswer) and not first_start.done()  # the next start would be, too
+            if restarts == self._config.max_restarts or too_slow:
                 log.error("policy replica %d is gone after %d restarts: %s", index, restarts, lost)
                 return self._retire(lost, first_start)
             log.warning("policy replica %d was lost, restart %d: %s", index, restarts + 1, lost)

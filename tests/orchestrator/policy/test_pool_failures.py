@@ -367,6 +367,17 @@ async def test_a_pool_does_not_open_when_the_restarts_of_a_replica_are_used_up(c
     assert all(replica.dead.is_set() for replica in cluster.replicas)
 
 
+async def test_a_first_start_that_takes_too_long_is_not_tried_again(cluster: Cluster, opened: Open) -> None:
+    def stop(replica: LocalReplica) -> None:
+        replica.stopped = True
+
+    cluster.on_create = stop
+    with pytest.raises(ReplicaLost, match=r"no answer within 0\.1 s"):
+        async with opened(replicas=1, start_timeout_s=0.1):
+            pass
+    assert len(cluster.replicas) == 1
+
+
 def in_the_actor(error: Exception) -> RayTaskError:
     """As Ray hands over what an actor's method raised."""
     return RayTaskError("start", "its traceback", error)
@@ -456,10 +467,10 @@ async def test_a_busy_replica_without_progress_counts_as_dead(cluster: Cluster, 
 
 
 async def test_a_replica_that_reads_a_long_prompt_makes_progress(cluster: Cluster, opened: Open) -> None:
-    async with opened(replicas=1, stall_timeout_s=0.2, max_restarts=0) as pool:
+    async with opened(replicas=1, stall_timeout_s=1.0, max_restarts=0) as pool:
         engine = cluster.replicas[0].engine
         engine.open.clear()
-        engine.most_looks = 10  # of which one comes each 0.1 s: five times as long as a replica may stall
+        engine.most_looks = 6  # of which one comes each 0.5 s: three times as long as a replica may stall
         assert ids((await run(pool, [sample(1)]))[0]) == expected(sample(1))
 
 
