@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from orchestrator.core.account import Hold
@@ -98,10 +98,13 @@ class InFlight:
                 writer.arrived.set()
 
     def _arrive(self, writer: Writer, segment: Segment) -> None:
-        cost = _cost(self._policy.shape, writer, segment)
+        cost = paid = _cost(self._policy.shape, writer, segment)
+        if segment.lost_tokens:
+            counted = replace(segment, discarded_tokens=segment.discarded_tokens - segment.lost_tokens)
+            paid = _cost(self._policy.shape, writer, counted)
         writer.sampled += cost.generated_tokens
         writer.num_segments += 1
-        writer.hold.use(policy_tokens=cost.generated_tokens, flops=cost.policy_flops)
+        writer.hold.use(policy_tokens=paid.generated_tokens, flops=paid.policy_flops)
         if segment.finish is not None:
             writer.finished = True
         if writer.given_up:

@@ -113,7 +113,6 @@ async def _serve_requests(connection: Connection, config: PolicyConfig) -> None:
 
     prepare_process(config, num_threads=1)
     args = engine_args(config)
-    args.kv_transfer_config = None  # nothing of ours
 
     from vllm import SamplingParams
     from vllm.inputs import tokens_input

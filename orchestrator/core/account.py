@@ -73,7 +73,7 @@ class Hold:
             account._move(kind, amount, 0)
 
     def use(self, **amounts: float) -> None:
-        """Spends; beyond what was held only where a fault repeated work."""
+        """Spends; beyond what was held only where a verifier's cost is known afterwards."""
         for kind, amount in amounts.items():
             covered = min(amount, self._left.get(kind, 0))
             self._left[kind] = self._left.get(kind, 0) - covered

@@ -35,7 +35,8 @@ _SUMMED = tuple(f.name for f in fields(Ledger) if f.name != "peak_state_bytes")
 class Budget:
     """Hard caps for one problem or for a run; None is no cap. Never exceeded by one token or one candidate.
 
-    Verifier tokens that are read again because a state was lost are not charged: a fault changes no result.
+    A fault changes no result, so what it costs is on the ledger and not charged: verifier tokens that are read again
+    because a state was lost, and policy tokens that died with a replica before their step was complete.
     """
 
     policy_tokens: int | None = None

@@ -62,13 +62,14 @@ class Segment:
     """A finished step of a sequence (or its unfinished tail), as soon as its last token is known.
 
     A stop string is a segment of its own: whole tokens, from the one in which it begins to the one that completes it.
-    `discarded_tokens` and the seconds are set on the last segment of a sequence, the one with a `finish`.
+    The discarded and lost tokens and the seconds are set on the last segment of a sequence, the one with a `finish`.
     """
 
     token_ids: tuple[int, ...]
     text: str
     finish: Finish | None = None
     discarded_tokens: int = 0  # sampled after the end of the last segment and thrown away
+    lost_tokens: int = 0  # of the discarded: died with a replica, and no budget pays for them
     cached_tokens: int = 0  # of the prefix, served from the prefix cache
     logprob: float | None = None  # of the tokens, summed
     queue_s: float = 0.0  # waited for a place in an engine

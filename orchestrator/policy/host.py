@@ -50,7 +50,7 @@ class Batch:
     """What happened since the last poll; `items` is empty when nothing did (a heartbeat)."""
 
     items: list[tuple[int, Segment | ProblemError]]
-    sampled_tokens: int  # by the engine since its start: does it make progress?
+    progress: int  # of the engine: see `TokenEngine.progress`
     pending_tokens: int  # of this client's unfinished steps: lost should the replica die now
 
 
@@ -139,7 +139,7 @@ class PolicyHost:
         state = self._client(client)
         state.paced = clock() + min(_MOST_PACE_S, _PACE_S + _PACE_S_PER_SEQUENCE * len(state.jobs))
         items, state.items = state.items, []
-        return Batch(items=items, sampled_tokens=self._sampled_tokens, pending_tokens=state.pending_tokens)
+        return Batch(items=items, progress=self._engine.progress, pending_tokens=state.pending_tokens)
 
     def forget_stalled(self) -> list[str]:
         """Aborts what clients that went away left behind; their names."""

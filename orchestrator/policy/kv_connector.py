@@ -3,7 +3,8 @@
 vLLM's prefix cache holds whole blocks, so whatever continues a stopped sequence encodes its last, partly filled block
 again: in PRM-guided search, once per child and step. Here that block is kept when a sequence ends and copied to what
 continues it. It is a KV connector, the interface through which vLLM takes KV from elsewhere (its scheduler's half and
-its worker's half are two objects, perhaps in two processes; the metadata of each engine step goes between them).
+its worker's half are two objects, perhaps in two processes; the metadata of each engine step goes between them). As it
+is called after each layer, it also counts them: the only sign of progress within a long step.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from vllm.v1.request import RequestStatus
 
 from orchestrator.policy.kv_tails import KeptTails
+from orchestrator.policy.shared_count import SharedCount
 
 
 @dataclass
@@ -39,6 +41,7 @@ class TailConnector(KVConnectorBase_V1):
         self._tails = KeptTails(self._num_slots)
         self._planned = TailCopies()
         self._found: dict[str, int] = {}  # slot for a request that is about to be placed
+        self._layers_done = SharedCount(self._kv_transfer_config.get_from_extra_config("layers_done", None))
         self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []  # KV cache (blocks, ...), kept (slots, ...)
 
     # the scheduler's half
@@ -104,7 +107,8 @@ class TailConnector(KVConnectorBase_V1):
         pass
 
     def save_kv_layer(self, layer_name: str, kv_layer: torch.Tensor, attn_metadata: Any, **kwargs: Any) -> None:
-        pass
+        """Called after each layer of the forward pass."""
+        self._layers_done.add_one()
 
     def wait_for_save(self) -> None:
         pass

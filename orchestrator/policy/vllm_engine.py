@@ -8,7 +8,8 @@ slower than float32) and float32 where not.
 """
 
 import os
-import subprocess
+import re
+import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -18,13 +19,14 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from orchestrator.config import PolicyConfig
-from orchestrator.core.errors import ProblemError, ReplicaError, UserError
+from orchestrator.core.errors import HeadraceError, ProblemError, ReplicaError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.policy.engine import Delta
 from orchestrator.policy.host import PolicyInfo
+from orchestrator.policy.shared_count import SharedCount
 
 # Tokens per delta: each costs some 20 us.
 _INTERVAL_EAGER, _INTERVAL_TO_THE_END = 4, 32  # of a sequence that runs to its end: its steps are waited for, or not
@@ -46,11 +48,17 @@ def prepare_process(config: PolicyConfig, num_threads: int) -> None:
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 
-def engine_args(config: PolicyConfig) -> Any:
-    """vLLM's AsyncEngineArgs. Call `prepare_process` first. Raises OSError for a model that can't be read."""
+def engine_args(config: PolicyConfig, layers_done: str | None = None) -> Any:
+    """vLLM's AsyncEngineArgs. Call `prepare_process` first. Raises UserError for a model that can't be read.
+
+    `layers_done`: the file of a `SharedCount` of layers that the CPU build has computed; None: no KV connector.
+    """
     from transformers import AutoConfig
 
-    checkpoint_dtype = AutoConfig.from_pretrained(config.model).dtype  # fails early, before the long imports
+    try:
+        checkpoint_dtype = AutoConfig.from_pretrained(config.model).dtype  # fails early, before the long imports
+    except (OSError, ValueError) as error:
+        raise UserError(f"policy: {config.model} can't be read: {error}") from error
 
     from vllm.config import KVTransferConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -66,14 +74,15 @@ def engine_args(config: PolicyConfig) -> Any:
             # vLLM 0.32 rewinds the generator of a seeded request after each chunk of its prompt but the last one;
             # a CPU generator can't be rewound, which kills the engine
             "enable_chunked_prefill": False,
+        }
+        if layers_done is not None:
             # what encodes a partly filled block in no time on a GPU, with its blocks of 16, takes a CPU half a step
-            "kv_transfer_config": KVTransferConfig(
+            options["kv_transfer_config"] = KVTransferConfig(
                 kv_connector="TailConnector",
                 kv_connector_module_path="orchestrator.policy.kv_connector",
-                kv_connector_extra_config={"share": _KEPT_SHARE},
+                kv_connector_extra_config={"share": _KEPT_SHARE, "layers_done": layers_done},
                 kv_role="kv_both",
-            ),
-        }
+            )
         if config.tensor_parallel_size == 1:
             # by default scheduler and model run in two processes that wait for each other in busy loops, which
             # takes a core from everything else; as a class, because by its name vLLM turns it back
@@ -94,36 +103,29 @@ def engine_args(config: PolicyConfig) -> Any:
     )
 
 
-def end_children_with_this_process() -> None:
-    """However this process ends, its children end too: vLLM's outlive a parent that was killed.
-
-    This process becomes the leader of a process group, which its children inherit. A shell outside the group waits
-    for the end of a pipe that this process alone holds open, then ends the group.
-    """
-    if os.getpgid(0) != os.getpid():
-        os.setpgid(0, 0)
-    script = 'read -r _; kill -TERM -- "-$1"; sleep 5; kill -KILL -- "-$1"'
-    subprocess.Popen(
-        ["sh", "-c", script, "sh", str(os.getpid())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
 class VllmEngine:
     """Implements `TokenEngine`. Owner of the engine and its processes."""
 
     def __init__(self, config: PolicyConfig) -> None:
-        """Loads the model: takes tens of seconds. Must run in an event loop. Call `prepare_process` first."""
-        args = engine_args(config)
+        """Loads the model: takes tens of seconds. Must run in an event loop. Call `prepare_process` first.
 
-        from vllm.envs import enable_envs_cache
-        from vllm.v1.engine.async_llm import AsyncLLM
-
+        Raises UserError for what can't be loaded, ReplicaError when the engine's process is killed meanwhile.
+        """
         self._counters: Counter[str] = Counter()
-        self._llm = AsyncLLM.from_engine_args(args, stat_loggers=[_counting(self._counters)])
+        with tempfile.NamedTemporaryFile() as file:
+            SharedCount.prepare(file)
+            self._layers_done = SharedCount(file.name)
+            args = engine_args(config, file.name)
+
+            from vllm.envs import enable_envs_cache
+            from vllm.v1.engine.async_llm import AsyncLLM
+
+            try:
+                self._llm = AsyncLLM.from_engine_args(args, stat_loggers=[_counting(self._counters)])
+            except ValueError as error:
+                raise UserError(f"policy: {config.model} can't be loaded: {error}") from error
+            except RuntimeError as error:
+                raise load_error(config.model, error) from error
         enable_envs_cache()  # as the engine's own process does: some are looked up at every token
         self._tokenizer = self._llm.get_tokenizer()
         self._config = config
@@ -151,6 +153,11 @@ class VllmEngine:
             kv_capacity_tokens=cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size,
             max_num_seqs=self._config.max_num_seqs,
         )
+
+    @property
+    def progress(self) -> int:
+        """vLLM reports every step of its engine. On a CPU a step takes a whole prompt, so layers count there, too."""
+        return self._counters["steps"] + self._layers_done.value
 
     def counters(self) -> dict[str, int]:
         """vLLM's own: what it prefilled, found cached, sampled and preempted."""
@@ -211,6 +218,8 @@ class VllmEngine:
             text = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:
             raise ProblemError(f"policy: the chat template refuses these messages: {error}") from error
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # of the template's own code
+            raise ProblemError(f"policy: the chat template fails on these messages: {error!r}") from error
         return str(text)
 
     def stop(self) -> None:
@@ -225,6 +234,19 @@ def _interval(generation: Generation, stop_token_ids: Sequence[int]) -> int:
     return _INTERVAL_EAGER if generation.eager else _INTERVAL_TO_THE_END
 
 
+def load_error(model: str, error: RuntimeError) -> HeadraceError:
+    """What vLLM's error while it loads means: the user's mistake, unless a signal killed the engine's process.
+
+    vLLM tells the exit codes of its processes in words only, and the reason in this process's log.
+    """
+    _, _, processes = str(error).partition("Failed core proc(s):")
+    exit_codes = [int(code) for code in re.findall(r": (-?\d+)", processes)]
+    if not exit_codes or not all(1 <= code <= 128 for code in exit_codes):
+        return ReplicaError(f"policy: the engine could not start: {error}")
+    log_file = os.path.realpath("/dev/fd/2")
+    return UserError(f"policy: {model} can't be loaded: vLLM gave up, and says why at the end of {log_file}")
+
+
 def _counting(counters: Counter[str]) -> Any:
     """A class of vLLM stat loggers that only add up, in place of its own, whose metrics nobody reads here."""
     from vllm.v1.metrics.loggers import PrometheusStatLogger
@@ -236,6 +258,7 @@ def _counting(counters: Counter[str]) -> Any:
         def record(
             self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
         ) -> None:
+            counters["steps"] += 1
             if iteration_stats is not None:
                 counters["prompt_tokens"] += iteration_stats.prompt_token_stats.total
                 counters["cached_tokens"] += iteration_stats.prompt_token_stats.cached_tokens

@@ -123,7 +123,7 @@ async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert not policy_pool._waiting and not any(replica.requests for replica in policy_pool._replicas)
+    assert not policy_pool._waiting and not any(replica.requests for replica in policy_pool._serving.values())
     async with asyncio.timeout(60):
         while any(stats["running"] for stats in await policy_pool.stats()):
             pass

@@ -1,24 +1,37 @@
 """The pool over replicas that live in this process and fail on demand: the real host, a scripted engine, no Ray."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RaySystemError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    WorkerCrashedError,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from orchestrator.config import PolicyConfig, StepConfig
-from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError
+from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.nouns import Message, Problem
+from orchestrator.core.ledger import Ledger
+from orchestrator.core.nouns import Message, Problem, Status
 from orchestrator.core.protocols import Finish, Generation, Segment
-from orchestrator.policy import PolicyPool, pool
+from orchestrator.policy import PolicyPool
+from orchestrator.policy import replica as replicas
 from orchestrator.policy.engine import Delta
 from orchestrator.policy.host import PolicyHost, PolicyInfo
 from orchestrator.policy.prompts import PromptEncoder
+from orchestrator.ray_calls import ReplicaLost
+from tests.fakes import open_session
 
 WORDS = ["a", "b", "c", "\n\n", "d"]
 INFO = PolicyInfo(
@@ -38,6 +51,9 @@ class CountingEngine:
         self.tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         self.tokenizer.decoder = decoders.Fuse()
         self.context_length = INFO.context_length
+        self.steps = 0
+        self.on_token: Callable[[], None] = lambda: None
+        self.most_looks = 0  # at a long prompt that it is reading, until it may write
         self.open = asyncio.Event()
         self.open.set()
         self.running: list[Generation] = []
@@ -48,6 +64,14 @@ class CountingEngine:
     @property
     def num_running(self) -> int:
         return len(self.running)
+
+    @property
+    def progress(self) -> int:
+        if self.most_looks and not self.open.is_set():
+            self.steps += 1
+            if self.steps == self.most_looks:
+                self.open.set()
+        return self.steps
 
     def counters(self) -> dict[str, int]:
         return {}
@@ -70,6 +94,8 @@ class CountingEngine:
                 if name in self.ended:
                     yield Delta((), 0, Finish.ABORTED)
                     return
+                self.steps += 1
+                self.on_token()
                 last = position == start + generation.max_tokens - 1
                 yield Delta((position % len(WORDS),), 0, Finish.LENGTH if last else None)
         finally:
@@ -84,23 +110,31 @@ class CountingEngine:
 class LocalReplica:
     """Looks like an actor's handle: `replica.method.remote(...)`."""
 
-    def __init__(self, steps: StepConfig, fails_to_start: bool) -> None:
+    def __init__(self, steps: StepConfig, start_error: Exception | None) -> None:
         self.engine = CountingEngine()
         self.now = 0.0
         self.host = PolicyHost(self.engine, steps, clock=lambda: self.now)
         self.prompts = PromptEncoder(self.engine)
         self.dead = asyncio.Event()
-        self._fails_to_start = fails_to_start
+        self.death: Exception = ActorDiedError()  # what calls raise from then on
+        self.polled = asyncio.Event()
+        self.stopped = False  # it answers nothing, as after SIGSTOP
+        self.unanswered: set[str] = set()  # methods that were called since
+        self._start_error = start_error
 
     def __getattr__(self, method: str) -> Any:
         return type("Method", (), {"remote": partial(self._call, method)})
 
     async def _call(self, method: str, *args: Any) -> Any:
         if self.dead.is_set():
-            raise ActorDiedError
+            raise self.death
+        if self.stopped:
+            self.unanswered.add(method)
+            await self.dead.wait()
+            raise self.death
         if method == "start":
-            if self._fails_to_start:
-                raise ActorDiedError
+            if self._start_error is not None:
+                raise self._start_error
             return INFO
         result = getattr(self.prompts if method == "encode" else self.host, method)(*args)
         if not asyncio.iscoroutine(result):
@@ -110,7 +144,9 @@ class LocalReplica:
         try:
             await asyncio.wait([answer, death], return_when=asyncio.FIRST_COMPLETED)
             if self.dead.is_set():
-                raise ActorDiedError
+                raise self.death
+            if method == "poll":
+                self.polled.set()
             return answer.result()
         finally:
             answer.cancel()
@@ -122,10 +158,12 @@ class Cluster:
 
     def __init__(self) -> None:
         self.replicas: list[LocalReplica] = []
-        self.fails_to_start = False
+        self.start_errors: list[Exception] = []  # of those that are created next
+        self.on_create: Callable[[LocalReplica], None] = lambda replica: None
 
     def create(self, config: PolicyConfig, steps: StepConfig) -> LocalReplica:
-        self.replicas.append(LocalReplica(steps, self.fails_to_start))
+        self.replicas.append(LocalReplica(steps, self.start_errors.pop(0) if self.start_errors else None))
+        self.on_create(self.replicas[-1])
         return self.replicas[-1]
 
     async def end(self) -> None:
@@ -137,8 +175,8 @@ class Cluster:
 @pytest.fixture
 async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
     cluster = Cluster()
-    monkeypatch.setattr(pool, "create_actor", cluster.create)
-    monkeypatch.setattr(pool, "kill_actor", lambda replica: replica.dead.set())
+    monkeypatch.setattr(replicas, "create_actor", cluster.create)
+    monkeypatch.setattr(replicas, "kill_actor", lambda actor: actor.dead.set())
     yield cluster
     await cluster.end()
 
@@ -151,7 +189,7 @@ def opened(cluster: Cluster) -> Open:
     @asynccontextmanager
     async def opened(**options: Any) -> AsyncIterator[PolicyPool]:
         config = PolicyConfig(**{"model": "tiny", "replicas": 2, "max_restarts": 1, **options})
-        async with asyncio.timeout(20), PolicyPool.open(config, StepConfig()) as pool:
+        async with asyncio.timeout(30), PolicyPool.open(config, StepConfig()) as pool:
             yield pool
 
     return opened
@@ -200,7 +238,7 @@ async def test_a_killed_replica_loses_and_repeats_nothing_and_is_replaced(cluste
         assert [ids(segments) for segments in written] == [expected(request) for request in requests]
         assert all([s.finish for s in segments[:-1]] == [None] * (len(segments) - 1) for segments in written)
         assert any(segments[-1].discarded_tokens for segments in written)  # what was in no step yet
-        await until(lambda: all(replica.info for replica in pool._replicas))
+        await until(lambda: pool.num_ready == 2)
         assert len(cluster.replicas) == 3
 
 
@@ -210,6 +248,68 @@ async def test_what_is_resumed_has_a_seed_of_its_own(cluster: Cluster, opened: O
     [first], [second] = (replica.engine.started for replica in cluster.replicas)
     assert first.seed == 7 != second.seed
     assert len(second.prefix_ids) + second.max_tokens == len(first.prefix_ids) + first.max_tokens
+
+
+MORTAL = {"replicas": 1, "max_restarts": 20, "stall_timeout_s": 0.2}
+
+
+class Doom:
+    """Has replicas die at the tokens that `deaths` counts, once the pool knows what they are writing."""
+
+    def __init__(self, deaths: Collection[int]) -> None:
+        self.deaths = deaths
+        self.num_tokens = 0
+        self.dying: list[asyncio.Task[None]] = []
+
+    def __call__(self, replica: LocalReplica) -> None:
+        replica.engine.on_token = partial(self.on_token, replica)
+
+    def on_token(self, replica: LocalReplica) -> None:
+        self.num_tokens += 1
+        if self.num_tokens in self.deaths:
+            replica.engine.open.clear()
+            self.dying.append(asyncio.create_task(self.die(replica)))
+
+    async def die(self, replica: LocalReplica) -> None:
+        replica.polled.clear()
+        await replica.polled.wait()
+        replica.dead.set()
+
+
+async def test_a_budget_is_used_up_exactly_wherever_replicas_die(cluster: Cluster, opened: Open) -> None:
+    """What a fault threw away is on the ledger, is not paid for, and changes no result."""
+
+    async def search(deaths: Collection[int]) -> tuple[list[tuple[Status, int]], Ledger]:
+        """Statuses and lengths of three candidates, and what they cost."""
+        cluster.on_create = Doom(deaths)
+        async with opened(**MORTAL) as pool, open_session(pool, budget=40) as session:
+            root = await session.start(Problem.from_prompt("p", "a"))
+            candidates = await session.rollout([root], 3, scored=False)
+            assert session.remaining.policy_tokens == 0
+            return [(candidate.status, candidate.num_tokens) for candidate in candidates], session.ledger
+
+    whole, ledger = await search(())
+    assert (sum(length for _, length in whole), ledger.generated_tokens, ledger.discarded_tokens) == (40, 40, 0)
+    rng = random.Random(0)
+    for num_deaths in [1, 2, 3, 4]:
+        found, ledger = await search([4, *rng.sample(range(5, 41), num_deaths - 1)])  # 4: within the first steps
+        assert found == whole
+        assert ledger.discarded_tokens > 0
+        assert ledger.generated_tokens - ledger.discarded_tokens == 40
+
+
+async def test_a_budget_is_never_exceeded_where_steps_are_cut_and_replicas_die(cluster: Cluster, opened: Open) -> None:
+    rng = random.Random(0)
+    for _ in range(4):
+        cluster.on_create = Doom(rng.sample(range(1, 41), 3))
+        async with opened(**MORTAL) as pool, open_session(pool, budget=40) as session:
+            beams = [await session.start(Problem.from_prompt("p", "a"))]
+            while beams:
+                children = await session.expand(beams, 2, scored=False)
+                beams = [child for child in children if not child.status.done][:2]
+                left = session.remaining.policy_tokens
+                assert left is not None and left >= 0
+            assert left == 0
 
 
 async def test_a_stop_string_is_found_although_its_replica_died_within_it(cluster: Cluster, opened: Open) -> None:
@@ -246,18 +346,116 @@ async def test_prompts_encoded_together_fail_alone(opened: Open, cluster: Cluste
 
 async def test_restarts_that_fail_are_counted_and_end(cluster: Cluster, opened: Open) -> None:
     async with opened(replicas=1, max_restarts=3) as pool:
-        cluster.fails_to_start = True
+        cluster.start_errors = [ActorDiedError() for _ in range(3)]
         with pytest.raises(PoolExhausted):
             await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
     assert len(cluster.replicas) == 4
 
 
-async def test_a_pool_does_not_open_when_a_replica_does_not_start(cluster: Cluster, opened: Open) -> None:
-    cluster.fails_to_start = True
-    with pytest.raises(ReplicaError):
-        async with opened():
+async def test_a_replica_that_dies_while_it_loads_is_started_again(cluster: Cluster, opened: Open) -> None:
+    cluster.start_errors = [ActorDiedError(), ReplicaError("the engine could not start")]
+    async with opened(replicas=1, max_restarts=2) as pool:
+        assert ids((await run(pool, [sample(1)]))[0]) == expected(sample(1))
+    assert len(cluster.replicas) == 3
+
+
+async def test_a_pool_does_not_open_when_the_restarts_of_a_replica_are_used_up(cluster: Cluster, opened: Open) -> None:
+    cluster.start_errors = [ActorDiedError() for _ in range(4)]
+    with pytest.raises(ReplicaLost):
+        async with opened(replicas=2, max_restarts=1):
             pass
     assert all(replica.dead.is_set() for replica in cluster.replicas)
+
+
+async def test_a_first_start_that_takes_too_long_is_not_tried_again(cluster: Cluster, opened: Open) -> None:
+    def stop(replica: LocalReplica) -> None:
+        replica.stopped = True
+
+    cluster.on_create = stop
+    with pytest.raises(ReplicaLost, match=r"no answer within 0\.1 s"):
+        async with opened(replicas=1, start_timeout_s=0.1):
+            pass
+    assert len(cluster.replicas) == 1
+
+
+def in_the_actor(error: Exception) -> RayTaskError:
+    """As Ray hands over what an actor's method raised."""
+    return RayTaskError("start", "its traceback", error)
+
+
+async def test_a_model_that_can_not_be_loaded_is_told_at_once(cluster: Cluster, opened: Open) -> None:
+    cluster.start_errors = [in_the_actor(UserError("no such model"))]
+    with pytest.raises(UserError, match="no such model"):
+        async with opened(replicas=1, max_restarts=3):
+            pass
+    assert len(cluster.replicas) == 1
+
+
+async def test_what_was_loaded_once_is_loaded_again_whatever_the_engine_says(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1, max_restarts=2) as pool:
+        cluster.start_errors = [in_the_actor(UserError("the memory is not free yet"))]
+        [segments] = await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
+        assert ids(segments) == expected(sample(1))
+    assert len(cluster.replicas) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorUnavailableError("its node does not answer", None),
+        OutOfMemoryError("the node has no memory left"),
+        RaySystemError("the raylet is gone"),
+        RuntimeEnvSetupError("no environment"),
+        WorkerCrashedError(),
+        in_the_actor(AssertionError("an invariant")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_ray_says_of_a_lost_replica_it_is_replaced(
+    error: Exception, cluster: Cluster, opened: Open
+) -> None:
+    async with opened(replicas=1, max_restarts=2) as pool:
+        cluster.replicas[0].death = error
+        cluster.start_errors = [error]
+        [segments] = await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
+        assert ids(segments) == expected(sample(1))
+    assert len(cluster.replicas) == 3  # the second one did not start
+
+
+async def test_a_stopped_replica_is_replaced_and_what_it_was_asked_is_asked_again(
+    cluster: Cluster, opened: Open
+) -> None:
+    async with opened(replicas=1, stall_timeout_s=0.2) as pool:
+        cluster.replicas[0].stopped = True
+        encoded, [segments], text = await asyncio.gather(
+            pool.encode([Problem.from_prompt("p", "a b")]), run(pool, [sample(1)]), pool.encode([])
+        )
+        assert (encoded, ids(segments), text) == ([(0, 1)], expected(sample(1)), [])
+    assert "encode" in cluster.replicas[0].unanswered
+    assert cluster.replicas[0].dead.is_set()
+    assert len(cluster.replicas) == 2
+
+
+async def test_a_question_that_a_replica_fails_on_is_its_loss(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1) as pool:
+        cluster.replicas[0].encode = type("Method", (), {"remote": failing})
+        assert await pool.encode([Problem.from_prompt("p", "a b")]) == [(0, 1)]
+    assert len(cluster.replicas) == 2
+
+
+async def failing(*args: object) -> None:
+    raise in_the_actor(AssertionError("an invariant"))
+
+
+async def test_statistics_leave_out_a_replica_that_dies_meanwhile(cluster: Cluster, opened: Open) -> None:
+    async with opened(max_restarts=0) as pool:
+        cluster.replicas[1].stopped = True
+        asking = asyncio.create_task(pool.stats())
+        await until(lambda: "stats" in cluster.replicas[1].unanswered)
+        cluster.replicas[1].dead.set()
+        assert [stat["replica"] for stat in await asking] == [0]
+        await until(lambda: pool.num_ready == 1)
+        assert [stat["replica"] for stat in await pool.stats()] == [0]
 
 
 async def test_a_busy_replica_without_progress_counts_as_dead(cluster: Cluster, opened: Open) -> None:
@@ -266,6 +464,14 @@ async def test_a_busy_replica_without_progress_counts_as_dead(cluster: Cluster, 
         [segments] = await run(pool, [sample(1)])
         assert ids(segments) == expected(sample(1))
     assert len(cluster.replicas) > 1
+
+
+async def test_a_replica_that_reads_a_long_prompt_makes_progress(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1, stall_timeout_s=1.0, max_restarts=0) as pool:
+        engine = cluster.replicas[0].engine
+        engine.open.clear()
+        engine.most_looks = 6  # of which one comes each 0.5 s: three times as long as a replica may stall
+        assert ids((await run(pool, [sample(1)]))[0]) == expected(sample(1))
 
 
 async def test_an_idle_replica_never_stalls(cluster: Cluster, opened: Open) -> None:

@@ -1,0 +1,118 @@
+"""What callers of the policy pool have asked for, and how far it has come."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self
+
+from orchestrator.core.errors import HeadraceError
+from orchestrator.core.protocols import Generation, Segment
+from orchestrator.core.seeds import derive_seed
+from orchestrator.policy.host import Work
+from orchestrator.policy.steps import stop_reach
+
+
+class Place(Protocol):
+    """Where requests run, each under an id: a replica."""
+
+    def abort(self, request_id: int) -> None: ...
+
+    def drop(self, request_id: int) -> "PolicyRequest": ...
+
+
+class PoolWriting:
+    """Implements `Writing`: the requests of one `generate`, where their segments arrive, or the error that ends it."""
+
+    def __init__(
+        self,
+        generations: Sequence[Generation],
+        abort: "Callable[[Sequence[PolicyRequest]], None]",
+        cancel: "Callable[[Sequence[PolicyRequest]], None]",
+    ) -> None:
+        self.arrived: asyncio.Queue[tuple[int, Segment] | HeadraceError] = asyncio.Queue()
+        self.requests = [PolicyRequest(writing=self, index=i, generation=g) for i, g in enumerate(generations)]
+        self._abort = abort
+        self._cancel = cancel
+        self._unfinished = len(self.requests)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, Segment]:
+        if not self._unfinished:
+            raise StopAsyncIteration
+        item = await self.arrived.get()  # the pool keeps deadlines, replica by replica
+        if isinstance(item, HeadraceError):
+            raise item
+        self._unfinished -= item[1].finish is not None
+        return item
+
+    def abort(self, indices: Sequence[int]) -> None:
+        self._abort([self.requests[index] for index in indices])
+
+    async def aclose(self) -> None:
+        self._cancel(self.requests)
+
+
+@dataclass(slots=True, eq=False)
+class PolicyRequest:
+    """A generation in progress and what was delivered of it."""
+
+    writing: PoolWriting
+    index: int
+    generation: Generation
+    place: tuple[Place, int] | None = None  # and its id there; None: it waits, or is done
+    token_ids: list[int] = field(default_factory=list)
+    seen: str = ""  # end of the delivered text, where a stop string may have begun
+    lost_tokens: int = 0  # died with replicas
+    aborted: bool = False
+    done: bool = False
+    queue_s: float = 0.0
+    engine_s: float = 0.0
+    since: float = field(default_factory=time.monotonic)  # it waits, or is in an engine
+
+    def lap(self) -> float:
+        """Seconds since the last change of place."""
+        before, self.since = self.since, time.monotonic()
+        return self.since - before
+
+    @property
+    def num_reserved(self) -> int:
+        """Tokens that it may fill in a KV cache."""
+        return len(self.generation.prefix_ids) + self.generation.max_tokens
+
+    def work(self) -> Work:
+        """What is left to do."""
+        asked = self.generation
+        if not self.token_ids and not self.lost_tokens:
+            return Work(generation=asked)
+        rest = replace(
+            asked,
+            prefix_ids=(*asked.prefix_ids, *self.token_ids),
+            max_tokens=asked.max_tokens - len(self.token_ids),
+            seed=derive_seed(asked.seed, "resumed", (len(self.token_ids),)),  # not the same draws again
+        )
+        return Work(generation=rest, seen=self.seen)
+
+    def take(self, segment: Segment) -> None:
+        """Hands a segment to the caller; the last one with what the whole request cost."""
+        self.token_ids += segment.token_ids
+        if self.generation.stop:
+            reach = stop_reach(self.generation.stop)
+            self.seen = (self.seen + segment.text)[-reach:] if reach else ""
+        if segment.finish is not None:
+            self.done = True
+            segment = replace(
+                segment,
+                discarded_tokens=segment.discarded_tokens + self.lost_tokens,
+                lost_tokens=self.lost_tokens,
+                queue_s=self.queue_s,
+                engine_s=self.engine_s,
+            )
+        self.writing.arrived.put_nowait((self.index, segment))
+
+    def fail(self, error: HeadraceError) -> None:
+        """Ends the caller's whole call."""
+        self.done = True
+        self.writing.arrived.put_nowait(error)
