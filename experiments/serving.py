@@ -47,9 +47,9 @@ def serve(config_path: Path, overrides: list[str], console: Console) -> None:
         with console.status("starting Ray") as status, connected(config.ray, replicas), _sigterm_interrupts():
             status.update("starting the policy and the verifier" if config.verifier else "starting the policy")
             with running_endpoint(config, STRATEGIES):
-                status.stop()
-                console.print(_welcome(config), highlight=False, soft_wrap=True)
                 with suppress(KeyboardInterrupt):
+                    status.stop()
+                    console.print(_welcome(config), highlight=False, soft_wrap=True)
                     threading.Event().wait()
                 console.print(f"stopping: requests in progress have {config.limits.drain_s:g} s (Ctrl-C ends them now)")
     console.print("stopped")
