@@ -13,16 +13,7 @@ from types import TracebackType
 from orchestrator.core.account import Account, Amounts, Hold, affordable_tokens, share
 from orchestrator.core.errors import ProblemError, PromptTooLong, UserError, first_error
 from orchestrator.core.ledger import Budget, Ledger, Remaining
-from orchestrator.core.nouns import (
-    Carry,
-    EndReason,
-    Problem,
-    SearchResult,
-    Selection,
-    Status,
-    Step,
-    Trajectory,
-)
+from orchestrator.core.nouns import Carry, EndReason, Problem, SearchResult, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import (
     Answers,
     Finish,

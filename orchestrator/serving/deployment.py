@@ -144,7 +144,6 @@ def _application(config: ServeConfig, strategies: Mapping[str, type]) -> serve.A
 def _service(config: ServeConfig, strategies: Mapping[str, type]) -> Service:
     async def opened_pools(stack: AsyncExitStack) -> Pools:
         policy, verifier = await open_pools(stack, policy=config.policy, steps=config.steps, verifier=config.verifier)
-
         answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
         await warm(policy, verifier, answers)
         health = PoolsHealth(policy, verifier)
