@@ -1,6 +1,6 @@
 # Every command that a developer needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check train-tiny verifiers readme clean
+.PHONY: help install demo test soak check train-tiny verifiers readme clean
 
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -42,6 +42,9 @@ demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accura
 
 test: install  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+soak: install  ## a minute of clients that leave the endpoint in parallel, then every strategy must answer
+	$(BIN)/python -m pytest tests/experiments/test_serving.py -m soak
 
 check: install  ## lint, types, import boundaries
 	$(BIN)/ruff check .

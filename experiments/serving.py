@@ -5,7 +5,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -43,15 +43,16 @@ def serve(config_path: Path, overrides: list[str], console: Console) -> None:
     """Serves until Ctrl-C or SIGTERM. Raises UserError, ReplicaError."""
     config = plan_serving(config_path, overrides)
     replicas = config.policy.replicas + (num_actors(config.verifier, config.policy.model) if config.verifier else 0)
-    try:
+    with suppress(KeyboardInterrupt):
         with console.status("starting Ray") as status, connected(config.ray, replicas), _sigterm_interrupts():
             status.update("starting the policy and the verifier" if config.verifier else "starting the policy")
             with running_endpoint(config, STRATEGIES):
-                status.stop()
-                console.print(_welcome(config), highlight=False, soft_wrap=True)
-                threading.Event().wait()
-    except KeyboardInterrupt:
-        console.print("stopped")
+                with suppress(KeyboardInterrupt):
+                    status.stop()
+                    console.print(_welcome(config), highlight=False, soft_wrap=True)
+                    threading.Event().wait()
+                console.print(f"stopping: requests in progress have {config.limits.drain_s:g} s (Ctrl-C ends them now)")
+    console.print("stopped")
 
 
 def base_url(config: ServeConfig) -> str:

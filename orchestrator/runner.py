@@ -10,13 +10,13 @@ pool with no replica left, a full disk) ends the run; what was finished by then 
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from orchestrator.core.errors import ReplicaError, UserError, first_error
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.nouns import Comparison, EndReason, Problem, SearchResult, Step
+from orchestrator.core.nouns import Comparison, Problem, SearchResult, Step
 from orchestrator.core.protocols import SharesWorkload, Strategy, Workload
 from orchestrator.results import CandidateRow, Costs, ProblemRow, RowKey, to_json
 from orchestrator.session import SearchSession
@@ -195,8 +195,7 @@ async def _solve(
             if workload is not None:
                 session.workload = turns = _Turns(workload, deadline)
             result = await job.strategy.search(job.problem, session)
-        if session.cut_short:
-            result = replace(result, end_reason=EndReason.BUDGET)
+        result = session.concluded(result)
         wall_s = time.monotonic() - started
         trajectories = [candidate.trajectory for candidate in result.candidates]
         groups = await session.group_answers(trajectories)

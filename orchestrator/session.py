@@ -13,7 +13,7 @@ from types import TracebackType
 from orchestrator.core.account import Account, Amounts, Hold, affordable_tokens, share
 from orchestrator.core.errors import ProblemError, PromptTooLong, UserError, first_error
 from orchestrator.core.ledger import Budget, Ledger, Remaining
-from orchestrator.core.nouns import Carry, Problem, Selection, Status, Step, Trajectory
+from orchestrator.core.nouns import Carry, EndReason, Problem, SearchResult, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import (
     Answers,
     Finish,
@@ -85,9 +85,11 @@ class SearchSession:
         self._in_flight = InFlight(policy, self._spend)
         self._tails: dict[tuple[int, ...], _Tail] = {}
         self._tails_taken, self._tails_dropped = 0, 0
+        self._root: Trajectory | None = None
         self._num_children: dict[tuple[int, ...], int] = {}
         self._num_writing = 0  # calls of `_write`
         self._returned = asyncio.Event()  # one of them ended
+        self._deadlines: set[asyncio.Timeout] = set()  # theirs
         self._live: set[Carry] = set()
         self._prompt_carry: asyncio.Task[Carry | None] | None = None
         self._prompt_hold: Hold | None = None  # for reading it
@@ -120,7 +122,23 @@ class SearchSession:
     def remaining(self) -> Remaining:
         return self._account.remaining
 
+    def end_within(self, seconds: float) -> None:
+        """Leaves the search so many seconds at most, from now on: then the best answer so far counts."""
+        self._account.end_within(seconds)
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(self._deadline())
+
+    def concluded(self, result: SearchResult) -> SearchResult:
+        """The result of the search, which says so where a cap of the budget cut it short."""
+        return replace(result, end_reason=EndReason.BUDGET) if self.cut_short else result
+
     async def start(self, problem: Problem) -> Trajectory:
+        if self._root is None or self._root.problem != problem:
+            self._root = await self._start(problem)
+        return self._root
+
+    async def _start(self, problem: Problem) -> Trajectory:
         [prompt_ids] = await self._policy.encode([problem])
         context = self._policy.context_length
         if len(prompt_ids) >= context:
@@ -265,9 +283,10 @@ class SearchSession:
             assert track.writer is not None
             track.writer.arrived = arrived
         arrived.set()  # a tail may have written already
-        late = asyncio.timeout(self._account.seconds_left)
+        late = asyncio.timeout_at(self._deadline())
         try:
             async with late, asyncio.TaskGroup() as tasks:
+                self._deadlines.add(late)
                 news = asyncio.Event()
                 if scored and writing:
                     tasks.create_task(self._read_on(writing, news))
@@ -289,9 +308,15 @@ class SearchSession:
             for track in writing:
                 if track.writer is not None:
                     track.writer.hold.close()
+            self._deadlines.discard(late)
             self._num_writing -= 1
             self._returned.set()
         return [track.trajectory for track in tracks]
+
+    def _deadline(self) -> float | None:
+        """When the search must end, on the loop's clock."""
+        left = self._account.seconds_left
+        return None if left is None else asyncio.get_running_loop().time() + left
 
     async def _turn(self, tracks: list[_Track], scored: bool) -> None:
         """Where the budget is too tight for all of it, waits for what other calls of this search give back."""

@@ -24,7 +24,7 @@ class Account:
         self._clock = clock
         self._spent: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
-        self._started = clock()
+        self._ends = None if budget.seconds is None else clock() + budget.seconds
 
     @property
     def capped(self) -> bool:
@@ -40,8 +40,12 @@ class Account:
     @property
     def seconds_left(self) -> float | None:
         """Negative when late."""
-        own = None if self._budget.seconds is None else self._started + self._budget.seconds - self._clock()
+        own = None if self._ends is None else self._ends - self._clock()
         return _least(own, None if self._parent is None else self._parent.seconds_left)
+
+    def end_within(self, seconds: float) -> None:
+        """Leaves so many seconds at most, from now on."""
+        self._ends = _least(self._ends, self._clock() + seconds)
 
     def left(self, kind: str) -> float | None:
         cap = getattr(self._budget, kind)

@@ -12,10 +12,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from orchestrator.serving.errors import ApiError, internal, too_large
+from orchestrator.serving.errors import ApiError, internal
 from orchestrator.serving.openai_api import Order, answer_chunks, completion, first_chunk, model_object
 from orchestrator.serving.searches import Search
 from orchestrator.serving.service import Service
@@ -39,7 +38,7 @@ def build_app(make_service: Callable[[], Service]) -> FastAPI:
         made: Service = app.state.service
         return made
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> Response:
         health = await service().health()
         return JSONResponse(health.detail, status_code=200 if health.ready else 503)
@@ -56,12 +55,12 @@ def build_app(make_service: Callable[[], Service]) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        limits = service().config.limits
-        order = service().order(await _body(request, limits.max_body_bytes, limits.timeout_s))
+        service().check_room()  # at once: before anything is read
+        order = service().order(await service().bodies.read(request))
         search = service().search(order)
         try:
             if order.stream:
-                await search.accepted()
+                await search.begun()
                 return _SearchStream(search, _events(order, search, service().config.keep_alive_s))
             await _done_or_left(search, request)
         except BaseException:
@@ -124,27 +123,6 @@ def _event(value: dict[str, Any]) -> str:
 
 def _new_id() -> str:
     return f"chatcmpl-{uuid.uuid4().hex}"
-
-
-async def _body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """The request's body. Raises ApiError; a type that a web page can't send unasked is demanded."""
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise ApiError(415, "content-type must be application/json")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes:
-        raise too_large(max_bytes)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for part in request.stream():
-                body += part
-                if len(body) > max_bytes:
-                    raise too_large(max_bytes)
-    except ClientDisconnect:
-        raise ApiError(400, "the request body was cut off") from None
-    except TimeoutError:
-        raise ApiError(408, f"the request body did not arrive within {timeout_s:g} s", retry=False) from None
-    return bytes(body)
 
 
 async def _done_or_left(search: Search, request: Request) -> None:

@@ -1,6 +1,6 @@
 """Typed configuration of the endpoint. YAML is merged into it; unknown keys and wrong types are errors."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
@@ -16,16 +16,19 @@ class Limits:
     max_n: int = 64  # any strategy's `n`, `simulations`, `expansion` and `lookahead`
     max_tokens: int = 4096  # per candidate
     max_body_bytes: int = 1_048_576
+    body_timeout_s: float = 10.0  # for a request's body to arrive
     max_messages: int = 64
     max_concurrent: int = 32  # searches in flight; one more is answered 429 at once
     timeout_s: float = 300.0  # from the request to its answer
+    drain_s: float = 20.0  # when the server stops, requests in progress answer within it, with the best found by then
 
     def __post_init__(self) -> None:
         for name in ("max_n", "max_tokens", "max_body_bytes", "max_messages", "max_concurrent"):
             if getattr(self, name) < 1:
                 raise ValueError(f"limits: {name} must be >= 1, got {getattr(self, name)}")
-        if not self.timeout_s > 0:
-            raise ValueError(f"limits: timeout_s must be > 0, got {self.timeout_s}")
+        for name in ("body_timeout_s", "timeout_s", "drain_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"limits: {name} must be > 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +43,19 @@ class ServeConfig:
     strategies: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters where a request gives none
     sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
     steps: StepConfig = field(default_factory=StepConfig)
-    budget: Budget = field(default_factory=Budget)  # of one request
+    budget: Budget = field(default_factory=Budget)  # of one request; `request_budget` is what holds
     limits: Limits = field(default_factory=Limits)
     ray: RayConfig = field(default_factory=RayConfig)
     host: str = "127.0.0.1"  # there is no authentication: think before you choose another
     port: int = 8000
     example: str = "What is 12 + 30?"  # a prompt to show who starts the server
     keep_alive_s: float = 10.0  # a stream says so often that its search still runs
+
+    @property
+    def request_budget(self) -> Budget:
+        """Of one request: `budget`, and never more tokens than `max_n` candidates of `max_tokens` have."""
+        most, own = self.limits.max_n * self.limits.max_tokens, self.budget.policy_tokens
+        return replace(self.budget, policy_tokens=most if own is None else min(own, most))
 
     def __post_init__(self) -> None:
         if not self.alias or "@" in self.alias or any(character.isspace() for character in self.alias):

@@ -5,29 +5,32 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from orchestrator.answers import open_answers
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.errors import HeadraceError, ReplicaError, UserError
-from orchestrator.core.nouns import Problem
 from orchestrator.pools import open_pools
 from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
-from orchestrator.serving.service import Health, Pools, Service
+from orchestrator.serving.health import PoolsHealth
+from orchestrator.serving.service import Pools, Service
+from orchestrator.serving.warming import warm
 from orchestrator.verifier.check import scores_steps
 
-_SPARE_REQUESTS = 64  # beyond the cap on searches: requests that are refused, health checks
-_HEALTH_TIMEOUT_S = 5.0
+_SLOTS = 10_000  # the app bounds what waits in it; what Serve keeps waiting could not even ask for health
 _UNHEALTHY_S = 60.0  # a machine that is busy loading models answers late
-_DRAIN_S = 5.0  # for requests in progress when the server stops
+_FLUSH_S = 1.0  # for the last answers to leave Serve's proxy, which ends without waiting for them
+_ANSWER_S = 10.0  # beyond `limits.drain_s`: for the replica to say that it has drained
+_CLOSE_S = 5.0  # for the pools to close
 
 
 class Endpoint:
@@ -43,6 +46,13 @@ class Endpoint:
     async def opened(self) -> HeadraceError | None:
         return await self._service.opened()
 
+    async def drain(self) -> None:
+        """Takes no more requests, and returns when none is in progress any more."""
+        busy = self._service.num_searches > 0
+        await self._service.drain()
+        if busy:
+            await asyncio.sleep(_FLUSH_S)
+
     async def check_health(self) -> None:
         """Serve replaces a replica that fails this, and so opens new pools."""
         if self._service.failure is not None:
@@ -51,7 +61,7 @@ class Endpoint:
 
 @contextmanager
 def running_endpoint(config: ServeConfig, strategies: Mapping[str, type]) -> Iterator[None]:
-    """The endpoint, ready, on the Ray that this process is connected to; leaving takes Serve down.
+    """The endpoint, ready, on the Ray that this process is connected to; leaving drains it and takes Serve down.
 
     Paths in `config` must be absolute. Raises UserError and ReplicaError when it can't start.
     """
@@ -59,13 +69,17 @@ def running_endpoint(config: ServeConfig, strategies: Mapping[str, type]) -> Ite
     if serve.status().proxies:
         raise UserError("ray.address: a Ray Serve already runs on that cluster; stop it first (serve shutdown)")
     try:
-        _start(config, strategies)
-        yield
+        handle = _start(config, strategies)
+        try:
+            yield
+        finally:
+            with suppress(TimeoutError, RayError, RayServeException):  # a replica that is down has no requests
+                handle.drain.remote().result(timeout_s=config.limits.drain_s + _ANSWER_S)
     finally:
         serve.shutdown()
 
 
-def _start(config: ServeConfig, strategies: Mapping[str, type]) -> None:
+def _start(config: ServeConfig, strategies: Mapping[str, type]) -> DeploymentHandle:
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port})
@@ -75,6 +89,7 @@ def _start(config: ServeConfig, strategies: Mapping[str, type]) -> None:
         raise ReplicaError(f"Ray Serve did not start: {str(error).partition(chr(10))[0]}") from error
     if failure is not None:
         raise failure
+    return handle
 
 
 def check_port(host: str, port: int) -> None:
@@ -118,9 +133,9 @@ def _application(config: ServeConfig, strategies: Mapping[str, type]) -> serve.A
         ingress,
         name="endpoint",
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=config.limits.max_concurrent + _SPARE_REQUESTS,
+        max_ongoing_requests=_SLOTS,
         health_check_timeout_s=_UNHEALTHY_S,
-        graceful_shutdown_timeout_s=_DRAIN_S,
+        graceful_shutdown_timeout_s=_CLOSE_S,
         graceful_shutdown_wait_loop_s=0.5,
     )
     return deployment.bind()
@@ -129,23 +144,9 @@ def _application(config: ServeConfig, strategies: Mapping[str, type]) -> serve.A
 def _service(config: ServeConfig, strategies: Mapping[str, type]) -> Service:
     async def opened_pools(stack: AsyncExitStack) -> Pools:
         policy, verifier = await open_pools(stack, policy=config.policy, steps=config.steps, verifier=config.verifier)
-
-        async def health() -> Health:
-            try:
-                async with asyncio.timeout(_HEALTH_TIMEOUT_S):
-                    writing = await policy.stats()
-            except (TimeoutError, ReplicaError):
-                writing = []
-            judging = 0 if verifier is None else verifier.num_ready
-            counts = {name: sum(stats[name] for stats in writing) for name in ("running", "sampled_tokens")}
-            detail = {
-                "policy": {"replicas": len(writing), **counts},
-                "verifier": None if verifier is None else {"replicas": judging},
-            }
-            return Health(ready=bool(writing) and (verifier is None or judging > 0), detail=detail)
-
-        await policy.encode([Problem.from_prompt("start", "ready?")])  # a model that takes no messages fails here
         answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
+        await warm(policy, verifier, answers)
+        health = PoolsHealth(policy, verifier)
         return Pools(policy=policy, verifier=verifier, answers=answers, health=health)
 
     return Service(config, make_catalog(config, strategies), opened_pools)

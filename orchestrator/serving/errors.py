@@ -55,6 +55,10 @@ def unavailable(message: str) -> ApiError:
     return ApiError(503, message, type="server_error", code="service_unavailable", retry_after_s=1)
 
 
+def stopping() -> ApiError:
+    return unavailable("the server is stopping")
+
+
 def timed_out(timeout_s: float) -> ApiError:
     return ApiError(504, f"no answer after {timeout_s:g} s", type="server_error", code="timeout", retry=False)
 

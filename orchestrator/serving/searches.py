@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError
@@ -11,28 +12,28 @@ from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Answers, Policy, Verifier
 from orchestrator.serving.config import Limits
-from orchestrator.serving.errors import busy, internal, invalid, timed_out, unavailable
+from orchestrator.serving.errors import ApiError, busy, internal, invalid, stopping, timed_out, unavailable
 from orchestrator.serving.openai_api import Order, Outcome
 from orchestrator.session import SearchSession
 
 log = logging.getLogger(__name__)
 
+_LAST_STEPS_S = 5.0  # beyond `limits.drain_s`: the last verdicts, and an answer to choose
+
 
 class Search:
-    """One search in flight. `accepted` is set once its prompt is known to fit."""
+    """One search in flight. `accepted` is set once its prompt is known to fit.
+
+    It runs outside the request's context: Ray would cancel what is called in there together with the request.
+    """
 
     def __init__(self, run: Callable[["Search"], Coroutine[Any, Any, Outcome]]) -> None:
-        self.prompt_tokens = 0
-        self._accepted = asyncio.Event()
-        self.task = asyncio.create_task(run(self))
+        self.accepted = asyncio.Event()
+        self.task = asyncio.create_task(run(self), context=Context())
 
-    def accept(self, prompt_tokens: int) -> None:
-        self.prompt_tokens = prompt_tokens
-        self._accepted.set()
-
-    async def accepted(self) -> None:
+    async def begun(self) -> None:
         """Returns when the search has begun in earnest. Raises ApiError when it can't."""
-        waiting = asyncio.create_task(self._accepted.wait())
+        waiting = asyncio.create_task(self.accepted.wait())
         try:
             await asyncio.wait([waiting, self.task], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -43,7 +44,7 @@ class Search:
     def outcome(self) -> Outcome:
         """Of a search that is done. Raises ApiError."""
         if self.task.cancelled():
-            raise unavailable("the server is stopping")
+            raise stopping()
         return self.task.result()
 
     def cancel(self) -> None:
@@ -70,37 +71,67 @@ class Searches:
         self._budget = budget
         self._limits = limits
         self._on_exhausted = on_exhausted
-        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._sessions: dict[asyncio.Task[Outcome], SearchSession] = {}
+        self._draining = False
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._sessions)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    def check_room(self) -> None:
+        """Raises ApiError when no search can begin now."""
+        if self._draining:
+            raise stopping()
+        if len(self._sessions) >= self._limits.max_concurrent:
+            raise busy(self._limits.max_concurrent)
 
     def start(self, order: Order) -> Search:
         """Begins a search. Raises ApiError when there are as many as may be."""
-        if len(self._tasks) >= self._limits.max_concurrent:
-            raise busy(self._limits.max_concurrent)
-        search = Search(lambda search: self._run(order, search))
-        self._tasks.add(search.task)
+        self.check_room()
+        session = SearchSession(
+            policy=self._policy,
+            verifier=self._verifier,
+            sampling=order.sampling,
+            budget=self._budget,
+            run_seed=order.seed,
+            answers=self._answers,
+        )
+        search = Search(lambda search: self._run(order, session, search))
+        self._sessions[search.task] = session
         search.task.add_done_callback(self._ended)
         return search
 
+    async def drain(self) -> None:
+        """Begins no more, and waits for those in flight: `limits.drain_s` from now each has the best found by then."""
+        self._draining = True
+        for session in self._sessions.values():
+            session.end_within(self._limits.drain_s)
+        if self._sessions:
+            await asyncio.wait(list(self._sessions), timeout=self._limits.drain_s + _LAST_STEPS_S)
+
     async def close(self) -> None:
         """Cancels what still runs and waits until all is cleaned up."""
-        for task in self._tasks:
+        tasks = list(self._sessions)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[Outcome]) -> None:
-        self._tasks.discard(task)
+        del self._sessions[task]
         if not task.cancelled():
             task.exception()  # seen, also where the client has left; `_run` logged what needs a log
 
-    async def _run(self, order: Order, search: Search) -> Outcome:
+    async def _run(self, order: Order, session: SearchSession, search: Search) -> Outcome:
         """The search under its deadline. The one place where a fault becomes what a client is told."""
         limits = self._limits
         try:
             async with asyncio.timeout(limits.timeout_s) as deadline:
-                return await self._search(order, search)
+                return await self._search(order, session, search)
+        except ApiError:
+            raise
         except ProblemError as error:
             code = "context_length_exceeded" if isinstance(error, PromptTooLong) else None
             raise invalid(str(error), param="messages", code=code) from None
@@ -115,26 +146,21 @@ class Searches:
             log.exception("a request failed: strategy %s, seed %d", order.named.name, order.seed)
             raise internal() from None
 
-    async def _search(self, order: Order, search: Search) -> Outcome:
+    async def _search(self, order: Order, session: SearchSession, search: Search) -> Outcome:
         started = time.monotonic()
         # the id is the same for all, so that equal seeds mean equal draws
         problem = Problem(id="request", messages=order.messages)
-        session = SearchSession(
-            policy=self._policy,
-            verifier=self._verifier,
-            sampling=order.sampling,
-            budget=self._budget,
-            run_seed=order.seed,
-            answers=self._answers,
-        )
         async with session:
             root = await session.start(problem)  # before a stream begins: it may refuse the prompt
-            search.accept(len(root.prompt_ids))
+            search.accepted.set()
             result = await order.named.strategy.search(problem, session)
         assert result.chosen is not None, "a search ends with a candidate"
-        return Outcome(
-            result=result,
+        outcome = Outcome(
+            result=session.concluded(result),
             ledger=session.ledger,
-            prompt_tokens=search.prompt_tokens,
+            prompt_tokens=len(root.prompt_ids),
             wall_s=time.monotonic() - started,
         )
+        if self._draining and not outcome.chosen.steps:
+            raise stopping()  # nothing was written yet: another server may do better
+        return outcome

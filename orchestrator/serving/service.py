@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.core.errors import HeadraceError, PoolExhausted
 from orchestrator.core.protocols import Answers, Policy, Verifier
+from orchestrator.serving.bodies import Bodies
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.errors import unavailable
@@ -46,6 +47,7 @@ class Service:
         self.config = config
         self.catalog = catalog
         self._open_pools = open_pools
+        self.bodies = Bodies(config.limits)
         self._pools: Pools | None = None
         self._searches: Searches | None = None
         self._failure: HeadraceError | None = None  # for good
@@ -84,20 +86,34 @@ class Service:
         if self._pools is None:
             return Health(ready=False, detail={"status": "starting"})
         health = await self._pools.health()
-        status = "ready" if health.ready else "down"
-        return Health(ready=health.ready, detail={"status": status, "searches": self.num_searches, **health.detail})
+        stopping = self._searches is not None and self._searches.draining
+        status = "stopping" if stopping else "ready" if health.ready else "down"
+        detail = {"status": status, "searches": self.num_searches, **health.detail}
+        return Health(ready=health.ready and not stopping, detail=detail)
 
     def order(self, body: bytes) -> Order:
         """What a request asks for. Raises ApiError."""
         return parse(body, catalog=self.catalog, defaults=self.config.sampling, limits=self.config.limits)
 
+    def check_room(self) -> None:
+        """Raises ApiError when no search can begin now, whatever is asked for."""
+        self._open_searches().check_room()
+
     def search(self, order: Order) -> Search:
         """Begins a search. Raises ApiError when there are too many or the pools are not up."""
+        return self._open_searches().start(order)
+
+    async def drain(self) -> None:
+        """Takes no more requests, and returns when those in progress have their answers."""
+        if self._searches is not None:
+            await self._searches.drain()
+
+    def _open_searches(self) -> Searches:
         if self._failure is not None:
             raise unavailable("the model's workers are unavailable")
         if self._searches is None:
             raise unavailable("the model is being loaded, try again later")
-        return self._searches.start(order)
+        return self._searches
 
     async def _hold_pools(self) -> None:
         """Opens and closes the pools in one task, as their contexts demand."""
@@ -108,7 +124,7 @@ class Service:
                     policy=self._pools.policy,
                     verifier=self._pools.verifier,
                     answers=self._pools.answers,
-                    budget=self.config.budget,
+                    budget=self.config.request_budget,
                     limits=self.config.limits,
                     on_exhausted=self._exhausted,
                 )

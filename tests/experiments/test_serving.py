@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_a_signal_stops_the_server_in_order(monkeypatch: pytest.MonkeyPatch, sig
     port = free_port()
     serve(CONFIG, [f"port={port}"], Terminal(file=io.StringIO()))
     welcome, *rest = events
-    assert rest == ["closed", "closed", "stopped"]
+    assert rest == ["stopping: requests in progress have 20 s (Ctrl-C ends them now)", "closed", "closed", "stopped"]
     curl = shlex.split(welcome.split("try: ")[1])
     assert curl[:2] == ["curl", f"http://127.0.0.1:{port}/v1/chat/completions"]
     assert json.loads(curl[-1])["messages"][0]["content"].startswith("Box with 58 pens\nJon")
@@ -106,14 +107,27 @@ def test_a_signal_stops_the_server_in_order(monkeypatch: pytest.MonkeyPatch, sig
 @pytest.fixture(scope="module")
 async def config(local_ray: Any) -> AsyncIterator[ServeConfig]:
     """A running endpoint; afterwards nothing of it is left."""
-    planned = plan("limits.max_concurrent=2", "policy.kv_cache_gib=0.25", "policy.max_num_seqs=64")
+    planned = plan(
+        "limits.max_concurrent=2", "limits.drain_s=0.5", "policy.kv_cache_gib=0.25", "policy.max_num_seqs=64"
+    )
     endpoint = running_endpoint(planned, STRATEGIES)
     await asyncio.to_thread(endpoint.__enter__)
     try:
         yield planned
     finally:
+        last = asyncio.create_task(last_answer(planned))
+        await health_when(planned, lambda found: found["searches"] == 1 and found["policy"]["running"] > 0)
         await asyncio.to_thread(endpoint.__exit__, None, None, None)
+    assert await last == (200, "budget")  # requests in progress are answered when the server stops
     await until(lambda: is_free(planned))
+
+
+async def last_answer(config: ServeConfig) -> tuple[int, str]:
+    """Status and end of a search that takes longer than a server that stops has."""
+    body = {"model": "tinymath", "messages": PROMPT, "temperature": 2, "max_tokens": 400, "headrace": LONG}
+    async with httpx.AsyncClient(timeout=TIMEOUT_S) as http:
+        response = await http.post(f"{base_url(config)}/v1/chat/completions", json=body)
+    return response.status_code, response.json()["headrace"]["end_reason"]
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +267,44 @@ async def test_a_request_over_the_cap_is_refused_at_once_and_a_client_that_leave
     after = await health_when(config, idle)
     assert after["policy"]["sampled_tokens"] - before["policy"]["sampled_tokens"] < 2 * whole
     await client.chat.completions.create(model="tinymath@greedy", messages=PROMPT)
+
+
+@pytest.mark.parametrize("seconds", [10.0, pytest.param(60.0, marks=pytest.mark.soak)])
+async def test_clients_that_leave_in_parallel_break_no_strategy(
+    config: ServeConfig, client: openai.AsyncOpenAI, seconds: float
+) -> None:
+    url = f"{base_url(config)}/v1/chat/completions"
+
+    async def leave(http: httpx.AsyncClient, body: dict[str, Any], after_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(after_s):
+                await http.post(url, json=body)
+
+    clock = asyncio.get_running_loop().time
+    end, strategies = clock() + seconds, cycle(STRATEGIES)
+    async with httpx.AsyncClient(timeout=TIMEOUT_S) as http:
+        while clock() < end:
+            name = next(strategies)
+            much = {"n": 64} if name == "best_of_n" else {}
+            body = {"model": f"tinymath@{name}", "messages": PROMPT, "temperature": 2, "max_tokens": 400}
+            bodies = [{**body, "headrace": much, "stream": stream} for stream in (False, True)]
+            await asyncio.gather(*map(leave, repeat(http), bodies, (0.4, 0.55)))
+    found = await health_when(config, idle)
+    assert found["verifier"]["judges"]
+    for name in STRATEGIES:
+        answer = await client.chat.completions.create(model=f"tinymath@{name}", messages=PROMPT)
+        assert answer.choices[0].message.content
+
+
+async def test_stalled_uploads_are_in_nobodys_way(config: ServeConfig, client: openai.AsyncOpenAI) -> None:
+    head = ("POST /v1/chat/completions HTTP/1.1", "host: test", "content-type: application/json", "content-length: 99")
+    connections = [await asyncio.open_connection(config.host, config.port) for _ in range(100)]
+    try:
+        for _, writer in connections:
+            writer.write("\r\n".join([*head, "", "{"]).encode())
+            await writer.drain()
+        await health(config)
+        await client.chat.completions.create(model="tinymath@greedy", messages=PROMPT)
+    finally:
+        for _, writer in connections:
+            writer.close()

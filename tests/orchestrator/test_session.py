@@ -7,7 +7,7 @@ from orchestrator.core.account import Account
 from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.errors import PromptTooLong, UserError
 from orchestrator.core.ledger import Budget, Ledger
-from orchestrator.core.nouns import Status
+from orchestrator.core.nouns import EndReason, SearchResult, Status
 from orchestrator.core.protocols import Sampling
 from orchestrator.session import SearchSession
 from strategies.beam_search import BeamSearch
@@ -414,6 +414,40 @@ async def test_at_its_deadline_a_search_has_its_best_answer_so_far():
         assert (none.status, none.num_tokens) == (Status.TRUNCATED, 0)
         policy.gate.set()
     assert session.cut_short
+    assert not verifier.states
+
+
+async def test_a_problem_is_encoded_once():
+    policy = ScriptedPolicy(TWO_STEPS)
+    encoded = []
+
+    async def encode(problems):
+        encoded.extend(problems)
+        return [ids(each.messages[-1].content) for each in problems]
+
+    policy.encode = encode
+    async with open_session(policy) as session:
+        assert await session.start(problem()) == await session.start(problem())
+        other = await session.start(problem("another"))
+    assert other.prompt_ids == ids("another")
+    assert encoded == [problem(), problem("another")]
+
+
+async def test_a_search_that_is_told_to_end_has_its_best_answer_so_far():
+    policy, verifier = ScriptedPolicy({"Q:": ["Answer: 1", "a\n\n" * 50]}), TableVerifier(by_length)
+    async with open_session(policy, verifier) as session:
+        root = await session.start(problem())
+        [quick] = await session.rollout([root])
+        policy.gate = asyncio.Event()
+        writing = asyncio.create_task(session.rollout([root]))
+        await asyncio.sleep(0)  # it waits for its first segment
+        session.end_within(0.01)
+        [slow] = await writing
+        [none] = await session.rollout([root])
+        assert (quick.status, slow.status, none.status) == (Status.FINISHED, Status.TRUNCATED, Status.TRUNCATED)
+        policy.gate.set()
+        result = session.concluded(SearchResult(candidates=(), chosen=None))
+    assert result.end_reason is EndReason.BUDGET
     assert not verifier.states
 
 

@@ -10,6 +10,7 @@ import httpx
 from fastapi import FastAPI
 
 from orchestrator.config import PolicyConfig
+from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
@@ -29,6 +30,7 @@ def endpoint(
     open_pools: OpenPools | None = None,
     ready: bool = True,
     keep_alive_s: float = 10.0,
+    budget: Budget | None = None,
 ) -> FastAPI:
     """The app, not yet running."""
     config = ServeConfig(
@@ -39,6 +41,7 @@ def endpoint(
         sampling=Sampling(max_tokens=1000),
         limits=limits or Limits(),
         keep_alive_s=keep_alive_s,
+        budget=budget or Budget(),
     )
     catalog = Catalog(
         alias=config.alias,
@@ -76,8 +79,9 @@ def chat(**fields: Any) -> dict[str, Any]:
 class Connection:
     """One raw request for a completion, whose client may leave before the answer."""
 
-    def __init__(self, app: FastAPI, body: dict[str, Any]) -> None:
-        self._received = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    def __init__(self, app: FastAPI, body: dict[str, Any], *, whole: bool = True) -> None:
+        """Not `whole`: the rest of the body never comes."""
+        self._received = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": not whole}]
         self._left = asyncio.Event()
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         scope = {
@@ -96,8 +100,18 @@ class Connection:
         }
         self.task = asyncio.ensure_future(app(scope, self._receive, self.sent.put))
 
+    @property
+    def read(self) -> bool:
+        """Whether what was sent has been read."""
+        return not self._received
+
     def leave(self) -> None:
         self._left.set()
+
+    async def status(self) -> int:
+        """Of the response, which must not have been read."""
+        async with asyncio.timeout(TIMEOUT_S):
+            return int((await self.sent.get())["status"])
 
     async def next_text(self) -> str:
         """The next piece of the response's body."""

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ReplicaError, UserError
+from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Generation, Segment
 from orchestrator.serving.config import Limits
 from orchestrator.serving.service import Pools
@@ -124,9 +125,12 @@ async def test_refusals_are_openai_error_objects() -> None:
             "a form": await http.post(PATH, content=b"{}", headers={"content-type": "text/plain"}),
             "unknown path": await http.get("/v1/nothing"),
             "wrong method": await http.get(PATH),
+            "options": await http.options(PATH),
+            "not JSON": await http.post(PATH, content=b"{", headers=json_type),
+            "not an object": await http.post(PATH, content=b"[]", headers=json_type),
         }
     statuses = {name: answer.status_code for name, answer in answers.items()}
-    assert statuses == dict(zip(answers, (404, 400, 413, 413, 415, 404, 405), strict=True))
+    assert statuses == dict(zip(answers, (404, 400, 413, 413, 415, 404, 405, 405, 400, 400), strict=True))
     for answer in answers.values():
         error = answer.json()["error"]
         assert set(error) == {"message", "type", "param", "code"}
@@ -154,6 +158,40 @@ async def test_one_request_too_many_is_429_at_once() -> None:
         writer.gate.set()
         assert (await held).status_code == 200
         assert (await http.post(PATH, json=chat())).status_code == 200
+
+
+async def test_a_request_too_many_is_refused_before_its_body_is_there() -> None:
+    writer = policy()
+    writer.gate = asyncio.Event()
+    app = endpoint(writer, limits=Limits(max_concurrent=1))
+    async with client_of(app) as http:
+        held = asyncio.create_task(http.post(PATH, json=chat()))
+        await until(lambda: num_searches(app) == 1)
+        assert await Connection(app, chat(), whole=False).status() == 429
+        writer.gate.set()
+        assert (await held).status_code == 200
+
+
+async def test_stalled_uploads_are_in_nobodys_way() -> None:
+    app = endpoint(policy(), limits=Limits(max_concurrent=1))
+    async with client_of(app) as http:
+        stalled = [Connection(app, chat(), whole=False) for _ in range(300)]
+        await until(lambda: all(connection.read for connection in stalled))
+        assert (await http.get("/healthz")).status_code == 200
+        assert (await http.post(PATH, json=chat())).status_code == 200
+        assert [await connection.status() for connection in stalled[:10]] == [408] * 10  # they gave way
+        for connection in stalled:
+            connection.leave()
+        await asyncio.wait([connection.task for connection in stalled])
+
+
+async def test_a_search_that_a_budget_cut_short_says_so() -> None:
+    async with client_of(endpoint(policy(), budget=Budget(policy_tokens=20))) as http:
+        whole = (await http.post(PATH, json=chat())).json()
+        cut = (await http.post(PATH, json=chat(headrace={"strategy": "self_consistency", "n": 2}))).json()
+    assert whole["headrace"]["end_reason"] == "completed"
+    assert cut["headrace"]["end_reason"] == "budget"
+    assert cut["usage"]["completion_tokens"] <= 20
 
 
 class FailingPolicy(ScriptedPolicy):
@@ -301,7 +339,8 @@ async def test_a_server_that_stops_while_its_pools_open_does_not_wait_for_them()
 async def test_healthz_is_ready_only_when_the_pools_are_up(ready: bool) -> None:
     async with client_of(endpoint(policy(), ready=ready)) as http:
         health = await http.get("/healthz")
-    assert health.status_code == (200 if ready else 503)
+        probed = await http.head("/healthz")
+    assert health.status_code == probed.status_code == (200 if ready else 503)
     assert health.json() == {"status": "ready" if ready else "down", "searches": 0}
 
 
@@ -324,3 +363,45 @@ async def test_a_server_that_stops_ends_its_searches() -> None:
         answer = await held
     assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the server is stopping")
     assert writer.aborted == 1
+
+
+async def test_a_server_that_drains_takes_no_more_and_answers_with_the_best_found_so_far() -> None:
+    writer, reader = ScriptedPolicy({"Q:": ["a\n\n" * 50]}), verifier()
+    app = endpoint(writer, reader, limits=Limits(drain_s=0.01))
+    async with client_of(app) as http:
+        writer.gate = asyncio.Event()
+        writer.gate.set()
+
+        def judge(text: str) -> float:
+            writer.gate.clear()
+            return 0.5
+
+        reader.judge = judge
+        held = asyncio.create_task(http.post(PATH, json=chat()))
+        await until(lambda: not writer.gate.is_set())  # a step is there, and the next will not come
+        draining = asyncio.create_task(app.state.service.drain())
+        await until(lambda: writer.aborted > 0)
+        writer.gate.set()
+        answer = (await held).json()
+        await draining
+        assert answer["choices"][0]["finish_reason"] == "length"
+        assert answer["headrace"]["end_reason"] == "budget"
+        assert answer["choices"][0]["message"]["content"].startswith("a\n\n")
+        refused = await http.post(PATH, json=chat())
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        health = await http.get("/healthz")
+        assert (health.status_code, health.json()["status"]) == (503, "stopping")
+
+
+async def test_a_server_that_drains_has_no_empty_answers() -> None:
+    writer = policy()
+    writer.gate = asyncio.Event()
+    app = endpoint(writer, limits=Limits(drain_s=0.01))
+    async with client_of(app) as http:
+        held = asyncio.create_task(http.post(PATH, json=chat()))
+        await until(lambda: bool(writer.requests))
+        draining = asyncio.create_task(app.state.service.drain())
+        await until(lambda: writer.aborted > 0)
+        writer.gate.set()
+        assert (await held).status_code == 503
+        await draining

@@ -7,13 +7,24 @@ import pytest
 
 from orchestrator.config import PolicyConfig
 from orchestrator.core.errors import UserError
+from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 from orchestrator.serving.config import Limits, ServeConfig
 from orchestrator.serving.deployment import check_port
 
 
 @pytest.mark.parametrize(
-    "field", ["max_n", "max_tokens", "max_body_bytes", "max_messages", "max_concurrent", "timeout_s"]
+    "field",
+    [
+        "max_n",
+        "max_tokens",
+        "max_body_bytes",
+        "body_timeout_s",
+        "max_messages",
+        "max_concurrent",
+        "timeout_s",
+        "drain_s",
+    ],
 )
 def test_limits_must_be_positive(field: str) -> None:
     with pytest.raises(ValueError, match=f"limits: {field} must be"):
@@ -34,6 +45,18 @@ def test_limits_must_be_positive(field: str) -> None:
 def test_a_bad_value_is_named(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ServeConfig(**{"alias": "tiny", "policy": PolicyConfig(model="m"), **fields})
+
+
+@pytest.mark.parametrize(("own", "cap"), [(None, 12), (100, 12), (5, 5)])
+def test_a_request_has_at_most_the_tokens_of_as_many_candidates_as_it_may_have(own: int | None, cap: int) -> None:
+    config = ServeConfig(
+        alias="tiny",
+        policy=PolicyConfig(model="m"),
+        sampling=Sampling(max_tokens=4),
+        limits=Limits(max_n=3, max_tokens=4),
+        budget=Budget(policy_tokens=own, candidates=7),
+    )
+    assert config.request_budget == Budget(policy_tokens=cap, candidates=7)
 
 
 def test_a_port_in_use_is_the_users_mistake() -> None:

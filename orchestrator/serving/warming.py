@@ -1,0 +1,30 @@
+"""What start-up does once, so that no request waits for it."""
+
+from orchestrator.core.ledger import Budget
+from orchestrator.core.nouns import Problem
+from orchestrator.core.protocols import Answers, Policy, Sampling, Verifier
+from orchestrator.session import SearchSession
+
+_SAMPLING = Sampling(temperature=1.0, top_p=0.9, max_tokens=4)
+
+
+async def warm(policy: Policy, verifier: Verifier | None, answers: Answers) -> None:
+    """Draws in each way that a search may ask for, has it judged, and compares answers: an engine compiles some ways
+    at first use, and what compares starts a process.
+
+    Raises ProblemError when the model takes no messages, ReplicaError.
+    """
+    session = SearchSession(
+        policy=policy,
+        verifier=verifier,
+        sampling=_SAMPLING,
+        budget=Budget(),
+        run_seed=0,
+        answers=answers,
+    )
+    async with session:
+        root = await session.start(Problem.from_prompt("start", "ready?"))
+        await session.rollout([root], 2, scored=verifier is not None)
+        await session.rollout([root], 2, scored=False, temperature=0.0)
+        await session.rollout([root], 2, scored=False, logprobs=True)
+    await answers.group([r"\frac{1}{2}", "0.5"])

@@ -1,0 +1,19 @@
+"""Facts about what start-up does so that no request waits for it."""
+
+from orchestrator.serving.warming import warm
+from tests.fakes import ANSWERS, ScriptedPolicy, TableVerifier
+
+
+async def test_every_way_to_draw_is_tried_and_nothing_is_held_afterwards() -> None:
+    policy, verifier = ScriptedPolicy({"ready?": ["yes"]}), TableVerifier(lambda text: 0.5)
+    await warm(policy, verifier, ANSWERS)
+    ways = {(request.temperature > 0, request.logprobs) for request in policy.requests}
+    assert ways == {(True, False), (False, False), (True, True)}
+    assert all(request.top_p < 1 for request in policy.requests)
+    assert verifier.started.is_set() and not verifier.states
+
+
+async def test_without_a_verifier_nothing_is_judged() -> None:
+    policy = ScriptedPolicy({"ready?": ["yes"]})
+    await warm(policy, None, ANSWERS)
+    assert policy.requests
