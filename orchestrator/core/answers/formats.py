@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from orchestrator.core.answers.clean import after_thinking, cleaned
+from orchestrator.core.answers.clean import cleaned, without_thinking
 from orchestrator.core.answers.normalise import normalise
 from orchestrator.core.answers.rules import RULES, boxed, gsm8k_strict, is_prose, stated
 
@@ -38,12 +38,10 @@ class AnswerFormat:
 
     def extract(self, text: str) -> str | None:
         """The final answer, without its decoration; None where there is none."""
-        said = after_thinking(text)
-        if said is None:
-            return None
-        said = cleaned(said)
+        said = cleaned(without_thinking(text))
         for rule in self.rules:
-            answers = [answer for found in _findings(rule, said) if (answer := normalise(found)) is not None]
+            plain = str.strip if rule == "code" else normalise
+            answers = [answer for found in _findings(rule, said) if (answer := plain(found))]
             if answers:
                 return answers[-1]
         return None

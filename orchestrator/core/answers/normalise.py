@@ -31,9 +31,11 @@ _WRAPPER = re.compile(
 )
 _OPEN_LEFT = re.compile(r"\\left\s*(?:\\\{|\.|\\lbrace)(?P<inside>.*)\\right\s*\.", re.DOTALL)
 _SPACES = re.compile(r"(?<!\\)\\[,!;:> ]|\\q?quad\b|~")  # not the end of a matrix's row
-_THIN = re.compile(r"(?<=\d)\s*(?:\{,\}|\\[,!;: ])+\s*(?=\d)")
+_THIN = re.compile(r"(?<=\d)\s*(?:\{,\}|\\[,!;: ])+\s*(?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d.,])[-+]?\d{1,3}(?:,\\!\d{3})+(?!\d)")
-_ENDS = re.compile(r"^[\s:=]+|(?:\s|(?<!\\)\\\\|(?<![.])\.(?!\.)|[,;:。、，；：])+$")
+_ENDS = re.compile(
+    r"^[\s:=✅✔✓☑🎉🎯➡→\ufe0f]+|(?:\s|(?<!\\)\\\\|(?<![.])\.(?!\.)|[,;:。、，；：✅✔✓☑🎉🎯\ufe0f]|\\(?:checkmark|blacksquare|square|qed)\b)+$"
+)
 _LOOSE = re.compile(r"^(?:\*\*|__|\$|\\[(\[])\s*|\s*(?:\*\*|__|\\[)\]]|(?<!\\)\$)$")
 _MAX_PEELS = 12
 
@@ -64,8 +66,8 @@ def _peeled(answer: str) -> str:
             len(answer) > len(begin) + len(end)
             and answer.startswith(begin)
             and answer.endswith(end)
-            and begin not in inside
-            and end not in inside
+            and begin not in inside.replace("\\$", "")
+            and end not in inside.replace("\\$", "")
             and not (end == "$" and inside.endswith("\\"))
         ):
             return inside

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from orchestrator.core.answers.normalise import closing_brace, normalise
-from orchestrator.core.answers.words import ANSWER, ANSWER_IS, CHOICE
+from orchestrator.core.answers.words import ANSWER, ANSWER_IS, CHOICE, IS_AT_END
 
 
 class Found(NamedTuple):
@@ -23,7 +23,14 @@ class Found(NamedTuple):
 _BOX = re.compile(r"(?:\\+f?boxed|\\+fbox|\x08oxed)\s*(?P<brace>\{)?")
 _UNBRACED = re.compile(r"[^\s$\\{}]+|\\[dt]?frac\s*\d\s*\d|\\\w+(?:\s*\{[^{}]*\})*")
 _BETWEEN_BOXES = re.compile(r"(?:,|;|\band\b|\bor\b|\\text\{\s*(?:and|or)\s*\}|\bund\b|\bet\b|\bo\b|\by\b|和|或|、|,)")
+_ADJACENT = re.compile(r"[\s$]*(?:\\q?quad|\\[,;: ])?[\s$]*")
 _SENTENCE_ENDS = re.compile(r"[.!?](?:\s|$)|\n\s*\n")
+_NEW_CLAIM = re.compile(
+    r"\b(?:which|gives?|so|thus|then|hence|therefore|wait|not?|but|actually|instead|rather|equivalently|i\.e|that is|implies)\b|"
+    r"=>|\\implies|\\Rightarrow",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(r"[?_.\s]+|\\[lc]?dots|(?:(?:your|the)\s+)?(?:final\s+)?(?:answer|ans|result)|\[.*answer.*\]", re.IGNORECASE)
 _MOST_BETWEEN = 60  # characters between two boxes of one sentence
 
 _HASH = re.compile(r"^[ \t>*]*#{4}[ \t]*(?P<answer>\S[^\n]*)$", re.MULTILINE)
@@ -31,33 +38,39 @@ _VALUE_FIRST = re.compile(r"[\s$*\\(\[{]*[-+]?[$£€]?(?:\.?\d|\\(?:[dt]?frac|s
 _HEADING = re.compile(r"\d+[.):]\s+[^\W\d_]")
 
 _LINE = re.compile(
-    rf"(?:^|(?<=[\s*_#>{{(|.]))(?P<label>{ANSWER})(?:[ \t]*(?:\([^()\n]{{1,40}}\))?[ \t*_`}}]*)"
-    r"(?:=>|-{1,2}>|[:=]|→|\bis\b[ \t]*:)(?:[*_]{1,3}(?=\s)|[ \t]*\}(?=\s))?(?P<answer>[^\n]*)",
+    rf"(?:^|(?<=[\s*_#>{{(|.\"]))(?P<label>{ANSWER})(?P<after>[ \t]*(?:\([^()\n]{{1,40}}\))?[ \t*_`}}\"]*)"
+    r"(?P<separator>[:=]|-{1,2}>|=>|[→⇒➡]|\bis\b[ \t]*:|(?<=[ \t])[-—](?=[ \t])|(?<=\bans)\.|(?<=คำตอบ)คือ)"
+    r"(?:[ \t]*[*_`}]+(?=\s|$))?(?P<answer>[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _HEADED = re.compile(
     rf"^[ \t>]*(?:#+[ \t]*|\*\*[ \t]*|__[ \t]*|\\(?:sub)*section\*?\{{)(?P<label>{ANSWER})[ \t*_:#}}]*$",
     re.IGNORECASE | re.MULTILINE,
 )
-_A = re.compile(r"^[ \t>*_]*A[ \t*_]*:[ \t*_]*(?P<answer>\S[^\n]*)$(?!\s*^[ \t>*_]*B[ \t*_]*[:.)])", re.MULTILINE)
+_A = re.compile(r"^[ \t>*_]*A[ \t*_]*:[ \t*_]*\n?(?P<answer>[^\s][^\n]*)$(?!\s*^[ \t>*_]*B[ \t*_]*[:.)])", re.MULTILINE)
+_JSON = re.compile(r"\"(?:final_?)?answer\"\s*:\s*(?:\"(?P<text>(?:[^\"\\]|\\.)*)\"|(?P<value>[-+\d.eE]+))", re.IGNORECASE)
 _TAGGED = re.compile(r"<(answer|final_answer|solution)>(?P<answer>.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _IS = re.compile(ANSWER_IS, re.IGNORECASE)
 _STOPS = re.compile(
     r"[.!?。！？](?=\s|$|[*_)\]}\"'$])(?![.])|(?<=[。！？])|\n|"
-    r",?\s+(?:because|since|as\s+(?:we|the|it)|which|where|so\s|thus|hence|therefore|when|if\s|given|for\s+(?:the|all))\b|"
+    r",?\s+(?:because|since|as\s+(?:we|the|it|required|desired|expected|claimed|needed|stated|shown|given)|which|where|so\s|thus|hence|therefore|when|if\s|given|for\s+(?:the|all))\b|"
     r"\s+(?:I hope it is correct)",
     re.IGNORECASE,
 )
 _LINE_STOPS = re.compile(r"(?<=[\w)}$%\]*])[.!?](?=\s+[A-Z\\])|[。！？]|\s+I hope it is correct", re.IGNORECASE)
+_VERB_AT_END = re.compile(rf"(?:{IS_AT_END})[\s.。]*$")
+_REMARK = re.compile(r"(?<=\S)\s+\((?!mod\b)[^()]*[^\W\d_]{3}[^()]*\)(?=[\s*_$.]*$)")
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|[-+]?\$?(?:\d+\.\d+|\.\d+|\d+)(?:/\d+(?!\d*\.\d))?"
+    r"(?:(?<![\w.)\]}])[-+])?\$?(?:(?<![\d.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:\d+\.\d+|\.\d+|\d+)(?:/\d+(?!\d*\.\d))?)"
 )
-_CODE = re.compile(
-    r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<answer>.*?)(?:^[ \t]*(?P=fence)|\Z)", re.MULTILINE | re.DOTALL
-)
+_CODE = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<answer>.*?)(?:^[ \t]*(?P=fence)|\Z)", re.MULTILINE | re.DOTALL)
 _REFERS = re.compile(
     r"(?:please\s+)?(?:see|as|shown|given|stated|refer|same as|\(?(?:the\s+)?(?:box(?:ed)?|number|value|expression|result|answer)\s+)"
     r".*\b(?:above|below|before|earlier|previous\w*|box(?:ed)?)\W*|above|below|not\b.*|n/?a|\?+|_+|\.{2,}",
+    re.IGNORECASE,
+)
+_JUDGEMENT = re.compile(
+    r"(?:indeed\s+|also\s+|therefore\s+)?(?:in)?(?:correct|right|wrong|consistent|reasonable|valid|clear|obvious|verified|confirmed|found|unique)\b.*",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
@@ -80,7 +93,8 @@ def boxed(text: str) -> Iterator[Found]:
             if bare is None:
                 continue
             inside, stop = bare[0].rstrip(".,;:"), bare.end()
-        if normalise(inside) is not None:
+        value = normalise(inside)
+        if value is not None and _PLACEHOLDER.fullmatch(value) is None:
             spans.append((match.start(), stop, inside))
     joined: list[list[tuple[int, int, str]]] = []
     for span in spans:
@@ -93,26 +107,25 @@ def boxed(text: str) -> Iterator[Found]:
 
 
 def _are_joined(between: str) -> bool:
-    short = len(between) <= _MOST_BETWEEN
-    return short and _BETWEEN_BOXES.search(between) is not None and _SENTENCE_ENDS.search(between) is None
+    if len(between) > _MOST_BETWEEN or _SENTENCE_ENDS.search(between) or _NEW_CLAIM.search(between):
+        return False
+    return _BETWEEN_BOXES.search(between) is not None or _ADJACENT.fullmatch(between) is not None
 
 
 def hash_line(text: str) -> Iterator[Found]:
     """GSM8K's `#### 18`. A heading of that level is none."""
     for match in _HASH.finditer(text):
-        if (
-            _VALUE_FIRST.match(match["answer"])
-            and not _HEADING.match(match["answer"])
-            and not is_prose(match["answer"])
-        ):
-            yield Found(match.start(), match["answer"])
+        answer = match["answer"]
+        ends = not text[match.end() :].strip() and not answer.rstrip().endswith(":")
+        if (ends or (_VALUE_FIRST.match(answer) and not _HEADING.match(answer))) and not is_prose(answer):
+            yield Found(match.start(), answer)
 
 
 def answer_line(text: str) -> Iterator[Found]:
     """`Answer: 18` in any case, markup and script, on the line or below it; `A: 18`; `<answer>18</answer>`."""
     for match in _LINE.finditer(text):
         answer = match["answer"]
-        if not normalise(answer.strip("*_` \t$#|[]\\{}()")):
+        if normalise(answer) is None or re.fullmatch(r"[\s*_`$#|]*\\?[\[(]?[\s*_`$]*", answer):
             answer = _below(text, match.end())
         yield Found(match.start(), _to_stop(answer, _LINE_STOPS))
     for match in _HEADED.finditer(text):
@@ -121,6 +134,8 @@ def answer_line(text: str) -> Iterator[Found]:
         yield Found(match.start(), _to_stop(match["answer"], _LINE_STOPS))
     for match in _TAGGED.finditer(text):
         yield Found(match.start(), match["answer"])
+    for match in _JSON.finditer(text):
+        yield Found(match.start(), match["value"] or match["text"])
 
 
 def _below(text: str, end: int) -> str:
@@ -155,9 +170,11 @@ def _to_stop(text: str, stops: re.Pattern[str]) -> str:
     """Up to the first stop that is inside no bracket, for a box or a tuple is never cut."""
     for match in stops.finditer(text):
         before = text[: match.start()]
-        if all(before.count(a) <= before.count(b) for a, b in ("{}", "()", "[]")) and before.strip(" *_$"):
-            return before
-    return text
+        opened = sum(map(before.count, "([")) - sum(map(before.count, ")]"))
+        if opened <= 0 and before.count("{") <= before.count("}") and before.strip(" *_$"):
+            text = before
+            break
+    return _REMARK.sub("", _VERB_AT_END.sub("", text))
 
 
 def last_number(text: str) -> Iterator[Found]:
@@ -178,7 +195,9 @@ def code(text: str) -> Iterator[Found]:
 def bare(text: str) -> Iterator[Found]:
     """The whole text, where it is one value and nothing else."""
     stripped = text.strip()
-    if "\n" not in stripped and _BOX.search(stripped) is None and re.fullmatch(_BARE, stripped):
+    if "\n" in stripped or _BOX.search(stripped) is not None:
+        return
+    if _BARE.fullmatch(stripped) or not _WORD.search(re.sub(r"\\text\w*\{[^{}]*\}", "", stripped)):
         yield Found(0, stripped)
 
 
@@ -205,7 +224,9 @@ def stated(text: str) -> Iterator[Found]:
 def _is_answer(answer: str) -> bool:
     """Not a reference to some other place, and not a box that never closes."""
     plain = normalise(answer)
-    return plain is not None and _REFERS.fullmatch(plain) is None and _BOX.search(answer) is None
+    if plain is None or _BOX.search(answer) is not None:
+        return False
+    return not (_REFERS.fullmatch(plain.strip("()")) or _PLACEHOLDER.fullmatch(plain) or _JUDGEMENT.fullmatch(plain))
 
 
 def is_prose(answer: str) -> bool:
@@ -215,7 +236,7 @@ def is_prose(answer: str) -> bool:
 
 _GSM8K_STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _GSM8K_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_MINERVA = re.compile(r"Final Answer: The final answer is(.*?)\. I hope it is correct\.", re.DOTALL)
+_MINERVA = re.compile(r"Final Answer: The final answer is(.*?). I hope it is correct.")
 
 
 def gsm8k_strict(text: str) -> Iterator[Found]:
@@ -231,7 +252,7 @@ def gsm8k_flexible(text: str) -> Iterator[Found]:
 
 def minerva(text: str) -> Iterator[Found]:
     """lm-evaluation-harness, minerva_math: the first `Final Answer: The final answer is ... I hope it is correct.`"""
-    match = _MINERVA.search(f"{text} I hope it is correct.")
+    match = _MINERVA.search(f"{text}I hope it is correct.")
     return iter([] if match is None else [Found(match.start(), match[1])])
 
 
