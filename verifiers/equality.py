@@ -55,6 +55,8 @@ def _same(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
             return a.words == b.words or "".join(a.words) == "".join(b.words)
         case Several(), Several():
             return _same_several(a, b, algebra)
+        case Number(), Words():
+            return b.number is not None and _same(a, b.number, algebra) is True
         case (Words(), _) | (_, Words()):
             return False
         case (Several(), _) | (_, Several()):

@@ -9,7 +9,7 @@ _CHARACTERS = {
     "γ": "\\gamma ", "λ": "\\lambda ", "φ": "\\phi ", "ω": "\\omega ", "μ": "\\mu ", "σ": "\\sigma ", "…": "\\ldots ",
     "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5", "⅘": " 4/5",
     "⅙": " 1/6", "⅚": " 5/6", "⅛": " 1/8", "⅜": " 3/8", "⅝": " 5/8", "⅞": " 7/8", "⟨": "\\langle ", "⟩": "\\rangle ",
-    "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "¢": " cents",
+    "≈": "\\approx ", "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "¢": " cents",
 }  # fmt: skip
 _SUPER = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
 _SUBS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
@@ -39,6 +39,8 @@ _REPLACED = (
     (re.compile(r"\+\s*\\infty"), r"\\infty"),
 )  # fmt: skip
 _STARS = re.compile(r"\*\*")
+_DELIMITERS = re.compile(r"(?<!\\)\$(?!\s)([^$]+?)(?<![\s\\])\$(?!\d)|(?<!\\)\\\((.*?)\\\)|(?<!\\)\\\[(.*?)\\\]")
+_DECIMAL_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d|[A-Za-z]))\s*(?:\{((?:[^{}]|\{[^{}]*\})*)\}|(\d|[A-Za-z]))")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z])(?![A-Za-z{\[])")
 _ONE_IN_BRACES = re.compile(r"([\^_])\{\s*(\w)\s*\}")
@@ -60,7 +62,8 @@ def canonical(text: str) -> str:
         text = _SUBSCRIPTS.sub(lambda match: "_{" + "".join(_SUBS[c] for c in match[0]) + "}", text)
         for character, latex in _CHARACTERS.items():
             text = text.replace(character, latex)
-    text = _STARS.sub("^", text)
+    text = _DELIMITERS.sub(lambda match: f" {match[1] or match[2] or match[3]} ", text)
+    text = _DECIMAL_COMMA.sub(".", _STARS.sub("^", text))
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
     text = _SHORT_FRACTION.sub(_full_fraction, text)

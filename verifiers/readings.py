@@ -28,6 +28,15 @@ class Words:
 
     words: tuple[str, ...]
 
+    @property
+    def number(self) -> "Reading | None":
+        """The one number of a sentence that says nothing about its size (`at least 5`)."""
+        numbers = [word for word in self.words if word[0].isdigit() or word[0] in "$-"]
+        is_sentence = len(self.words) > _LABEL_WORDS or _VERBS & set(self.words)
+        if len(numbers) != 1 or not is_sentence or _SIZES & set(self.words):
+            return None
+        return _number(numbers[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -73,20 +82,25 @@ _MATH_NAMES = frozenset(
     "sin cos tan cot sec csc log ln exp sqrt pi inf infinity oo lim max min gcd lcm mod det arcsin arccos arctan sinh "
     "cosh tanh theta alpha beta gamma delta lambda mu sigma phi omega abs floor ceil frac cdot times".split()
 )
+_NUMERALS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
 _ARTICLES = {"a", "an", "the"}
 _NAME = r"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|varphi|ell))(?:_\{?\w+\}?|')?(?:\([a-z]\))?"
 _CALL = r"(?:\s*\([^()=<>]*\))?"  # f(2), P(A)
 _TITLE = rf"[^\W\d_][^\W\d_ ]+(?: [^\W\d_]+)*{_CALL}"  # total cost
 _OBJECT = rf"\\(?:angle|triangle|overline|vec|hat|mathbf|bar|Delta)\b[^=<>\d+]*|[A-Z]+{_CALL}|[a-z]\s*\([^()=<>]+\)|[|\[][A-Z]+[|\]]"
 _TUPLE = rf"\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)"
-_NAMED = re.compile(
-    rf"\s*(?P<name>{_NAME}|{_TUPLE}|{_OBJECT}|(?P<title>{_TITLE}))\s*(?:=|\\in\b)\s*(?P<value>.+)", re.DOTALL
-)
+_NAMED = re.compile(rf"\s*(?P<name>{_NAME}|{_TUPLE}|{_OBJECT}|(?P<title>{_TITLE}))\s*(?:=|\\approx|\\in\b)\s*(?P<value>.+)", re.DOTALL)
 _RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _VARIABLE = re.compile(rf"{_NAME}")
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_SIZES = frozenset("least most more less fewer than over under between not no before after or and times".split())
+_VERBS = frozenset("is are was were be equals makes has have needs gets takes costs".split())
+_LABEL_WORDS = 3  # June 20, chapter 5 of it
 _TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
-_PARTED_DIGITS = re.compile(r"\d\s+\d")
+_PARTED_DIGITS = re.compile(r"(?<![_^\d.])\d[\d.]*\s+\d")  # 1 2
 _MOST_EXPONENT = 300
 
 _SIGN = r"(?P<sign>[-+]?)"
@@ -102,6 +116,8 @@ _NUMBER = re.compile(
     rf")(?:_(?:\{{(?P<base>\d+)\}}|(?P<base1>\d)))?(?P<percent>%?)(?P<degree>(?:\^\\circ)?)(?P<rest>.*)",
     re.DOTALL,
 )
+_ABOUT = re.compile(r"(?:approximately|approx\.?|about|around|roughly|nearly|circa|\\approx|\\sim)\s+", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"-?0,\d+%?")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d])")
 _UNIT = re.compile(r"[^\W\d_]+|[$£€¥]|\^\{?[23]\}?")
@@ -123,7 +139,7 @@ _UNIT_NOISE = {"of", "the", "a", "an", "in", "per", "each", "total", "about", "i
 
 def readings(answer: str) -> tuple[Reading, ...]:
     """Every reading of a text, the likeliest first."""
-    text = canonical(answer)
+    text = _ABOUT.sub("", canonical(answer))
     choice = _LETTER.fullmatch(text)
     if choice is not None:
         return (Choice(choice[1], alone=not choice["rest"].strip(" :.)")),)
@@ -132,6 +148,8 @@ def readings(answer: str) -> tuple[Reading, ...]:
         number = _number(_GROUPED.sub(lambda match: match[0].replace(",", ""), text))
         if number is not None:
             found.append(number)
+    if _DECIMAL_COMMA.fullmatch(text):
+        found.append(_reading(text.replace(",", ".")))
     found.append(_reading(text))
     return tuple(found)
 
@@ -156,6 +174,8 @@ def _reading(text: str) -> Reading:
         return relation
     if (named := _named(text)) is not None:
         return named
+    if text.casefold() in _NUMERALS:
+        return Number(Fraction(_NUMERALS.index(text.casefold())))
     if _is_words(text) or _PARTED_DIGITS.search(text):
         return Words(_words(text))
     if (ratio := _ratio(text)) is not None:

@@ -13,7 +13,7 @@ from orchestrator.core.answers.rules import RULES, boxed, gsm8k_strict, is_prose
 PRESETS = {
     "auto": ("stated", "bare"),  # any model that says which its answer is
     "math": ("stated", "bare"),
-    "gsm8k": ("stated", "last_number"),
+    "gsm8k": ("stated_number", "last_number"),
 }
 _REGEX = "regex"
 

@@ -37,6 +37,8 @@ _ENDS = re.compile(
     r"^[\s:=✅✔✓☑🎉🎯➡→\ufe0f]+|(?:\s|(?<!\\)\\\\|(?<![.])\.(?!\.)|[,;:。、，；：✅✔✓☑🎉🎯\ufe0f]|\\(?:checkmark|blacksquare|square|qed)\b)+$"
 )
 _LOOSE = re.compile(r"^(?:\*\*|__|\$|\\[(\[])\s*|\s*(?:\*\*|__|\\[)\]]|(?<!\\)\$)$")
+_BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*]+?)\*\*(?![\w({\[\\*])")  # and not 2**3**2
+_HALF = re.compile(r"^(?:[`}\"]|\*{1,3}(?!\*))\s*|\s*(?:[`\"]|\*{1,3}|(?<!\\)\})$")
 _MAX_PEELS = 12
 
 
@@ -45,6 +47,7 @@ def normalise(answer: str) -> str | None:
     answer = cleaned(answer).strip()
     answer = answer.replace("\\displaystyle", " ").replace("\\dots", "\\ldots").replace("…", "\\ldots")
     answer = _GROUPED.sub(lambda match: match[0].replace("\\!", ""), answer)
+    answer = _BOLD.sub(r"\1", answer)
     answer = _THIN.sub("", answer)  # 1\,940 and 1{,}234: thin spaces and protected commas group digits
     for _ in range(_MAX_PEELS):
         peeled = _peeled(answer)
@@ -76,7 +79,18 @@ def _peeled(answer: str) -> str:
         return answer[wrapper.end() : -1]
     if answer.startswith("{") and closing_brace(answer, 1) == len(answer) - 1:
         return answer[1:-1]
-    return _LOOSE.sub("", answer) if _is_loose(answer) else answer
+    if _is_loose(answer):
+        return _LOOSE.sub("", answer)
+    half = _HALF.search(answer)
+    if half is not None and _has_no_other_half(answer, half[0].strip()):
+        return answer[: half.start()] + answer[half.end() :]
+    return answer
+
+
+def _has_no_other_half(answer: str, mark: str) -> bool:
+    if mark == "}":
+        return answer.count("}") > answer.count("{")
+    return answer.count(mark) == 1
 
 
 def _is_loose(answer: str) -> bool:

@@ -31,6 +31,7 @@ _NEW_CLAIM = re.compile(
     re.IGNORECASE,
 )
 _PLACEHOLDER = re.compile(r"[?_.\s]+|\\[lc]?dots|(?:(?:your|the)\s+)?(?:final\s+)?(?:answer|ans|result)|\[.*answer.*\]", re.IGNORECASE)
+_MOST_OF_A_SENTENCE = 2000  # characters that are looked at
 _MOST_BETWEEN = 60  # characters between two boxes of one sentence
 
 _HASH = re.compile(r"^[ \t>*]*#{4}[ \t]*(?P<answer>\S[^\n]*)$", re.MULTILINE)
@@ -38,7 +39,7 @@ _VALUE_FIRST = re.compile(r"[\s$*\\(\[{]*[-+]?[$£€]?(?:\.?\d|\\(?:[dt]?frac|s
 _HEADING = re.compile(r"\d+[.):]\s+[^\W\d_]")
 
 _LINE = re.compile(
-    rf"(?:^|(?<=[\s*_#>{{(|.\"]))(?P<label>{ANSWER})(?P<after>[ \t]*(?:\([^()\n]{{1,40}}\))?[ \t*_`}}\"]*)"
+    rf"(?:^|(?<=[\s*_#>{{(|.]))(?P<label>{ANSWER})(?P<after>[ \t]*(?:\([^()\n]{{1,40}}\))?[ \t*_`}}]*)"
     r"(?P<separator>[:=]|-{1,2}>|=>|[→⇒➡]|\bis\b[ \t]*:|(?<=[ \t])[-—](?=[ \t])|(?<=\bans)\.|(?<=คำตอบ)คือ)"
     r"(?:[ \t]*[*_`}]+(?=\s|$))?(?P<answer>[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
@@ -52,14 +53,17 @@ _JSON = re.compile(r"\"(?:final_?)?answer\"\s*:\s*(?:\"(?P<text>(?:[^\"\\]|\\.)*
 _TAGGED = re.compile(r"<(answer|final_answer|solution)>(?P<answer>.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _IS = re.compile(ANSWER_IS, re.IGNORECASE)
 _STOPS = re.compile(
-    r"[.!?。！？](?=\s|$|[*_)\]}\"'$])(?![.])|(?<=[。！？])|\n|"
+    r"(?<!i\.e)(?<!e\.g)[.!?。！？](?=\s|$|[*_)\]}\"'$])(?![.])|(?<=[。！？])|\n|"
     r",?\s+(?:because|since|as\s+(?:we|the|it|required|desired|expected|claimed|needed|stated|shown|given)|which|where|so\s|thus|hence|therefore|when|if\s|given|for\s+(?:the|all))\b|"
     r"\s+(?:I hope it is correct)",
     re.IGNORECASE,
 )
 _LINE_STOPS = re.compile(r"(?<=[\w)}$%\]*])[.!?](?=\s+[A-Z\\])|[。！？]|\s+I hope it is correct", re.IGNORECASE)
 _VERB_AT_END = re.compile(rf"(?:{IS_AT_END})[\s.。]*$")
-_REMARK = re.compile(r"(?<=\S)\s+\((?!mod\b)[^()]*[^\W\d_]{3}[^()]*\)(?=[\s*_$.]*$)")
+_THAT_IS = re.compile(r".*\b(?:i\.e\.|that is,|namely)[,\s]*(?=\S)", re.DOTALL)
+_WHICH_IS = re.compile(r",?\s*(?:which|that)\s+(?:is|equals|gives|comes\s+(?:out\s+)?to)\s+", re.IGNORECASE)
+_VALUE = re.compile(r"[\d\\$π∞√]|^\W*[A-Za-z]\W*$")
+_REMARK = re.compile(r"(?<=\S)\s+\((?!mod\b)[^()\\]*[^\W\d_]{3}[^()\\]*\)(?=[\s*_$.]*$)")
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-+])?\$?(?:(?<![\d.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:\d+\.\d+|\.\d+|\d+)(?:/\d+(?!\d*\.\d))?)"
 )
@@ -70,7 +74,7 @@ _REFERS = re.compile(
     re.IGNORECASE,
 )
 _JUDGEMENT = re.compile(
-    r"(?:indeed\s+|also\s+|therefore\s+)?(?:in)?(?:correct|right|wrong|consistent|reasonable|valid|clear|obvious|verified|confirmed|found|unique)\b.*",
+    r"(?:indeed\s+|also\s+|therefore\s+)?(?:in)?(?:correct|right|wrong|consistent|reasonable|valid|clear|obvious|verified|confirmed|found|unique|given|provided|unknown)\b.*",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
@@ -150,7 +154,7 @@ def _below(text: str, end: int) -> str:
 def sentence(text: str) -> Iterator[Found]:
     """`The answer is 18, because ...`, `the correct option is (B).`"""
     for match in _IS.finditer(text):
-        rest = text[match.end() :].lstrip(" \t:*_")
+        rest = text[match.end() : match.end() + _MOST_OF_A_SENTENCE].lstrip(" \t:*_}")
         for begin, close in (("$$", "$$"), ("\\[", "\\]"), ("$", "$"), ("\\(", "\\)")):
             stop = rest.find(close, len(begin))
             if rest.startswith(begin) and stop > 0 and not rest.startswith("$", len(begin)):
@@ -158,7 +162,12 @@ def sentence(text: str) -> Iterator[Found]:
                 yield Found(match.start(), rest[: stop + len(close)] + (after if _continues(after) else ""))
                 break
         else:
-            yield Found(match.start(), _to_stop(rest.lstrip("\n "), _STOPS))
+            rest = rest.lstrip("\n ")
+            answer = _to_stop(rest, _STOPS)
+            explained = _WHICH_IS.match(rest, len(answer))
+            if explained is not None and not _VALUE.search(answer):
+                answer = _to_stop(rest[explained.end() :], _STOPS)
+            yield Found(match.start(), answer)
 
 
 def _continues(after: str) -> bool:
@@ -174,7 +183,7 @@ def _to_stop(text: str, stops: re.Pattern[str]) -> str:
         if opened <= 0 and before.count("{") <= before.count("}") and before.strip(" *_$"):
             text = before
             break
-    return _REMARK.sub("", _VERB_AT_END.sub("", text))
+    return _THAT_IS.sub("", _REMARK.sub("", _VERB_AT_END.sub("", text)))
 
 
 def last_number(text: str) -> Iterator[Found]:
@@ -208,17 +217,28 @@ _BARE = re.compile(
 
 
 def stated(text: str) -> Iterator[Found]:
-    """What the text itself calls its answer: the last box, `####`, answer line or sentence. Prose after a box, such as
-    "Answer: see above", does not displace it."""
+    """What the text itself calls its answer: the last box, `####`, answer line or sentence. A box is displaced by another
+    value only, not by "Answer: see above" or "the answer is positive"."""
     boxes = list(boxed(text))
-    others = [found for rule in (hash_line, answer_line, sentence) for found in rule(text)]
-    last_box = boxes[-1].start if boxes else -1
-    kept = [
-        found
-        for found in others
-        if _is_answer(found.answer) and not (last_box >= 0 and (found.start < last_box or is_prose(found.answer)))
-    ]
-    return iter(sorted([*boxes, *kept], key=lambda found: found.start))
+    others = [found for rule in (hash_line, answer_line, sentence) for found in rule(text) if _is_answer(found.answer)]
+    if boxes:
+        last = boxes[-1]
+        others = [
+            found
+            for found in others
+            if found.start > last.start
+            and not is_prose(found.answer)
+            and (_VALUE.search(found.answer) or not _VALUE.search(last.answer))
+        ]
+    return iter(sorted([*boxes, *others], key=lambda found: found.start))
+
+
+def stated_number(text: str) -> Iterator[Found]:
+    """What the text calls its answer, where there is a number in it; of a sentence, its last number."""
+    for found in stated(text):
+        numbers = list(last_number(found.answer))
+        if numbers:
+            yield numbers[-1] if is_prose(found.answer) else found
 
 
 def _is_answer(answer: str) -> bool:
@@ -260,6 +280,7 @@ Rule = Callable[[str], Iterator[Found]]
 
 RULES: dict[str, Rule] = {
     "stated": stated,
+    "stated_number": stated_number,
     "boxed": boxed,
     "hash": hash_line,
     "answer_line": answer_line,

@@ -33,7 +33,7 @@ ANSWER = rf"(?:{'|'.join(_LABELS)})"
 
 _ENGLISH_IS = (
     r"\b(?:answers?|ans|final\s+(?:value|result)|(?:option|choice)(?=[\s*_]+is[\s*_:]+(?:option\s+)?[(\\{$textbfrm]*[A-J]\b))\b"
-    r"(?:\s+(?:to|for|of|in)\s+[^.:\n$\\]{1,80}?)?[\s*_]*(?:is|are|was|should\s+be|must\s+be|would\s+be|will\s+be|equals|becomes|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be)\b"
+    r"(?:\s+(?:to|for|of|in)\s+[^.:\n$\\]{1,80}?|\s*\([^()\n]{1,40}\)|,[^,.\n]{1,60},)?[\s*_]*(?:is|are|was|should\s+be|must\s+be|would\s+be|will\s+be|equals|becomes|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be)\b"
 )
 _OTHER_IS = (
     r"(?:答案|答)(?:应该|應該|就|便)?(?:是|为|為|等于|等於)",
@@ -60,7 +60,8 @@ IS_AT_END = r"です|である|だ|となります|になります|입니다|이
 """Verbs that end a sentence after its answer."""
 
 CHOICE = re.compile(
-    r"(?:answer|option|choice|选项|選項|答案)(?:\s+(?:is|are))?[\s:=*_(\[{$\\]*(?:text\{|mathrm\{|boxed\{)*\(?([A-J])\b(?![A-Za-z'’])"
-    r"|\(([A-J])\)"
+    r"(?:answer|option|choice|choose|pick|select|选项|選項|答案|选|選)(?:\s+(?:is|are|option|\w+ly))*[\s:=*_(\[{$\\]*"
+    r"(?:(?:text|mathrm|textbf|boxed)\{)*\(?([A-J])\b(?![A-Za-z'’])"
+    r"|\(([A-J])\)|(?<![\w(])([A-J])\)|boxed\{(?:\\text\w*\{)?\(?([A-J])\b"
     r"|(?:^|\n)[ \t*_>]*([A-J])(?=[ \t*_]*(?:[.):]|$|\n))"
 )
