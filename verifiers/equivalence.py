@@ -45,8 +45,8 @@ class Equivalence:
             ]
 
     def classes(self, answers: Sequence[str | None]) -> list[int | None]:
-        """Equal numbers for equal answers, in the order in which they come up; None for no answer. An answer is equal to
-        the first of a class or to none of it. What is undecided is a class of its own."""
+        """Equal numbers for equal answers, in the order in which they come up; None for no answer. An answer is equal
+        to the first of a class or to none of it. What is undecided is a class of its own."""
         numbers: dict[str, int] = {}
         firsts: list[str] = []
         with self._turn:

@@ -1,6 +1,7 @@
 r"""Mathematics as text: one spelling for the many ways to write the same thing (`\dfrac12`, `1⁄2`, `pi/2`). Pure."""
 
 import re
+from functools import lru_cache
 
 _CHARACTERS = {
     "π": "\\pi ", "∞": "\\infty ", "×": "\\cdot ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "/", "⁄": "/",
@@ -54,6 +55,7 @@ _ASCII_POWER = re.compile(r"\^\s*\(([^()]*)\)")
 _LONG_POWER = re.compile(r"\^\s*(-?\d{2,}|-\d)")
 
 
+@lru_cache(maxsize=65536)
 def canonical(text: str) -> str:
     """The text in LaTeX with one spelling for each thing. Spaces stay, for they part words."""
     if not text.isascii():
@@ -90,7 +92,7 @@ def without_spaces(text: str) -> str:
 
 
 def split_top(text: str, separators: tuple[str, ...]) -> list[str]:
-    """The parts between separators that are inside no bracket. A separator that is a word stands alone; a command, too."""
+    """The parts between separators that are inside no bracket. A separator that is a word or a command stands alone."""
     parts, depth, start, index = [], 0, 0, 0
     while index < len(text):
         character = text[index]

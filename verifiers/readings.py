@@ -7,6 +7,7 @@ One text can have two readings: `1,234` is a number and a list. Nothing is decid
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from verifiers.latex import canonical, split_top, without_spaces
 
@@ -92,7 +93,9 @@ _CALL = r"(?:\s*\([^()=<>]*\))?"  # f(2), P(A)
 _TITLE = rf"[^\W\d_][^\W\d_ ]+(?: [^\W\d_]+)*{_CALL}"  # total cost
 _OBJECT = rf"\\(?:angle|triangle|overline|vec|hat|mathbf|bar|Delta)\b[^=<>\d+]*|[A-Z]+{_CALL}|[a-z]\s*\([^()=<>]+\)|[|\[][A-Z]+[|\]]"
 _TUPLE = rf"\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)"
-_NAMED = re.compile(rf"\s*(?P<name>{_NAME}|{_TUPLE}|{_OBJECT}|(?P<title>{_TITLE}))\s*(?:=|\\approx|\\in\b)\s*(?P<value>.+)", re.DOTALL)
+_NAMED = re.compile(
+    rf"\s*(?P<name>{_NAME}|{_TUPLE}|{_OBJECT}|(?P<title>{_TITLE}))\s*(?:=|\\approx|\\in\b)\s*(?P<value>.+)", re.DOTALL
+)
 _RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _VARIABLE = re.compile(rf"{_NAME}")
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
@@ -137,13 +140,14 @@ _UNIT_LETTERS = frozenset("mgshlkcf")
 _UNIT_NOISE = {"of", "the", "a", "an", "in", "per", "each", "total", "about", "is"}
 
 
+@lru_cache(maxsize=65536)
 def readings(answer: str) -> tuple[Reading, ...]:
     """Every reading of a text, the likeliest first."""
     text = _ABOUT.sub("", canonical(answer))
     choice = _LETTER.fullmatch(text)
     if choice is not None:
         return (Choice(choice[1], alone=not choice["rest"].strip(" :.)")),)
-    found = []
+    found: list[Reading] = []
     if _GROUPED.search(text) and "(" not in text and "[" not in text and "\\{" not in text:
         number = _number(_GROUPED.sub(lambda match: match[0].replace(",", ""), text))
         if number is not None:

@@ -22,7 +22,9 @@ _TAG = re.compile(
     r"tbody|thead|blockquote|details|summary)(?:\s[^<>]*)?/?>",
     re.IGNORECASE,
 )
-_TURN_ENDS = re.compile(r"(?<=\S)\s*<(?:\|(?:im_end|eot_id|end_of_text|endoftext|eom_id|return|end)\||end_of_turn|eos)>")
+_TURN_ENDS = re.compile(
+    r"(?<=\S)\s*<(?:\|(?:im_end|eot_id|end_of_text|endoftext|eom_id|return|end)\||end_of_turn|eos)>"
+)
 _SPECIAL_TOKEN = re.compile(r"<\|[\w-]{1,40}\|>|<(?:start|end)_of_turn>|<(?:bos|eos|pad)>")
 _LINE_TAG = re.compile(r"<(?:br|p|/p|div|/div|/li|/h[1-6]|hr)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _SUP = re.compile(r"<sup>(.*?)</sup>", re.IGNORECASE | re.DOTALL)
@@ -38,10 +40,19 @@ def without_thinking(text: str) -> str:
     """What a model says: no thinking that ended, none that the prompt began, and none that never ends; one turn."""
     for begin, end in _THINKING:
         if begin in text or end in text:
-            text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", "", text, flags=re.DOTALL)
-            text = text.rpartition(end)[2].partition(begin)[0]
+            text = _outside(text, begin, end)
     said = _TURN_ENDS.split(text.lstrip(), maxsplit=1)
     return said[0] or text
+
+
+def _outside(text: str, begin: str, end: str) -> str:
+    """What stands outside of the blocks; a lone end has its block before it, a lone beginning after it."""
+    said, start = [], 0
+    while (opens := text.find(begin, start)) >= 0 and (closes := text.find(end, opens)) >= 0:
+        said.append(text[start:opens])
+        start = closes + len(end)
+    said.append(text[start:])
+    return "".join(said).rpartition(end)[2].partition(begin)[0]
 
 
 def cleaned(text: str) -> str:

@@ -39,6 +39,7 @@ _ENDS = re.compile(
 _LOOSE = re.compile(r"^(?:\*\*|__|\$|\\[(\[])\s*|\s*(?:\*\*|__|\\[)\]]|(?<!\\)\$)$")
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*]+?)\*\*(?![\w({\[\\*])")  # and not 2**3**2
 _HALF = re.compile(r"^(?:[`}\"]|\*{1,3}(?!\*))\s*|\s*(?:[`\"]|\*{1,3}|(?<!\\)\})$")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MAX_PEELS = 12
 
 
@@ -75,9 +76,9 @@ def _peeled(answer: str) -> str:
         ):
             return inside
     wrapper = _WRAPPER.match(answer)
-    if wrapper is not None and closing_brace(answer, wrapper.end()) == len(answer) - 1:
+    if wrapper is not None and closing_braces(answer).get(wrapper.end() - 1) == len(answer) - 1:
         return answer[wrapper.end() : -1]
-    if answer.startswith("{") and closing_brace(answer, 1) == len(answer) - 1:
+    if answer.startswith("{") and closing_braces(answer).get(0) == len(answer) - 1:
         return answer[1:-1]
     if _is_loose(answer):
         return _LOOSE.sub("", answer)
@@ -105,16 +106,13 @@ def _is_loose(answer: str) -> bool:
     )
 
 
-def closing_brace(text: str, start: int) -> int | None:
-    """Where the brace closes that was opened just before `start`; None where it never does."""
-    depth, index = 1, start
-    while index < len(text):
-        character = text[index]
-        if character == "\\":
-            index += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return index
-        index += 1
-    return None
+def closing_braces(text: str) -> dict[int, int]:
+    """Where each brace closes that does, by where it opens."""
+    opened: list[int] = []
+    closes: dict[int, int] = {}
+    for match in _BRACE.finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
+            closes[opened.pop()] = match.start()
+    return closes

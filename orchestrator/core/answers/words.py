@@ -1,4 +1,4 @@
-"""How an answer is announced, in the languages that models are asked in. Regular expressions, to be read without case."""
+"""How an answer is announced, in the languages that models are asked in. Regular expressions that ignore case."""
 
 import re
 
