@@ -16,12 +16,16 @@ _SUPER = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", stric
 _SUBS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 _SUPERS, _SUBSCRIPTS = re.compile(f"[{''.join(_SUPER)}]+"), re.compile(f"[{''.join(_SUBS)}]+")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))")
+_TEXT = re.compile(
+    r"\\(?:mathrm|operatorname\*?|text|textbf|textit|textrm|textnormal|mathbf|mathit|mathsf|mbox|hbox|boldsymbol|bm|emph)"
+    r"\s*\{([^{}]*)\}"
+)
 _REPLACED = (
-    (re.compile(r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg)(?![a-zA-Z])\s*\.?(?=\s*[()\[\]{}|\\.]|$)"), ""),
+    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\s*\.?(?=\s*[()\[\]{}|\\.]|$)"), ""),
     (re.compile(r"\\(?:displaystyle|limits|nolimits|textstyle)(?![a-zA-Z])"), " "),
     (re.compile(r"(?<!\\)\\[,!;:> ]|\\q?quad(?![a-zA-Z])|~"), " "),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\(?:mathrm|operatorname\*?|text|textbf|textit|textrm|textnormal|mathbf|mathit|mathsf|mbox|hbox|boldsymbol|bm|emph)\s*\{([^{}]*)\}"), r" \1 "),
+    (_TEXT, r" \1 "),
     (re.compile(r"\\(?:lbrace)(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\(?:rbrace)(?![a-zA-Z])"), r"\\}"),
     (re.compile(r"\\(?:times|ast|bullet)(?![a-zA-Z])|\*(?!\*)(?<!\*\*)"), r"\\cdot "),

@@ -88,10 +88,14 @@ _NUMERALS = (
     "eighteen nineteen twenty"
 ).split()
 _ARTICLES = {"a", "an", "the"}
-_NAME = r"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|varphi|ell))(?:_\{?\w+\}?|')?(?:\([a-z]\))?"
+_GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|varphi|ell)"
+_NAME = rf"(?:[A-Za-z]|{_GREEK})(?:_\{{?\w+\}}?|')?(?:\([a-z]\))?"
 _CALL = r"(?:\s*\([^()=<>]*\))?"  # f(2), P(A)
 _TITLE = rf"[^\W\d_][^\W\d_ ]+(?: [^\W\d_]+)*{_CALL}"  # total cost
-_OBJECT = rf"\\(?:angle|triangle|overline|vec|hat|mathbf|bar|Delta)\b[^=<>\d+]*|[A-Z]+{_CALL}|[a-z]\s*\([^()=<>]+\)|[|\[][A-Z]+[|\]]"
+_OBJECT = (
+    r"\\(?:angle|triangle|overline|vec|hat|mathbf|bar|Delta)\b[^=<>\d+]*|"
+    rf"[A-Z]+{_CALL}|[a-z]\s*\([^()=<>]+\)|[|\[][A-Z]+[|\]]"
+)
 _TUPLE = rf"\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)"
 _NAMED = re.compile(
     rf"\s*(?P<name>{_NAME}|{_TUPLE}|{_OBJECT}|(?P<title>{_TITLE}))\s*(?:=|\\approx|\\in\b)\s*(?P<value>.+)", re.DOTALL
@@ -104,6 +108,9 @@ _VERBS = frozenset("is are was were be equals makes has have needs gets takes co
 _LABEL_WORDS = 3  # June 20, chapter 5 of it
 _TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
 _PARTED_DIGITS = re.compile(r"(?<![_^\d.])\d[\d.]*\s+\d")  # 1 2
+_BRACKET = re.compile(r"[()\[\]{}]")
+_MOST_OF_A_READING = 2000  # characters
+_DEEPEST = 40
 _MOST_EXPONENT = 300
 
 _SIGN = r"(?P<sign>[-+]?)"
@@ -132,8 +139,8 @@ _SAME_UNIT = {
     "feet": "foot", "yd": "yard", "mi": "mile", "kg": "kilogram", "g": "gram", "lb": "pound-mass", "oz": "ounce",
     "sec": "second", "s": "second", "min": "minute", "hr": "hour", "h": "hour", "hrs": "hour", "yr": "year",
     "l": "liter", "litre": "liter", "ml": "milliliter", "deg": "degree", "sq": "square", "squared": "square",
-    "^2": "square", "^{2}": "square", "^3": "cubic", "^{3}": "cubic", "cubed": "cubic", "percent": "%", "people": "person",
-    "children": "child", "men": "man", "women": "woman", "feets": "foot",
+    "^2": "square", "^{2}": "square", "^3": "cubic", "^{3}": "cubic", "cubed": "cubic", "percent": "%",
+    "people": "person", "children": "child", "men": "man", "women": "woman", "feets": "foot",
 }  # fmt: skip
 _COMPOUND_UNITS = {"mph": ("mile", "hour"), "kph": ("kilometer", "hour"), "kmh": ("kilometer", "hour")}
 _UNIT_LETTERS = frozenset("mgshlkcf")
@@ -144,6 +151,8 @@ _UNIT_NOISE = {"of", "the", "a", "an", "in", "per", "each", "total", "about", "i
 def readings(answer: str) -> tuple[Reading, ...]:
     """Every reading of a text, the likeliest first."""
     text = _ABOUT.sub("", canonical(answer))
+    if len(text) > _MOST_OF_A_READING or _depth(text) > _DEEPEST:
+        return (Words((without_spaces(text),)),)  # equal to itself alone
     choice = _LETTER.fullmatch(text)
     if choice is not None:
         return (Choice(choice[1], alone=not choice["rest"].strip(" :.)")),)
@@ -156,6 +165,15 @@ def readings(answer: str) -> tuple[Reading, ...]:
         found.append(_reading(text.replace(",", ".")))
     found.append(_reading(text))
     return tuple(found)
+
+
+def _depth(text: str) -> int:
+    """How deep its brackets nest, whether they close or not."""
+    depth = deepest = 0
+    for character in _BRACKET.findall(text):
+        depth = max(0, depth + (1 if character in "([{" else -1))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _reading(text: str) -> Reading:
@@ -316,7 +334,7 @@ def _number(text: str) -> Number | None:
         return None
     try:
         value = _value(group)
-    except (ZeroDivisionError, OverflowError):
+    except (ZeroDivisionError, ValueError):  # or more digits than Python takes
         return None
     if value is None:
         return None
@@ -360,8 +378,8 @@ def _scaled(mantissa: str, power: int) -> Fraction | None:
 
 
 def _unit(rest: str) -> frozenset[str] | None:
-    """The words of a unit, the same for plural and short forms; None where the rest is no unit. A letter without a space
-    before it is a symbol: `5m`."""
+    """The words of a unit, the same for plural and short forms; None where the rest is no unit. A letter without a
+    space before it is a symbol: `5m`."""
     if not rest.strip():
         return frozenset()
     if _UNIT_TEXT.fullmatch(rest) is None or "\\" in rest.replace("\\cdot", "") or rest.strip()[0] in "(":
