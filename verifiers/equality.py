@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from verifiers.latex import canonical, without_spaces
-from verifiers.readings import Choice, Formula, Named, Number, Reading, Several, Words, readings
+from verifiers.numbers import Number
+from verifiers.readings import Choice, Formula, Named, Reading, Several, Words, readings
 
 Algebra = Callable[[str, str], bool | None]
 """Whether two formulas, in LaTeX, are equal: the reference first."""
