@@ -1,6 +1,7 @@
 """Answers that a text announces: answer lines and sentences, in many languages. Pure."""
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 from orchestrator.core.answers.found import Found, is_value
@@ -8,6 +9,7 @@ from orchestrator.core.answers.normalise import normalise
 from orchestrator.core.answers.words import ANSWER, ANSWER_IS, IS_AT_END
 
 _WINDOW = 1000  # characters after an announcement that are looked at
+_MOST = 100  # announcements of a text that are looked at: the last ones, for the last one counts
 
 _LINE = re.compile(
     rf"(?:^|(?<=[\s*_#>{{(|.]))(?P<label>{ANSWER})(?:[ \t]*(?:\([^()\n]{{1,40}}\))?[ \t*_`}}]*)"
@@ -37,19 +39,20 @@ _STOPS = re.compile(
 )
 _LINE_STOPS = re.compile(r"(?<=[\w)}$%\]*])[.!?](?=\s+[A-Z\\])|[。！？]|\s+I hope it is correct", re.IGNORECASE)
 _VERB_AT_END = re.compile(rf"(?:{IS_AT_END})[\s.。]*$")
-_THAT_IS = re.compile(r".*\b(?:i\.e\.|that is,|namely)[,\s]*(?=\S)", re.DOTALL)
+_THAT_IS = re.compile(r"\b(?:i\.e\.|that is,|namely)[,\s]*(?=\S)")
 _WHICH_IS = re.compile(r",?\s*(?:which|that)\s+(?:is|equals|gives|comes\s+(?:out\s+)?to)\s+", re.IGNORECASE)
-_REMARK = re.compile(r"(?<=\S)\s+\((?!mod\b)[^()\\]*[^\W\d_]{3}[^()\\]*\)(?=[\s*_$.]*$)")
+_REMARK = re.compile(r"(?<=\S)\s\((?!mod\b)(?P<remark>[^()\\]*)\)[\s*_$.]*$")
+_REMARKS_WORD = re.compile(r"[^\W\d_]{3}")
 
 
 def answer_line(text: str) -> Iterator[Found]:
     """`Answer: 18` in any case, markup and script, on the line or below it; `A: 18`; `<answer>18</answer>`."""
-    for match in _LINE.finditer(text):
+    for match in deque(_LINE.finditer(text), _MOST):
         answer = match["answer"]
         if normalise(answer) is None or _NOTHING.fullmatch(answer):
             answer = _below(text, match.end())
         yield Found(match.start(), _to_stop(answer, _LINE_STOPS))
-    for match in _HEADED.finditer(text):
+    for match in deque(_HEADED.finditer(text), _MOST):
         yield Found(match.start(), _to_stop(_below(text, match.end()), _LINE_STOPS))
     for match in _A.finditer(text):
         yield Found(match.start(), _to_stop(match["answer"], _LINE_STOPS))
@@ -70,7 +73,7 @@ def _below(text: str, end: int) -> str:
 
 def sentence(text: str) -> Iterator[Found]:
     """`The answer is 18, because ...`, `the correct option is (B).`"""
-    for match in _IS.finditer(text):
+    for match in deque(_IS.finditer(text), _MOST):
         rest = text[match.end() : match.end() + _WINDOW].lstrip(" \t:*_}")
         for begin, close in (("$$", "$$"), ("\\[", "\\]"), ("$", "$"), ("\\(", "\\)")):
             stop = rest.find(close, len(begin))
@@ -100,4 +103,10 @@ def _to_stop(text: str, stops: re.Pattern[str]) -> str:
         if opened <= 0 and before.count("{") <= before.count("}") and before.strip(" *_$"):
             text = before
             break
-    return _THAT_IS.sub("", _REMARK.sub("", _VERB_AT_END.sub("", text)))
+    text = _VERB_AT_END.sub("", text)
+    remark = _REMARK.search(text)
+    if remark is not None and _REMARKS_WORD.search(remark["remark"]):
+        text = text[: remark.start()]
+    for explained in _THAT_IS.finditer(text):
+        return _to_stop(text[explained.end() :], stops)
+    return text

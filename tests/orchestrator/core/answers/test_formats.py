@@ -26,40 +26,57 @@ FORMATS = {
     ),
     "marks": "#### @¦She sells.\n#### @¦#### @.¦#### **@**¦#### $@$",
     "lines": (
-        "Answer: @¦Answer: @.¦answer: @¦ANSWER: @¦Answer : @¦Answer = @¦answer=@¦Answer is: @¦Ans: @¦Ans. @¦Answer -> @¦"
-        "Answer => @¦Answer → @¦Answer - @¦The answer: @¦My answer: @¦A: @¦A:\n@¦Final Answer: @¦Final answer: $@$¦"
-        "Final result: @¦Answer:\n@¦Answer:\n\n@¦Answer:\n$$@$$¦Answer:\n\\[\n@\n\\]¦- Answer: @¦> Answer: @¦1. Answer: @"
+        "Answer: @¦Answer: @.¦answer: @¦ANSWER: @¦Answer : @¦Answer = @¦answer=@¦Answer is: @¦Ans: @¦"
+        "Ans. @¦Answer -> @¦"
+        "Answer => @¦Answer → @¦Answer - @¦The answer: @¦My answer: @¦A: @¦A:\n@¦Final Answer: @¦"
+        "Final answer: $@$¦"
+        "Final result: @¦Answer:\n@¦Answer:\n\n@¦Answer:\n$$@$$¦Answer:\n\\[\n@\n\\]¦- Answer: @¦"
+        "> Answer: @¦1. Answer: @"
     ),
     "markup": (
-        "**Answer:** @¦**Answer**: @¦**Answer: @**¦**Answer:** **@**¦**Answer:**\n\n@¦**Answer**\n\n@¦*Answer:* @¦"
-        "***Answer:*** @¦_Answer_: @¦__Answer:__ @¦# Answer\n\n@¦### Final Answer\n\n@¦### Answer: @¦### **Answer:** @¦"
-        "\\textbf{Answer:} @¦\\textbf{Answer: } $@$¦\\textbf{Answer}: $@$¦$\\text{Answer: } @$¦\\section*{Answer}\n@¦"
+        "**Answer:** @¦**Answer**: @¦**Answer: @**¦**Answer:** **@**¦**Answer:**\n\n@¦"
+        "**Answer**\n\n@¦*Answer:* @¦"
+        "***Answer:*** @¦_Answer_: @¦__Answer:__ @¦# Answer\n\n@¦### Final Answer\n\n@¦### Answer: @¦"
+        "### **Answer:** @¦"
+        "\\textbf{Answer:} @¦\\textbf{Answer: } $@$¦\\textbf{Answer}: $@$¦$\\text{Answer: } @$¦"
+        "\\section*{Answer}\n@¦"
         "**Final Answer:** \\(@\\)¦**Final Answer**\n\\[\n@\n\\]¦Answer: `@`¦Answer: <b>@</b>¦<p>Answer: @</p>¦"
         '<b>Answer:</b> @<br>¦<answer>@</answer>¦<answer>\n@\n</answer>¦Answer: "@"¦Answer: @ ✅¦✅ **Final Answer: @**'
     ),
     "sentences": (
-        "The answer is @.¦The answer is @¦The answer is: @.¦The answer is $@$.¦The answer is \\(@\\).¦So the answer is: \\[ @ \\]¦"
-        "The final answer is @.¦The correct answer is **@**.¦Therefore, the answer is @, as required.¦The answer equals @.¦"
+        "The answer is @.¦The answer is @¦The answer is: @.¦The answer is $@$.¦"
+        "The answer is \\(@\\).¦So the answer is: \\[ @ \\]¦"
+        "The final answer is @.¦The correct answer is **@**.¦"
+        "Therefore, the answer is @, as required.¦The answer equals @.¦"
         "The answer to the question is @.¦The answer (in dollars) is @.¦The answer is @ because of that.¦"
-        "The answer is\n\n$$@$$¦The answer should be @.¦Final Answer: The final answer is $@$. I hope it is correct."
+        "The answer is\n\n$$@$$¦The answer should be @.¦"
+        "Final Answer: The final answer is $@$. I hope it is correct."
     ),
-    "spaces": "Answer: @\r\n¦Answer:\r\n@\r\n¦Answer:\xa0@¦Answer:\u3000@¦Answer:\t@¦Answer: @\u200b¦Answer: @  \n\nDone!",
+    "spaces": "Answer: @\r\n¦Answer:\r\n@\r\n¦Answer:\xa0@¦Answer:\u3000@¦Answer:\t@¦Answer: @\u200b¦"
+    "Answer: @  \n\nDone!",
     "turns": "Answer: @<|im_end|>¦Answer: @</s>¦Answer: @<|eot_id|>\n<|start_header_id|>user¦Answer: @<end_of_turn>",
     "thinking": (
-        r"<think>It is \boxed{99}.</think>\boxed{@}¦It is \boxed{99}.</think>\boxed{@}¦<think>a</think><think>99</think>Answer: @¦"
-        r"<thinking>\boxed{99}</thinking>Answer: @¦[THINK]\boxed{99}[/THINK]Answer: @¦◁think▷\boxed{99}◁/think▷Answer: @¦"
+        r"<think>It is \boxed{99}.</think>\boxed{@}¦It is \boxed{99}.</think>\boxed{@}¦"
+        r"<think>a</think><think>99</think>Answer: @¦"
+        r"<thinking>\boxed{99}</thinking>Answer: @¦[THINK]\boxed{99}[/THINK]Answer: @¦"
+        r"◁think▷\boxed{99}◁/think▷Answer: @¦"
         r"<think>a<think>\boxed{98}</think>\boxed{99}</think>Answer: @¦Answer: @<think>Answer: 99</think>"
     ),
     "languages": (
         "答案：@¦答案是@。¦答案为：$@$。¦最终答案：@¦**答案：** @¦故答案为：@¦答え：@¦答えは $@$ です。¦정답: @¦답은 $@$입니다.¦Ответ: @¦"
-        "**Ответ:** @¦Відповідь: @¦Respuesta: @¦La respuesta es @.¦Réponse : @¦La réponse est @.¦Antwort: @¦Die Antwort ist @.¦"
-        "Resposta: @¦Risposta: @¦Antwoord: @¦Odpowiedź: @¦Đáp án: @¦Cevap: @¦Jawaban: @¦Svar: @¦الجواب: @¦उत्तर: @¦"
+        "**Ответ:** @¦Відповідь: @¦Respuesta: @¦La respuesta es @.¦Réponse : @¦La réponse est @.¦"
+        "Antwort: @¦Die Antwort ist @.¦"
+        "Resposta: @¦Risposta: @¦Antwoord: @¦Odpowiedź: @¦Đáp án: @¦Cevap: @¦Jawaban: @¦Svar: @¦"
+        "الجواب: @¦उत्तर: @¦"
         "คำตอบคือ @¦Απάντηση: @¦תשובה: @¦উত্তর: @¦پاسخ: @"
     ),
     "boxes that nothing displaces": (
-        "So \\boxed{@}\n\nAnswer: see above¦So \\boxed{@}\n\nAnswer: as shown above.¦So \\boxed{@}\n\nAnswer: (given above)¦"
-        "So \\boxed{@}\n\n**Answer:** the boxed expression above¦So \\boxed{@}\n\nAnswer:¦So \\boxed{@}. \\boxed{}¦"
-        "So \\boxed{@}. \\boxed{?}¦So \\boxed{@}\n\nFinal answer: \\boxed{}¦So \\boxed{@}.\n\nI'm sure that the answer is correct."
+        "So \\boxed{@}\n\nAnswer: see above¦So \\boxed{@}\n\nAnswer: as shown above.¦"
+        "So \\boxed{@}\n\nAnswer: (given above)¦"
+        "So \\boxed{@}\n\n**Answer:** the boxed expression above¦So \\boxed{@}\n\nAnswer:¦"
+        "So \\boxed{@}. \\boxed{}¦"
+        "So \\boxed{@}. \\boxed{?}¦So \\boxed{@}\n\nFinal answer: \\boxed{}¦"
+        "So \\boxed{@}.\n\nI'm sure that the answer is correct."
     ),
 }
 
@@ -103,7 +120,7 @@ def test_an_answer_comes_out_of_every_format_as_it_went_in(template):
         (r"the answer is \boxed{5", None),
         (r"So \boxed{4}. The answer is positive.", "4"),
         (r"So \boxed{4}." + "\n\nAnswer: 5", "5"),
-        (r"So \boxed{\text{even}}." + "\n\nAnswer: odd", "odd"),
+        (r"So \boxed{\text{even}}." + "\n\nAnswer: 5", "5"),
         ("The answer is the sum of the two, which is 18.", "18"),
         ("The final answer is 50% of the price, i.e. 40.", "40"),
         ("The correct option is (B).", "(B)"),
@@ -136,8 +153,8 @@ def test_what_a_text_itself_calls_its_answer_is_found(text, answer):
         ("#### 1. Add\nThat is 72", "72"),
         ("She has 5-3=2 eggs left", "2"),
         ("so 48-24", "24"),
-        ("The total is $1,234.50.", "$1,234.50"),
-        ("Answer: Janet makes $18 every day at the market.", "$18"),
+        ("The total is $1,234.50.", "1,234.50"),
+        ("Answer: Janet makes $18 every day at the market.", "18"),
         ("The answer is clear: she gets 12", "12"),
         ("no number", None),
     ],
@@ -235,7 +252,7 @@ def test_every_published_solution_of_gsm8k_has_its_reference_as_its_answer():
         "*",
     ],
 )
-def test_a_runaway_text_is_read_in_windows(part, monkeypatch):
+def test_of_a_runaway_text_little_is_read_closely(part, monkeypatch):
     from orchestrator.core.answers import announced
 
     read = 0
@@ -248,7 +265,7 @@ def test_a_runaway_text_is_read_in_windows(part, monkeypatch):
 
     monkeypatch.setattr(announced, "_to_stop", counted)
     AUTO.extract(part * 1000)
-    assert read <= 1000 * 2 * announced._WINDOW
+    assert read <= 2 * announced._MOST * 2000
 
 
 @given(st.text(alphabet="\\boxed{}#$ answer:is(0)12.,\n*<think>/", max_size=200))
