@@ -25,6 +25,8 @@ def algebra(reference: str, answer: str) -> bool | None:
     ours, theirs = _parsed(reference), _parsed(answer)
     if ours is None or theirs is None:
         return False  # their spellings differ, and one is no mathematics
+    if _is_relation(ours) != _is_relation(theirs):
+        return False
     by_numbers = _by_numbers(ours, theirs)
     return by_numbers if by_numbers is not None else _by_math_verify(ours, theirs)
 
@@ -50,6 +52,12 @@ def _has_both_cases(latex: str) -> bool:
     """`R^2 - r^2` has two symbols."""
     letters = set(_COMMAND.sub("", latex))
     return any(letter.isupper() and letter.lower() in letters for letter in letters)
+
+
+def _is_relation(value: Any) -> bool:
+    import sympy
+
+    return isinstance(value, sympy.logic.boolalg.Boolean)
 
 
 def _by_math_verify(reference: Any, answer: Any) -> bool:

@@ -1,19 +1,21 @@
 """Whether two answers mean the same, as a careful reader would say. Pure; algebra is asked of the caller.
 
-Around math-verify, which takes `cba` for `abc` and a very small number for any other: structure, order, words, units and
-exact numbers are compared here, and only single formulas are left to algebra. Three values: None is undecided.
+Around math-verify, which takes `cba` for `abc` and a very small number for any other: structure, order, words, units
+and exact numbers are compared here, and only single formulas are left to algebra. Three values: None is undecided.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 from verifiers.latex import canonical, without_spaces
-from verifiers.readings import Choice, Formula, Named, Number, Reading, Several, Words, readings
+from verifiers.numbers import Number
+from verifiers.readings import Choice, Formula, Named, Reading, Several, Words, readings
 
 Algebra = Callable[[str, str], bool | None]
 """Whether two formulas, in LaTeX, are equal: the reference first."""
 
-_NEAR = 1e-6  # a rounded decimal for a fraction that has no end
+_NEAR = Fraction(1, 2_000_000)  # a rounded decimal for a fraction that has no end
 _FUNCTION = re.compile(r"[a-z]\([a-z]\)")
 _LETTER = re.compile(r"[a-zA-Z]")
 _SYMBOL = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
@@ -42,7 +44,7 @@ def _same(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
         case Named(), Named():
             if not _same_name(a.name, b.name):
                 return False
-            return _any([_same(a.value, b.value, algebra), _by_relation(a.latex, b.latex, algebra)])
+            return _any([_same(a.value, b.value, algebra), _by_relation(a, b, algebra)])
         case Named(), _:
             whole = algebra(a.latex, b.latex) if isinstance(b, Formula) and "=" in b.latex else False
             return _any([_same(a.value, b, algebra), whole])
@@ -55,6 +57,8 @@ def _same(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
             return a.words == b.words or "".join(a.words) == "".join(b.words)
         case Several(), Several():
             return _same_several(a, b, algebra)
+        case Number(), Words():
+            return b.number is not None and _same(a, b.number, algebra) is True
         case (Words(), _) | (_, Words()):
             return False
         case (Several(), _) | (_, Several()):
@@ -99,7 +103,7 @@ def _near(a: Number, b: Number, scale: int) -> bool:
         return True
     endless = [number for number in (a, b) if not number.decimal and _has_no_end(number.value.denominator)]
     rounded = len(endless) == 1 and (a.decimal or b.decimal)
-    return rounded and difference <= _NEAR * max(1, abs(a.value))
+    return rounded and difference <= min(_NEAR, abs(a.value / 10**4))
 
 
 def _has_no_end(denominator: int) -> bool:
@@ -178,8 +182,10 @@ def _same_formula(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
     return algebra(left, right)
 
 
-def _by_relation(a: str, b: str, algebra: Algebra) -> bool | None:
-    return algebra(a, b) if "=" in a and "=" in b else False
+def _by_relation(a: Named, b: Named, algebra: Algebra) -> bool | None:
+    """Two equations can say the same with different sides."""
+    formulas = isinstance(a.value, Formula) and isinstance(b.value, Formula)
+    return algebra(a.latex, b.latex) if formulas and "=" in a.latex and "=" in b.latex else False
 
 
 def _latex(reading: Reading) -> str:

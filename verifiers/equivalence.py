@@ -8,6 +8,7 @@ more with more time, and is then undecided, with the reason; never unequal.
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections import OrderedDict
@@ -45,8 +46,8 @@ class Equivalence:
             ]
 
     def classes(self, answers: Sequence[str | None]) -> list[int | None]:
-        """Equal numbers for equal answers, in the order in which they come up; None for no answer. An answer is equal to
-        the first of a class or to none of it. What is undecided is a class of its own."""
+        """Equal numbers for equal answers, in the order in which they come up; None for no answer. An answer is equal
+        to the first of a class or to none of it. What is undecided is a class of its own."""
         numbers: dict[str, int] = {}
         firsts: list[str] = []
         with self._turn:
@@ -88,12 +89,12 @@ class Equivalence:
                 reply = self._asked({"reference": reference, "answer": answer, "cpu_s": cpu_s})
             except _Ended as error:
                 self.close()
-                reason = f"{answer!r:.80} against {reference!r:.80} {error} of {cpu_s} s of CPU time"
+                reason = str(error)
                 continue
-            if reply["error"] is None:
-                return Comparison(equal=reply["equal"], reason=None if reply["equal"] is not None else "no verdict")
-            reason = f"{answer!r:.80} against {reference!r:.80}: {reply['error']}"
-        return Comparison(equal=None, reason=reason)
+            if reply["equal"] is not None:
+                return Comparison(equal=bool(reply["equal"]))
+            reason = str(reply["reason"])
+        return Comparison(equal=None, reason=f"{answer!r:.80} against {reference!r:.80}: {reason}")
 
     def _asked(self, question: dict[str, object]) -> dict[str, object]:
         """The process's answer. Raises _Ended."""
@@ -103,11 +104,16 @@ class Equivalence:
             process.stdin.write(json.dumps(question) + "\n")
             process.stdin.flush()
         except BrokenPipeError:
-            raise _Ended("was not compared within the bound") from None
+            raise _Ended(f"the process had ended with status {process.wait()}") from None
         ready, _, _ = select.select([process.stdout], [], [], _WALL_S)
-        line = process.stdout.readline() if ready else ""
+        if not ready:
+            raise _Ended(f"the process did not answer for {_WALL_S:g} s")
+        line = process.stdout.readline()
         if not line:
-            raise _Ended("was not compared within the bound")
+            status = process.wait()
+            took_too_long = status in (-signal.SIGXCPU, -signal.SIGKILL)
+            bound = f"not decided within {question['cpu_s']} s of CPU time"
+            raise _Ended(bound if took_too_long else f"the process ended with status {status}")
         reply: dict[str, object] = json.loads(line)
         return reply
 

@@ -20,11 +20,11 @@ def main(memory_mib: int) -> None:
     for line in sys.stdin:
         question = json.loads(line)
         _allow(question["cpu_s"])
-        reply: dict[str, object] = {"equal": None, "error": None}
+        reply: dict[str, object] = {"equal": None, "reason": "algebra gives no verdict"}
         try:
             reply["equal"] = equal(question["reference"], question["answer"], algebra)
         except Exception as error:  # whatever algebra raises, it has decided nothing
-            reply["error"] = f"{type(error).__name__}: {error}"[:200]
+            reply["reason"] = f"{type(error).__name__}: {error}"[:200]
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

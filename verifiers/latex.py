@@ -1,6 +1,7 @@
 r"""Mathematics as text: one spelling for the many ways to write the same thing (`\dfrac12`, `1⁄2`, `pi/2`). Pure."""
 
 import re
+from functools import lru_cache
 
 _CHARACTERS = {
     "π": "\\pi ", "∞": "\\infty ", "×": "\\cdot ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "/", "⁄": "/",
@@ -9,18 +10,22 @@ _CHARACTERS = {
     "γ": "\\gamma ", "λ": "\\lambda ", "φ": "\\phi ", "ω": "\\omega ", "μ": "\\mu ", "σ": "\\sigma ", "…": "\\ldots ",
     "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5", "⅘": " 4/5",
     "⅙": " 1/6", "⅚": " 5/6", "⅛": " 1/8", "⅜": " 3/8", "⅝": " 5/8", "⅞": " 7/8", "⟨": "\\langle ", "⟩": "\\rangle ",
-    "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "¢": " cents",
+    "≈": "\\approx ", "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "¢": " cents",
 }  # fmt: skip
 _SUPER = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
 _SUBS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 _SUPERS, _SUBSCRIPTS = re.compile(f"[{''.join(_SUPER)}]+"), re.compile(f"[{''.join(_SUBS)}]+")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))")
+_TEXT = re.compile(
+    r"\\(?:mathrm|operatorname\*?|text|textbf|textit|textrm|textnormal|mathbf|mathit|mathsf|mbox|hbox|boldsymbol|bm|emph)"
+    r"\s*\{([^{}]*)\}"
+)
 _REPLACED = (
-    (re.compile(r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg)(?![a-zA-Z])\s*\.?(?=\s*[()\[\]{}|\\.]|$)"), ""),
+    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\s*\.?(?=\s*[()\[\]{}|\\.]|$)"), ""),
     (re.compile(r"\\(?:displaystyle|limits|nolimits|textstyle)(?![a-zA-Z])"), " "),
     (re.compile(r"(?<!\\)\\[,!;:> ]|\\q?quad(?![a-zA-Z])|~"), " "),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\(?:mathrm|operatorname\*?|text|textbf|textit|textrm|textnormal|mathbf|mathit|mathsf|mbox|hbox|boldsymbol|bm|emph)\s*\{([^{}]*)\}"), r" \1 "),
+    (_TEXT, r" \1 "),
     (re.compile(r"\\(?:lbrace)(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\(?:rbrace)(?![a-zA-Z])"), r"\\}"),
     (re.compile(r"\\(?:times|ast|bullet)(?![a-zA-Z])|\*(?!\*)(?<!\*\*)"), r"\\cdot "),
@@ -39,6 +44,8 @@ _REPLACED = (
     (re.compile(r"\+\s*\\infty"), r"\\infty"),
 )  # fmt: skip
 _STARS = re.compile(r"\*\*")
+_DELIMITERS = re.compile(r"(?<!\\)\$(?!\s)([^$]+?)(?<![\s\\])\$(?!\d)|(?<!\\)\\\((.*?)\\\)|(?<!\\)\\\[(.*?)\\\]")
+_DECIMAL_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d|[A-Za-z]))\s*(?:\{((?:[^{}]|\{[^{}]*\})*)\}|(\d|[A-Za-z]))")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z])(?![A-Za-z{\[])")
 _ONE_IN_BRACES = re.compile(r"([\^_])\{\s*(\w)\s*\}")
@@ -52,6 +59,7 @@ _ASCII_POWER = re.compile(r"\^\s*\(([^()]*)\)")
 _LONG_POWER = re.compile(r"\^\s*(-?\d{2,}|-\d)")
 
 
+@lru_cache(maxsize=65536)
 def canonical(text: str) -> str:
     """The text in LaTeX with one spelling for each thing. Spaces stay, for they part words."""
     if not text.isascii():
@@ -60,7 +68,8 @@ def canonical(text: str) -> str:
         text = _SUBSCRIPTS.sub(lambda match: "_{" + "".join(_SUBS[c] for c in match[0]) + "}", text)
         for character, latex in _CHARACTERS.items():
             text = text.replace(character, latex)
-    text = _STARS.sub("^", text)
+    text = _DELIMITERS.sub(lambda match: f" {match[1] or match[2] or match[3]} ", text)
+    text = _DECIMAL_COMMA.sub(".", _STARS.sub("^", text))
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
     text = _SHORT_FRACTION.sub(_full_fraction, text)
@@ -87,7 +96,7 @@ def without_spaces(text: str) -> str:
 
 
 def split_top(text: str, separators: tuple[str, ...]) -> list[str]:
-    """The parts between separators that are inside no bracket. A separator that is a word stands alone; a command, too."""
+    """The parts between separators that are inside no bracket. A separator that is a word or a command stands alone."""
     parts, depth, start, index = [], 0, 0, 0
     while index < len(text):
         character = text[index]

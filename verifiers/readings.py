@@ -7,19 +7,10 @@ One text can have two readings: `1,234` is a number and a list. Nothing is decid
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from verifiers.latex import canonical, split_top, without_spaces
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """An exact value as it was written."""
-
-    value: Fraction
-    unit: frozenset[str] = frozenset()  # its words
-    percent: bool = False
-    base: int | None = None  # of positional notation; `value` is then what the digits say in it
-    decimal: bool = False  # written with a decimal point
+from verifiers.numbers import MATH_NAMES, Number, read_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +18,15 @@ class Words:
     """Text that is no mathematics: a name, a sentence."""
 
     words: tuple[str, ...]
+
+    @property
+    def number(self) -> "Reading | None":
+        """The one number of a sentence that says nothing about its size (`at least 5`)."""
+        numbers = [word for word in self.words if word[0].isdigit() or word[0] in "$-"]
+        is_sentence = len(self.words) > _LABEL_WORDS or _VERBS & set(self.words)
+        if len(numbers) != 1 or not is_sentence or _SIZES & set(self.words):
+            return None
+        return read_number(numbers[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,77 +69,72 @@ _LETTER = re.compile(
     re.DOTALL,
 )
 _WORDY = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
-_MATH_NAMES = frozenset(
-    "sin cos tan cot sec csc log ln exp sqrt pi inf infinity oo lim max min gcd lcm mod det arcsin arccos arctan sinh "
-    "cosh tanh theta alpha beta gamma delta lambda mu sigma phi omega abs floor ceil frac cdot times".split()
-)
+_NUMERALS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
 _ARTICLES = {"a", "an", "the"}
-_NAME = r"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|varphi|ell))(?:_\{?\w+\}?|')?(?:\([a-z]\))?"
+_GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|varphi|ell)"
+_NAME = rf"(?:[A-Za-z]|{_GREEK})(?:_\{{?\w+\}}?|')?(?:\([a-z]\))?"
 _CALL = r"(?:\s*\([^()=<>]*\))?"  # f(2), P(A)
 _TITLE = rf"[^\W\d_][^\W\d_ ]+(?: [^\W\d_]+)*{_CALL}"  # total cost
-_OBJECT = rf"\\(?:angle|triangle|overline|vec|hat|mathbf|bar|Delta)\b[^=<>\d+]*|[A-Z]+{_CALL}|[a-z]\s*\([^()=<>]+\)|[|\[][A-Z]+[|\]]"
+_OBJECT = (
+    r"\\(?:angle|triangle|overline|vec|hat|mathbf|bar|Delta)\b[^=<>\d+]*|"
+    rf"[A-Z]+{_CALL}|[a-z]\s*\([^()=<>]+\)|[|\[][A-Z]+[|\]]"
+)
 _TUPLE = rf"\(\s*{_NAME}(?:\s*,\s*{_NAME})+\s*\)"
 _NAMED = re.compile(
-    rf"\s*(?P<name>{_NAME}|{_TUPLE}|{_OBJECT}|(?P<title>{_TITLE}))\s*(?:=|\\in\b)\s*(?P<value>.+)", re.DOTALL
+    rf"\s*(?P<name>{_NAME}|{_TUPLE}|{_OBJECT}|(?P<title>{_TITLE}))\s*(?:=|\\approx|\\in\b)\s*(?P<value>.+)", re.DOTALL
 )
 _RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _VARIABLE = re.compile(rf"{_NAME}")
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_SIZES = frozenset("least most more less fewer than over under between not no before after or and times".split())
+_VERBS = frozenset("is are was were be equals makes has have needs gets takes costs".split())
+_LABEL_WORDS = 3  # June 20, chapter 5 of it
 _TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
-_PARTED_DIGITS = re.compile(r"\d\s+\d")
-_MOST_EXPONENT = 300
-
-_SIGN = r"(?P<sign>[-+]?)"
-_PLAIN = r"\d+(?:\.\d*)?|\.\d+"
-_NUMBER = re.compile(
-    rf"{_SIGN}(?P<currency>[$£€¥]?)(?P<sign2>[-+]?)(?:"
-    rf"(?P<whole>\d+)?\\frac\{{(?P<top>[-+]?(?:{_PLAIN}))\}}\{{(?P<bottom>{_PLAIN})\}}"
-    rf"|(?P<mixed>\d+) (?P<mtop>\d+)/(?P<mbottom>\d+)"
-    rf"|(?P<ntop>{_PLAIN})/(?P<nbottom>{_PLAIN})"
-    rf"|(?P<mantissa>{_PLAIN})\\cdot10\^(?:\{{(?P<power>[-+]?\d+)\}}|(?P<power1>\d))"
-    rf"|(?P<repeating>\d*\.\d*)\\overline\{{(?P<period>\d+)\}}"
-    rf"|(?P<plain>{_PLAIN})(?:[eE](?P<exponent>[-+]?\d+))?"
-    rf")(?:_(?:\{{(?P<base>\d+)\}}|(?P<base1>\d)))?(?P<percent>%?)(?P<degree>(?:\^\\circ)?)(?P<rest>.*)",
-    re.DOTALL,
-)
+_PARTED_DIGITS = re.compile(r"(?<![_^\d.])\d[\d.]*\s+\d")  # 1 2
+_BRACKET = re.compile(r"[()\[\]{}]")
+_MOST_OF_A_READING = 2000  # characters
+_DEEPEST = 40
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-_SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d])")
-_UNIT = re.compile(r"[^\W\d_]+|[$£€¥]|\^\{?[23]\}?")
-_UNIT_TEXT = re.compile(r"[\s\-]*(?:[^\W\d_]+|\^\{?[23]\}?|[/.\s\-()$£€]|\\cdot)*")
-_SAME_UNIT = {
-    "dollar": "$", "usd": "$", "buck": "$", "euro": "€", "eur": "€", "pound": "£", "gbp": "£", "cent": "¢",
-    "cm": "centimeter", "centimetre": "centimeter", "mm": "millimeter", "millimetre": "millimeter", "m": "meter",
-    "metre": "meter", "km": "kilometer", "kilometre": "kilometer", "in": "inch", "inche": "inch", "ft": "foot",
-    "feet": "foot", "yd": "yard", "mi": "mile", "kg": "kilogram", "g": "gram", "lb": "pound-mass", "oz": "ounce",
-    "sec": "second", "s": "second", "min": "minute", "hr": "hour", "h": "hour", "hrs": "hour", "yr": "year",
-    "l": "liter", "litre": "liter", "ml": "milliliter", "deg": "degree", "sq": "square", "squared": "square",
-    "^2": "square", "^{2}": "square", "^3": "cubic", "^{3}": "cubic", "cubed": "cubic", "percent": "%", "people": "person",
-    "children": "child", "men": "man", "women": "woman", "feets": "foot",
-}  # fmt: skip
-_COMPOUND_UNITS = {"mph": ("mile", "hour"), "kph": ("kilometer", "hour"), "kmh": ("kilometer", "hour")}
-_UNIT_LETTERS = frozenset("mgshlkcf")
-_UNIT_NOISE = {"of", "the", "a", "an", "in", "per", "each", "total", "about", "is"}
+_ABOUT = re.compile(r"(?:approximately|approx\.?|about|around|roughly|nearly|circa|\\approx|\\sim)\s+", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"-?0,\d+%?")
 
 
+@lru_cache(maxsize=65536)
 def readings(answer: str) -> tuple[Reading, ...]:
     """Every reading of a text, the likeliest first."""
-    text = canonical(answer)
+    text = _ABOUT.sub("", canonical(answer))
+    if len(text) > _MOST_OF_A_READING or _depth(text) > _DEEPEST:
+        return (Words((without_spaces(text),)),)  # equal to itself alone
     choice = _LETTER.fullmatch(text)
     if choice is not None:
         return (Choice(choice[1], alone=not choice["rest"].strip(" :.)")),)
-    found = []
+    found: list[Reading] = []
     if _GROUPED.search(text) and "(" not in text and "[" not in text and "\\{" not in text:
-        number = _number(_GROUPED.sub(lambda match: match[0].replace(",", ""), text))
+        number = read_number(_GROUPED.sub(lambda match: match[0].replace(",", ""), text))
         if number is not None:
             found.append(number)
+    if _DECIMAL_COMMA.fullmatch(text):
+        found.append(_reading(text.replace(",", ".")))
     found.append(_reading(text))
     return tuple(found)
+
+
+def _depth(text: str) -> int:
+    """How deep its brackets nest, whether they close or not."""
+    depth = deepest = 0
+    for character in _BRACKET.findall(text):
+        depth = max(0, depth + (1 if character in "([{" else -1))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _reading(text: str) -> Reading:
     """The one reading of canonical text."""
     text = text.strip()
-    number = _number(text)
+    number = read_number(text)
     if number is not None:
         return number
     if "\\ldots" in text or "..." in text:
@@ -156,6 +151,8 @@ def _reading(text: str) -> Reading:
         return relation
     if (named := _named(text)) is not None:
         return named
+    if text.casefold() in _NUMERALS:
+        return Number(Fraction(_NUMERALS.index(text.casefold())))
     if _is_words(text) or _PARTED_DIGITS.search(text):
         return Words(_words(text))
     if (ratio := _ratio(text)) is not None:
@@ -176,7 +173,7 @@ def _named(text: str) -> Named | None:
     if match is None or len(split_top(text, (",", ";", "and", "or"))) > 1:
         return None
     value = split_top(match["value"], ("=",))[-1]
-    name = "" if match["title"] and match["name"].casefold() not in _MATH_NAMES else without_spaces(match["name"])
+    name = "" if match["title"] and match["name"].casefold() not in MATH_NAMES else without_spaces(match["name"])
     return Named(name, _reading(value), text)
 
 
@@ -277,87 +274,12 @@ def _relation(text: str) -> Reading | None:
 _TURNED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 
 
-def _number(text: str) -> Number | None:
-    """The text as a number with perhaps a unit; None for anything else."""
-    text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text.strip())
-    text = re.sub(r"\s*(\\cdot|\^|_|/)\s*", r"\1", text)
-    text = re.sub(r"(?<=\d)\s+(?=\\frac)|(?<=[-+$£€¥])\s+|\s+(?=[%^])", "", text)
-    match = _NUMBER.fullmatch(text)
-    if match is None or (match["sign"] and match["sign2"]):
-        return None
-    group = match.groupdict()
-    rest = group["rest"]
-    unit = _unit(rest)
-    if unit is None:
-        return None
-    try:
-        value = _value(group)
-    except (ZeroDivisionError, OverflowError):
-        return None
-    if value is None:
-        return None
-    if "-" in (group["sign"], group["sign2"]):
-        value = -value
-    digits = group["base"] or group["base1"]
-    if group["currency"]:
-        unit |= {group["currency"]}
-    percent = bool(group["percent"]) or "%" in unit
-    degree = bool(group["degree"])
-    return Number(
-        value=value,
-        unit=(unit - {"%"}) | ({"degree"} if degree else frozenset()),
-        percent=percent,
-        base=None if digits is None else int(digits),
-        decimal="." in (group["plain"] or group["mantissa"] or ""),
-    )
-
-
-def _value(group: dict[str, str | None]) -> Fraction | None:
-    if group["bottom"] is not None:
-        fraction = Fraction(group["top"] or "0") / Fraction(group["bottom"])
-        return fraction if group["whole"] is None else int(group["whole"]) + fraction
-    if group["mixed"] is not None:
-        return int(group["mixed"]) + Fraction(int(group["mtop"] or 0), int(group["mbottom"] or 0))
-    if group["nbottom"] is not None:
-        return Fraction(group["ntop"] or "0") / Fraction(group["nbottom"])
-    if group["mantissa"] is not None:
-        return _scaled(group["mantissa"], int(group["power"] or group["power1"] or 0))
-    if group["repeating"] is not None:
-        period = group["period"] or "0"
-        places = len(group["repeating"].partition(".")[2])
-        head = Fraction((group["repeating"].rstrip(".") or "0") if group["repeating"] != "." else "0")
-        return head + Fraction(int(period), (10 ** len(period) - 1) * 10**places)
-    plain = group["plain"]
-    return None if plain is None else _scaled(plain, int(group["exponent"] or 0))
-
-
-def _scaled(mantissa: str, power: int) -> Fraction | None:
-    return None if abs(power) > _MOST_EXPONENT else Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** power
-
-
-def _unit(rest: str) -> frozenset[str] | None:
-    """The words of a unit, the same for plural and short forms; None where the rest is no unit. A letter without a space
-    before it is a symbol: `5m`."""
-    if not rest.strip():
-        return frozenset()
-    if _UNIT_TEXT.fullmatch(rest) is None or "\\" in rest.replace("\\cdot", "") or rest.strip()[0] in "(":
-        return None
-    words = [word.casefold() for word in _UNIT.findall(rest)]
-    if not words or (len(words[0]) == 1 and words[0].isalpha() and (words[0] not in _UNIT_LETTERS or rest[0] != " ")):
-        return None
-    if any(word in _MATH_NAMES for word in words) or "and" in words or "or" in words:
-        return None
-    words = [part for word in words for part in _COMPOUND_UNITS.get(word, (word,))]
-    plain = [_SAME_UNIT.get(word, _SAME_UNIT.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words]
-    return frozenset(word for word in plain if word not in _UNIT_NOISE)
-
-
 def _is_words(text: str) -> bool:
     """Whether it is text rather than mathematics: some word in it is no name of a function."""
     words = [word for word in _WORDY.findall(text) if word not in ("and", "or")]
     if not words or (re.search(r"[=<>^_+*]|\\(?!text)[a-zA-Z]+|\(", text) and len(words) < 3):
         return False
-    return any(word.casefold() not in _MATH_NAMES for word in words)
+    return any(word.casefold() not in MATH_NAMES for word in words)
 
 
 def _words(text: str) -> tuple[str, ...]:

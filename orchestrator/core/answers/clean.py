@@ -22,6 +22,10 @@ _TAG = re.compile(
     r"tbody|thead|blockquote|details|summary)(?:\s[^<>]*)?/?>",
     re.IGNORECASE,
 )
+_TURN_ENDS = re.compile(
+    r"(?<=\S)\s*<(?:\|(?:im_end|eot_id|end_of_text|endoftext|eom_id|return|end)\||end_of_turn|eos)>"
+)
+_SPECIAL_TOKEN = re.compile(r"<\|[\w-]{1,40}\|>|<(?:start|end)_of_turn>|<(?:bos|eos|pad)>")
 _LINE_TAG = re.compile(r"<(?:br|p|/p|div|/div|/li|/h[1-6]|hr)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _SUP = re.compile(r"<sup>(.*?)</sup>", re.IGNORECASE | re.DOTALL)
 _SUB = re.compile(r"<sub>(.*?)</sub>", re.IGNORECASE | re.DOTALL)
@@ -32,14 +36,23 @@ _WIDE_SIGNS = str.maketrans("：＝（），．％＋／；＄＃＊", ":=(),.%+
 _ARABIC_SIGNS = str.maketrans("٫٬٪", ".,%")
 
 
-def after_thinking(text: str) -> str | None:
-    """What a model says once it has thought: all of a text without thinking, None while the thinking has not ended."""
+def without_thinking(text: str) -> str:
+    """What a model says: no thinking that ended, none that the prompt began, and none that never ends; one turn."""
     for begin, end in _THINKING:
-        if end in text:
-            text = text.rsplit(end, 1)[1]
-        if begin in text:
-            return None
-    return text
+        if begin in text or end in text:
+            text = _outside(text, begin, end)
+    said = _TURN_ENDS.split(text.lstrip(), maxsplit=1)
+    return said[0] or text
+
+
+def _outside(text: str, begin: str, end: str) -> str:
+    """What stands outside of the blocks; a lone end has its block before it, a lone beginning after it."""
+    said, start = [], 0
+    while (opens := text.find(begin, start)) >= 0 and (closes := text.find(end, opens)) >= 0:
+        said.append(text[start:opens])
+        start = closes + len(end)
+    said.append(text[start:])
+    return "".join(said).rpartition(end)[2].partition(begin)[0]
 
 
 def cleaned(text: str) -> str:
@@ -49,6 +62,7 @@ def cleaned(text: str) -> str:
         for entity, character in _ENTITIES.items():
             text = text.replace(entity, character)
     if "<" in text:
+        text = _SPECIAL_TOKEN.sub("", text)
         text = _SUP.sub(r"^{\1}", _SUB.sub(r"_{\1}", text))
         text = _TAG.sub("", _LINE_TAG.sub("\n", text))
     if text.isascii():

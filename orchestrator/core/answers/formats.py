@@ -1,4 +1,4 @@
-"""Which rules find the answers of a data set, in which order. The graders, votes and the endpoint all use one format."""
+"""Which rules find the answers of a data set, in which order. Graders, votes and the endpoint all use one format."""
 
 import difflib
 import re
@@ -6,22 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from orchestrator.core.answers.clean import after_thinking, cleaned
+from orchestrator.core.answers.boxes import boxed
+from orchestrator.core.answers.clean import cleaned, without_thinking
+from orchestrator.core.answers.found import is_prose
+from orchestrator.core.answers.harness import gsm8k_strict
 from orchestrator.core.answers.normalise import normalise
-from orchestrator.core.answers.rules import RULES, boxed, gsm8k_strict, is_prose, stated
+from orchestrator.core.answers.rules import RULES, stated
 
 PRESETS = {
     "auto": ("stated", "bare"),  # any model that says which its answer is
     "math": ("stated", "bare"),
-    "gsm8k": ("stated", "last_number"),
+    "gsm8k": ("stated_number", "last_number"),
 }
 _REGEX = "regex"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerFormat:
-    """A chain of rules: the first that finds an answer decides, by its last finding. Thinking that ended is passed over;
-    thinking that never ends holds no answer."""
+    """A chain of rules: the first that finds an answer decides, by its last finding. Thinking that ended is passed
+    over; thinking that never ends holds no answer."""
 
     rules: tuple[str, ...]  # names in `RULES`, or `regex:PATTERN`
 
@@ -38,12 +41,10 @@ class AnswerFormat:
 
     def extract(self, text: str) -> str | None:
         """The final answer, without its decoration; None where there is none."""
-        said = after_thinking(text)
-        if said is None:
-            return None
-        said = cleaned(said)
+        said = cleaned(without_thinking(text))
         for rule in self.rules:
-            answers = [answer for found in _findings(rule, said) if (answer := normalise(found)) is not None]
+            plain = str.strip if rule == "code" else normalise
+            answers = [answer for found in _findings(rule, said) if (answer := plain(found))]
             if answers:
                 return answers[-1]
         return None

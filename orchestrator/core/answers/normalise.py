@@ -31,10 +31,15 @@ _WRAPPER = re.compile(
 )
 _OPEN_LEFT = re.compile(r"\\left\s*(?:\\\{|\.|\\lbrace)(?P<inside>.*)\\right\s*\.", re.DOTALL)
 _SPACES = re.compile(r"(?<!\\)\\[,!;:> ]|\\q?quad\b|~")  # not the end of a matrix's row
-_THIN = re.compile(r"(?<=\d)\s*(?:\{,\}|\\[,!;: ])+\s*(?=\d)")
+_THIN = re.compile(r"(?<=\d)\s*(?:\{,\}|\\[,!;: ])+\s*(?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d.,])[-+]?\d{1,3}(?:,\\!\d{3})+(?!\d)")
-_ENDS = re.compile(r"^[\s:=]+|(?:\s|(?<!\\)\\\\|(?<![.])\.(?!\.)|[,;:。、，；：])+$")
+_ENDS = re.compile(
+    r"^[\s:=✅✔✓☑🎉🎯➡→\ufe0f]+|(?:\s|(?<!\\)\\\\|(?<![.])\.(?!\.)|[,;:。、，；：✅✔✓☑🎉🎯\ufe0f]|\\(?:checkmark|blacksquare|square|qed)\b)+$"
+)
 _LOOSE = re.compile(r"^(?:\*\*|__|\$|\\[(\[])\s*|\s*(?:\*\*|__|\\[)\]]|(?<!\\)\$)$")
+_BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*]+?)\*\*(?![\w({\[\\*])")  # and not 2**3**2
+_HALF = re.compile(r"^(?:[`}\"]|\*{1,3}(?!\*))\s*|\s*(?:[`\"]|\*{1,3}|(?<!\\)\})$")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MAX_PEELS = 12
 
 
@@ -43,6 +48,7 @@ def normalise(answer: str) -> str | None:
     answer = cleaned(answer).strip()
     answer = answer.replace("\\displaystyle", " ").replace("\\dots", "\\ldots").replace("…", "\\ldots")
     answer = _GROUPED.sub(lambda match: match[0].replace("\\!", ""), answer)
+    answer = _BOLD.sub(r"\1", answer)
     answer = _THIN.sub("", answer)  # 1\,940 and 1{,}234: thin spaces and protected commas group digits
     for _ in range(_MAX_PEELS):
         peeled = _peeled(answer)
@@ -64,17 +70,28 @@ def _peeled(answer: str) -> str:
             len(answer) > len(begin) + len(end)
             and answer.startswith(begin)
             and answer.endswith(end)
-            and begin not in inside
-            and end not in inside
+            and begin not in inside.replace("\\$", "")
+            and end not in inside.replace("\\$", "")
             and not (end == "$" and inside.endswith("\\"))
         ):
             return inside
     wrapper = _WRAPPER.match(answer)
-    if wrapper is not None and closing_brace(answer, wrapper.end()) == len(answer) - 1:
+    if wrapper is not None and closing_braces(answer).get(wrapper.end() - 1) == len(answer) - 1:
         return answer[wrapper.end() : -1]
-    if answer.startswith("{") and closing_brace(answer, 1) == len(answer) - 1:
+    if answer.startswith("{") and closing_braces(answer).get(0) == len(answer) - 1:
         return answer[1:-1]
-    return _LOOSE.sub("", answer) if _is_loose(answer) else answer
+    if _is_loose(answer):
+        return _LOOSE.sub("", answer)
+    half = _HALF.search(answer)
+    if half is not None and _has_no_other_half(answer, half[0].strip()):
+        return answer[: half.start()] + answer[half.end() :]
+    return answer
+
+
+def _has_no_other_half(answer: str, mark: str) -> bool:
+    if mark == "}":
+        return answer.count("}") > answer.count("{")
+    return answer.count(mark) == 1
 
 
 def _is_loose(answer: str) -> bool:
@@ -89,16 +106,13 @@ def _is_loose(answer: str) -> bool:
     )
 
 
-def closing_brace(text: str, start: int) -> int | None:
-    """Where the brace closes that was opened just before `start`; None where it never does."""
-    depth, index = 1, start
-    while index < len(text):
-        character = text[index]
-        if character == "\\":
-            index += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return index
-        index += 1
-    return None
+def closing_braces(text: str) -> dict[int, int]:
+    """Where each brace closes that does, by where it opens."""
+    opened: list[int] = []
+    closes: dict[int, int] = {}
+    for match in _BRACE.finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
+            closes[opened.pop()] = match.start()
+    return closes

@@ -1,163 +1,40 @@
 r"""Where an answer can stand in a text: small rules by name. Pure.
 
 A rule gives every place where it finds an answer, in order. To add one: a function from text to `Found`s and a line in
-`RULES`. The rules `gsm8k_strict`, `gsm8k_flexible` and `minerva` behave like the filters of that name in EleutherAI's
-lm-evaluation-harness (tasks gsm8k and minerva_math).
+`RULES`.
 """
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
-from orchestrator.core.answers.normalise import closing_brace, normalise
-from orchestrator.core.answers.words import ANSWER, ANSWER_IS, CHOICE
+from orchestrator.core.answers.announced import answer_line, sentence
+from orchestrator.core.answers.boxes import boxed
+from orchestrator.core.answers.found import Found, is_answer, is_prose, is_value, num_words
+from orchestrator.core.answers.harness import gsm8k_flexible, gsm8k_strict, minerva
+from orchestrator.core.answers.words import CHOICE
 
-
-class Found(NamedTuple):
-    """An answer as it is written, and where it begins."""
-
-    start: int
-    answer: str
-
-
-_BOX = re.compile(r"(?:\\+f?boxed|\\+fbox|\x08oxed)\s*(?P<brace>\{)?")
-_UNBRACED = re.compile(r"[^\s$\\{}]+|\\[dt]?frac\s*\d\s*\d|\\\w+(?:\s*\{[^{}]*\})*")
-_BETWEEN_BOXES = re.compile(r"(?:,|;|\band\b|\bor\b|\\text\{\s*(?:and|or)\s*\}|\bund\b|\bet\b|\bo\b|\by\b|和|或|、|,)")
-_SENTENCE_ENDS = re.compile(r"[.!?](?:\s|$)|\n\s*\n")
-_MOST_BETWEEN = 60  # characters between two boxes of one sentence
-
-_HASH = re.compile(r"^[ \t>*]*#{4}[ \t]*(?P<answer>\S[^\n]*)$", re.MULTILINE)
+_HASH = re.compile(r"^[ \t>*]*#{4}[ \t]*(?P<answer>\S[^\n]{0,2000})$", re.MULTILINE)
 _VALUE_FIRST = re.compile(r"[\s$*\\(\[{]*[-+]?[$£€]?(?:\.?\d|\\(?:[dt]?frac|sqrt|pi|boxed))")
 _HEADING = re.compile(r"\d+[.):]\s+[^\W\d_]")
-
-_LINE = re.compile(
-    rf"(?:^|(?<=[\s*_#>{{(|.]))(?P<label>{ANSWER})(?:[ \t]*(?:\([^()\n]{{1,40}}\))?[ \t*_`}}]*)"
-    r"(?:=>|-{1,2}>|[:=]|→|\bis\b[ \t]*:)(?:[*_]{1,3}(?=\s)|[ \t]*\}(?=\s))?(?P<answer>[^\n]*)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_HEADED = re.compile(
-    rf"^[ \t>]*(?:#+[ \t]*|\*\*[ \t]*|__[ \t]*|\\(?:sub)*section\*?\{{)(?P<label>{ANSWER})[ \t*_:#}}]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_A = re.compile(r"^[ \t>*_]*A[ \t*_]*:[ \t*_]*(?P<answer>\S[^\n]*)$(?!\s*^[ \t>*_]*B[ \t*_]*[:.)])", re.MULTILINE)
-_TAGGED = re.compile(r"<(answer|final_answer|solution)>(?P<answer>.*?)</\1>", re.IGNORECASE | re.DOTALL)
-_IS = re.compile(ANSWER_IS, re.IGNORECASE)
-_STOPS = re.compile(
-    r"[.!?。！？](?=\s|$|[*_)\]}\"'$])(?![.])|(?<=[。！？])|\n|"
-    r",?\s+(?:because|since|as\s+(?:we|the|it)|which|where|so\s|thus|hence|therefore|when|if\s|given|for\s+(?:the|all))\b|"
-    r"\s+(?:I hope it is correct)",
-    re.IGNORECASE,
-)
-_LINE_STOPS = re.compile(r"(?<=[\w)}$%\]*])[.!?](?=\s+[A-Z\\])|[。！？]|\s+I hope it is correct", re.IGNORECASE)
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|[-+]?\$?(?:\d+\.\d+|\.\d+|\d+)(?:/\d+(?!\d*\.\d))?"
+    r"(?:(?<![\w.)\]}])[-+])?\$?"
+    r"(?:(?<![\d.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:\d+\.\d+|\.\d+|\d+)(?:/\d+(?!\d*\.\d))?)"
 )
 _CODE = re.compile(
     r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<answer>.*?)(?:^[ \t]*(?P=fence)|\Z)", re.MULTILINE | re.DOTALL
 )
-_REFERS = re.compile(
-    r"(?:please\s+)?(?:see|as|shown|given|stated|refer|same as|\(?(?:the\s+)?(?:box(?:ed)?|number|value|expression|result|answer)\s+)"
-    r".*\b(?:above|below|before|earlier|previous\w*|box(?:ed)?)\W*|above|below|not\b.*|n/?a|\?+|_+|\.{2,}",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
-_WORDS_OF_PROSE = 5
-
-
-def boxed(text: str) -> Iterator[Found]:
-    r"""`\boxed{...}` and its kin; boxes that one sentence joins are one answer. A box that never closes is none."""
-    spans: list[tuple[int, int, str]] = []
-    for match in _BOX.finditer(text):
-        if spans and match.start() < spans[-1][1]:
-            continue  # a box in a box
-        if match["brace"]:
-            end = closing_brace(text, match.end())
-            if end is None:
-                continue
-            inside, stop = text[match.end() : end], end + 1
-        else:
-            bare = _UNBRACED.match(text, match.end())
-            if bare is None:
-                continue
-            inside, stop = bare[0].rstrip(".,;:"), bare.end()
-        if normalise(inside) is not None:
-            spans.append((match.start(), stop, inside))
-    joined: list[list[tuple[int, int, str]]] = []
-    for span in spans:
-        if joined and _are_joined(text[joined[-1][-1][1] : span[0]]):
-            joined[-1].append(span)
-        else:
-            joined.append([span])
-    for group in joined:
-        yield Found(group[0][0], ", ".join(dict.fromkeys(inside.strip() for _, _, inside in group)))
-
-
-def _are_joined(between: str) -> bool:
-    short = len(between) <= _MOST_BETWEEN
-    return short and _BETWEEN_BOXES.search(between) is not None and _SENTENCE_ENDS.search(between) is None
+_WITH_UNIT = re.compile(r"[\s$*\\(\[]*[-+]?[$£€]?[\d.,]*\d[\d.,]*(?:/\d+)?\s?(?:%|\\%|[^\W\d_]{1,12})?[\s$*.)\]\\]*")
+_MOST_OF_A_VALUE = 200  # characters
 
 
 def hash_line(text: str) -> Iterator[Found]:
     """GSM8K's `#### 18`. A heading of that level is none."""
+    last = len(text.rstrip())
     for match in _HASH.finditer(text):
-        if (
-            _VALUE_FIRST.match(match["answer"])
-            and not _HEADING.match(match["answer"])
-            and not is_prose(match["answer"])
-        ):
-            yield Found(match.start(), match["answer"])
-
-
-def answer_line(text: str) -> Iterator[Found]:
-    """`Answer: 18` in any case, markup and script, on the line or below it; `A: 18`; `<answer>18</answer>`."""
-    for match in _LINE.finditer(text):
         answer = match["answer"]
-        if not normalise(answer.strip("*_` \t$#|[]\\{}()")):
-            answer = _below(text, match.end())
-        yield Found(match.start(), _to_stop(answer, _LINE_STOPS))
-    for match in _HEADED.finditer(text):
-        yield Found(match.start(), _to_stop(_below(text, match.end()), _LINE_STOPS))
-    for match in _A.finditer(text):
-        yield Found(match.start(), _to_stop(match["answer"], _LINE_STOPS))
-    for match in _TAGGED.finditer(text):
-        yield Found(match.start(), match["answer"])
-
-
-def _below(text: str, end: int) -> str:
-    """The next line with something on it; of displayed mathematics, all of it."""
-    rest = text[end:].lstrip()
-    for begin, close in (("$$", "$$"), ("\\[", "\\]")):
-        if rest.startswith(begin) and (stop := rest.find(close, 2)) > 0:
-            return rest[2:stop]
-    return rest.split("\n", 1)[0]
-
-
-def sentence(text: str) -> Iterator[Found]:
-    """`The answer is 18, because ...`, `the correct option is (B).`"""
-    for match in _IS.finditer(text):
-        rest = text[match.end() :].lstrip(" \t:*_")
-        for begin, close in (("$$", "$$"), ("\\[", "\\]"), ("$", "$"), ("\\(", "\\)")):
-            stop = rest.find(close, len(begin))
-            if rest.startswith(begin) and stop > 0 and not rest.startswith("$", len(begin)):
-                after = _to_stop(rest[stop + len(close) :], _STOPS)
-                yield Found(match.start(), rest[: stop + len(close)] + (after if _continues(after) else ""))
-                break
-        else:
-            yield Found(match.start(), _to_stop(rest.lstrip("\n "), _STOPS))
-
-
-def _continues(after: str) -> bool:
-    """Whether what follows a formula in its sentence is part of the answer: another value, or a unit."""
-    return "$" in after or "\\(" in after or bool(re.match(r"\s*(?:%|[^\W\d_]+\s*$)", after))
-
-
-def _to_stop(text: str, stops: re.Pattern[str]) -> str:
-    """Up to the first stop that is inside no bracket, for a box or a tuple is never cut."""
-    for match in stops.finditer(text):
-        before = text[: match.start()]
-        if all(before.count(a) <= before.count(b) for a, b in ("{}", "()", "[]")) and before.strip(" *_$"):
-            return before
-    return text
+        ends = match.end() >= last and not answer.rstrip().endswith(":")
+        if (ends or (_VALUE_FIRST.match(answer) and not _HEADING.match(answer))) and not is_prose(answer):
+            yield Found(match.start(), answer)
 
 
 def last_number(text: str) -> Iterator[Found]:
@@ -177,68 +54,43 @@ def code(text: str) -> Iterator[Found]:
 
 def bare(text: str) -> Iterator[Found]:
     """The whole text, where it is one value and nothing else."""
-    stripped = text.strip()
-    if "\n" not in stripped and _BOX.search(stripped) is None and re.fullmatch(_BARE, stripped):
-        yield Found(0, stripped)
-
-
-_BARE = re.compile(
-    r"[\s$*\\(\[]*(?:[-+]?[$£€]?[\d.,]*\d[\d.,]*(?:/\d+)?\s?(?:%|\\%|[^\W\d_]{1,12})?|\\[dt]?frac\s*\{[^{}]+\}\s*\{[^{}]+\}|\(?[A-J]\)?)"
-    r"[\s$*.)\]\\]*"
-)
+    value = text.strip()
+    if len(value) > _MOST_OF_A_VALUE or "\n" in value or not is_answer(value):
+        return
+    if num_words(value) == 0 or _WITH_UNIT.fullmatch(value):
+        yield Found(0, value)
 
 
 def stated(text: str) -> Iterator[Found]:
-    """What the text itself calls its answer: the last box, `####`, answer line or sentence. Prose after a box, such as
-    "Answer: see above", does not displace it."""
+    """What the text itself calls its answer: the last box, `####`, answer line or sentence. A box is displaced by
+    another value only, not by "Answer: see above" or "the answer is positive"."""
     boxes = list(boxed(text))
-    others = [found for rule in (hash_line, answer_line, sentence) for found in rule(text)]
-    last_box = boxes[-1].start if boxes else -1
-    kept = [
-        found
-        for found in others
-        if _is_answer(found.answer) and not (last_box >= 0 and (found.start < last_box or is_prose(found.answer)))
-    ]
-    return iter(sorted([*boxes, *kept], key=lambda found: found.start))
+    others = [found for rule in (hash_line, answer_line, sentence) for found in rule(text) if is_answer(found.answer)]
+    if boxes:
+        last = boxes[-1]
+        others = [
+            found
+            for found in others
+            if found.start > last.start
+            and not is_prose(found.answer)
+            and (is_value(found.answer) or not is_value(last.answer))
+        ]
+    return iter(sorted([*boxes, *others], key=lambda found: found.start))
 
 
-def _is_answer(answer: str) -> bool:
-    """Not a reference to some other place, and not a box that never closes."""
-    plain = normalise(answer)
-    return plain is not None and _REFERS.fullmatch(plain) is None and _BOX.search(answer) is None
-
-
-def is_prose(answer: str) -> bool:
-    """Whether it is a sentence rather than a value."""
-    return len(_WORD.findall(re.sub(r"\\text\w*\{[^{}]*\}", "", answer))) >= _WORDS_OF_PROSE
-
-
-_GSM8K_STRICT = re.compile(r"#### (-?[0-9.,]+)")
-_GSM8K_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_MINERVA = re.compile(r"Final Answer: The final answer is(.*?)\. I hope it is correct\.", re.DOTALL)
-
-
-def gsm8k_strict(text: str) -> Iterator[Found]:
-    """lm-evaluation-harness, gsm8k, `strict-match`: the first `#### NUMBER`."""
-    match = _GSM8K_STRICT.search(text)
-    return iter([] if match is None else [Found(match.start(), match[1])])
-
-
-def gsm8k_flexible(text: str) -> Iterator[Found]:
-    """lm-evaluation-harness, gsm8k, `flexible-extract`: the last number."""
-    return (Found(match.start(), (match[1] or match[2])) for match in _GSM8K_FLEXIBLE.finditer(text))
-
-
-def minerva(text: str) -> Iterator[Found]:
-    """lm-evaluation-harness, minerva_math: the first `Final Answer: The final answer is ... I hope it is correct.`"""
-    match = _MINERVA.search(f"{text} I hope it is correct.")
-    return iter([] if match is None else [Found(match.start(), match[1])])
+def stated_number(text: str) -> Iterator[Found]:
+    """What the text calls its answer, where there is a number in it; of a sentence, its last number."""
+    for found in stated(text):
+        numbers = list(last_number(found.answer))
+        if numbers:
+            yield numbers[-1] if is_prose(found.answer) else found
 
 
 Rule = Callable[[str], Iterator[Found]]
 
 RULES: dict[str, Rule] = {
     "stated": stated,
+    "stated_number": stated_number,
     "boxed": boxed,
     "hash": hash_line,
     "answer_line": answer_line,

@@ -1,4 +1,4 @@
-"""How an answer is announced, in the languages that models are asked in. Regular expressions, to be read without case."""
+"""How an answer is announced, in the languages that models are asked in. Regular expressions that ignore case."""
 
 import re
 
@@ -23,6 +23,8 @@ _LABELS = (
     r"(?:ال)?(?:إجابة|اجابة|جواب)(?:\s+(?:النهائية|النهائي|الصحيحة))?",
     r"(?:अंतिम\s+|सही\s+)?उत्तर",
     r"คำตอบ",
+    r"উত্তর",
+    r"پاسخ(?:\s+نهایی)?",
     r"відповідь",
     r"απάντηση",
     r"תשובה",
@@ -30,8 +32,8 @@ _LABELS = (
 ANSWER = rf"(?:{'|'.join(_LABELS)})"
 
 _ENGLISH_IS = (
-    r"\b(?:answers?|ans|option|choice|result|final\s+value)\b(?:\s+(?:to|for|of|in)\s+[^.:\n$\\]{1,80}?)?[\s*_]*"
-    r"(?:is|are|was|should\s+be|must\s+be|would\s+be|will\s+be|equals|becomes|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be)\b"
+    r"\b(?:answers?|ans|final\s+(?:value|result)|(?:option|choice)(?=[\s*_]+is[\s*_:]+(?:option\s+)?[(\\{$textbfrm]*[A-J]\b))\b"
+    r"(?:\s+(?:to|for|of|in)\s+[^.:\n$\\]{1,80}?|\s*\([^()\n]{1,40}\)|,[^,.\n]{1,60},)?[\s*_]*(?:is|are|was|should\s+be|must\s+be|would\s+be|will\s+be|equals|becomes|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be)\b"
 )
 _OTHER_IS = (
     r"(?:答案|答)(?:应该|應該|就|便)?(?:是|为|為|等于|等於)",
@@ -54,8 +56,12 @@ ANSWER_IS = (
     r"[\s*_]*[:=]?[\s*_]*"
 )
 
+IS_AT_END = r"です|である|だ|となります|になります|입니다|이다|이에요|예요|है"
+"""Verbs that end a sentence after its answer."""
+
 CHOICE = re.compile(
-    r"(?:answer|option|choice|选项|選項|答案)(?:\s+(?:is|are))?[\s:=*_(\[{$\\]*(?:text\{|mathrm\{|boxed\{)*\(?([A-J])\b(?![A-Za-z'’])"
-    r"|\(([A-J])\)"
+    r"(?:answer|option|choice|choose|pick|select|选项|選項|答案|选|選)(?:\s+(?:is|are|option|\w+ly))*[\s:=*_(\[{$\\]*"
+    r"(?:(?:text|mathrm|textbf|boxed)\{)*\(?([A-J])\b(?![A-Za-z'’])"
+    r"|\(([A-J])\)|(?<![\w(])([A-J])\)|boxed\{(?:\\text\w*\{)?\(?([A-J])\b"
     r"|(?:^|\n)[ \t*_>]*([A-J])(?=[ \t*_]*(?:[.):]|$|\n))"
 )
