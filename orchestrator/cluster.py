@@ -82,7 +82,8 @@ def _start_local(num_cpus: int) -> None:
 
 
 def _children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    found: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return found
 
 
 def _end(processes: list[psutil.Process]) -> None:

@@ -93,7 +93,7 @@ def read_solutions(format: str, path: Path, reading: Reading | None = None, *, m
             skipped.append(error)
     if len(skipped) > max_skipped * num_records:
         raise UserError(
-            f"{skipped[0]}; {len(skipped)} of {num_records} records can't be read, source.max_skipped is {max_skipped:g}"
+            f"{skipped[0]}; {len(skipped)} of {num_records} can't be read, source.max_skipped is {max_skipped:g}"
         )
     return Imported(solutions=tuple(solutions), skipped=tuple(map(str, skipped)))
 

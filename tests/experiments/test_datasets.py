@@ -160,7 +160,7 @@ def test_bad_records_are_skipped_and_counted_where_that_is_asked(tmp_path):
     assert [example.problem.id for example in dataset.examples] == ["2"]
     assert len(dataset.skipped) == 1 and "line 1 has a bad 'answer'" in dataset.skipped[0]
     path.write_text('{"problem": "a", "answer": null}\n')
-    with pytest.raises(UserError, match="holds no problem, wanted at least one; 1 were skipped, the first: .*line 1"):
+    with pytest.raises(UserError, match=r"holds no problem, wanted at least one; 1 were skipped, the first: .*line 1"):
         load_dataset(DataConfig(name="jsonl", path=str(path), skip_bad=True))
 
 

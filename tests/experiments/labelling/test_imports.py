@@ -180,7 +180,7 @@ def test_the_records_that_published_files_are_known_to_hold_are_skipped_and_coun
         f"import: {path} line 9",
         f"import: {path} line 10",
     ]
-    with pytest.raises(UserError, match=r"line 9: .*; 2 of 10 records can't be read, source\.max_skipped is 0\.1"):
+    with pytest.raises(UserError, match=r"line 9: .*; 2 of 10 can't be read, source\.max_skipped is 0\.1"):
         read_solutions("math_shepherd", path, max_skipped=0.1)
 
 
