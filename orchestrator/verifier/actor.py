@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.config import VerifierConfig
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.verifier.loading import load_host
@@ -50,7 +51,9 @@ class VerifierActor:
         self._tokens_read = 0
         self._host_calls = 0  # that have ended
 
-    async def pid(self) -> int:
+    async def begin(self) -> int:
+        """Its process id. From now on no child of this process outlives it."""
+        end_children_with_this_process()
         return os.getpid()
 
     async def load(self, entry: VerifierEntry, options: Any, config: VerifierConfig) -> VerifierInfo:

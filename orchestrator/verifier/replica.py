@@ -120,7 +120,7 @@ class Replica:
         """The process id, once the cluster has found room for the actor."""
         config = self._config
         try:
-            pid: int = await answered(submit(actor.pid.remote), self.who, config.start_timeout_s)
+            pid: int = await answered(submit(actor.begin.remote), self.who, config.start_timeout_s)
         except NoAnswer:
             free = ray.available_resources()
             raise ReplicaError(
@@ -216,5 +216,5 @@ class Replica:
             self._kill()
 
     def _kill(self) -> None:
-        """Ends the actor's process, also when it can't answer."""
+        """Ends the actor's process, also when it can't answer; its children end with it."""
         ray.kill(self._actor)

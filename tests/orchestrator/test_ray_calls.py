@@ -113,9 +113,6 @@ class Called:
     async def began(self) -> None:
         await self._began.wait()
 
-    async def ended(self) -> None:
-        await self._ended.wait()
-
     async def end(self) -> str:
         self._may_end.set()
         await self._ended.wait()
@@ -124,25 +121,20 @@ class Called:
 
 @ray.remote
 class Caller:
-    async def call(self, called: Any, outside: bool) -> None:
-        await (submit(called.wait.remote) if outside else called.wait.remote())
+    async def call(self, called: Any) -> None:
+        await submit(called.wait.remote)
 
 
-@pytest.mark.parametrize(("outside", "outcome"), [(True, "answered"), (False, "cancelled")])
-async def test_what_a_cancelled_task_of_an_actor_called_goes_on_where_it_was_called_outside_its_context(
-    local_ray: None, outside: bool, outcome: str
-) -> None:
+async def test_what_a_cancelled_task_of_an_actor_called_goes_on(local_ray: None) -> None:
     called = Called.options(num_cpus=0, max_concurrency=10).remote()
     caller = Caller.options(num_cpus=0).remote()
     try:
-        calling = caller.call.remote(called, outside)
+        calling = caller.call.remote(called)
         await called.began.remote()
         ray.cancel(calling)
         with pytest.raises(TaskCancelledError):
             await calling
-        if outcome == "cancelled":
-            await called.ended.remote()
-        assert await called.end.remote() == outcome
+        assert await called.end.remote() == "answered"
     finally:
         for actor in (called, caller):
             ray.kill(actor)

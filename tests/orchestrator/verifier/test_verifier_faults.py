@@ -1,6 +1,7 @@
 """Facts about verifiers that fail, on real Ray actors: what can't be judged is found, and everything else is judged."""
 
 import os
+import select
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ RAISES, LEAVES, FORGETS, HANGS, CRASHES, SLOW = range(90, 96)  # what the host d
 HOSTS = """
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -62,6 +64,15 @@ class Faulty:
         return [None for _ in keys]
 
 
+class Parent(Faulty):
+    @classmethod
+    def load(cls, settings):
+        child = subprocess.Popen(["sleep", "600"])
+        child.send_signal(signal.SIGSTOP)
+        Path(__file__).with_name("child").write_text(str(child.pid))
+        return cls()
+
+
 class DiesOnce(Faulty):
     @classmethod
     def load(cls, settings):
@@ -79,7 +90,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 def config(local_ray: Path) -> Iterator[VerifierConfig]:
     (local_ray / "faulty.py").write_text(HOSTS)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("Faulty", "DiesOnce"):
+        for name in ("Faulty", "DiesOnce", "Parent"):
             patch.setitem(VERIFIERS, name, VerifierEntry(host=f"faulty:{name}"))
         yield VerifierConfig(name="Faulty", max_restarts=1, stall_timeout_s=4.0, start_timeout_s=120)
 
@@ -175,3 +186,18 @@ async def test_counters_are_those_of_the_replicas_that_can_tell_them(config: Ver
         assert await pool.stats() == []
         with pytest.raises(PoolExhausted, match="replica 0: ActorDiedError"):
             await pool.score(readings(1))
+
+
+async def test_a_replica_that_is_lost_takes_its_children_along_though_neither_can_answer(
+    config: VerifierConfig, local_ray: Path
+) -> None:
+    async with VerifierPool.open(replace(config, name="Parent", max_restarts=0)) as pool:
+        child = os.pidfd_open(int((local_ray / "child").read_text()))
+        pid = pool.replicas()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(PoolExhausted, match="no progress for 4 s"):
+            await pool.score(readings(1))
+        ended, _, _ = select.select([child], [], [], 60)
+        os.close(child)
+        assert ended
