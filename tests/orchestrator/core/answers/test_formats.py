@@ -63,7 +63,8 @@ FORMATS = {
         r"<think>a<think>\boxed{98}</think>\boxed{99}</think>Answer: @¦Answer: @<think>Answer: 99</think>"
     ),
     "languages": (
-        "答案：@¦答案是@。¦答案为：$@$。¦最终答案：@¦**答案：** @¦故答案为：@¦答え：@¦答えは $@$ です。¦정답: @¦답은 $@$입니다.¦Ответ: @¦"
+        "答案：@¦答案是@。¦答案为：$@$。¦最终答案：@¦**答案：** @¦故答案为：@¦答え：@¦答えは $@$ です。¦"
+        "정답: @¦답은 $@$입니다.¦Ответ: @¦"
         "**Ответ:** @¦Відповідь: @¦Respuesta: @¦La respuesta es @.¦Réponse : @¦La réponse est @.¦"
         "Antwort: @¦Die Antwort ist @.¦"
         "Resposta: @¦Risposta: @¦Antwoord: @¦Odpowiedź: @¦Đáp án: @¦Cevap: @¦Jawaban: @¦Svar: @¦"
