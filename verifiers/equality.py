@@ -177,8 +177,8 @@ def _same_formula(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
         return True
     if "=" in right and "=" not in left and not _SYMBOL.search(right.rpartition("=")[0]):
         return equal(left, right.rpartition("=")[2], algebra)  # 2 + 3 = 5
-    if _LETTER.fullmatch(left) and _LETTER.fullmatch(right):
-        return False
+    if all(isinstance(reading, Number) or _LETTER.fullmatch(_latex(reading)) for reading in (a, b)):
+        return False  # another symbol, or none
     return algebra(left, right)
 
 

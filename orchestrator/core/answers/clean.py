@@ -27,8 +27,8 @@ _TURN_ENDS = re.compile(
 )
 _SPECIAL_TOKEN = re.compile(r"<\|[\w-]{1,40}\|>|<(?:start|end)_of_turn>|<(?:bos|eos|pad)>")
 _LINE_TAG = re.compile(r"<(?:br|p|/p|div|/div|/li|/h[1-6]|hr)(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_SUP = re.compile(r"<sup>(.*?)</sup>", re.IGNORECASE | re.DOTALL)
-_SUB = re.compile(r"<sub>(.*?)</sub>", re.IGNORECASE | re.DOTALL)
+_SUP = re.compile(r"<sup>([^<>\n]{1,80})</sup>", re.IGNORECASE)
+_SUB = re.compile(r"<sub>([^<>\n]{1,80})</sub>", re.IGNORECASE)
 _ENTITIES = {"&nbsp;": " ", "&lt;": "<", "&gt;": ">", "&amp;": "&", "&minus;": "-", "&times;": "×", "&quot;": '"'}
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e"))
 _MINUS = str.maketrans("−‒–﹣－", "-----")

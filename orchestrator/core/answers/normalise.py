@@ -41,11 +41,14 @@ _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*]+?)\*\*(?![\w({\[\\*])")  
 _HALF = re.compile(r"^(?:[`}\"]|\*{1,3}(?!\*))\s*|\s*(?:[`\"]|\*{1,3}|(?<!\\)\})$")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MAX_PEELS = 12
+_LONGEST = 4000  # characters: what is longer is no value with a decoration
 
 
 def normalise(answer: str) -> str | None:
     """The answer without surrounding space, punctuation and markup; None when nothing is left."""
     answer = cleaned(answer).strip()
+    if len(answer) > _LONGEST:
+        return " ".join(answer.split())
     answer = answer.replace("\\displaystyle", " ").replace("\\dots", "\\ldots").replace("…", "\\ldots")
     answer = _GROUPED.sub(lambda match: match[0].replace("\\!", ""), answer)
     answer = _BOLD.sub(r"\1", answer)
