@@ -75,6 +75,8 @@ class SearchesConfig:
         for name in ("seeds", "strategies"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: wanted at least one, got none")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds: must be >= 0, got {min(self.seeds)}")
         if self.problems_in_flight < 1:
             raise ValueError(f"problems_in_flight: must be >= 1, got {self.problems_in_flight}")
         if self.problem_timeout_s <= 0:

@@ -28,6 +28,7 @@ from experiments.metrics import (
     vote_at_k,
     wilson_interval,
 )
+from experiments.step_notes import single_step_notes
 from experiments.tables import Cells, percent
 from orchestrator.core.errors import UserError
 from orchestrator.results import read_results
@@ -56,7 +57,8 @@ def report(folder: Path, console: Console) -> None:
     pool = sampled_pool(problems, candidates)
     tidy = _tidy(problems, pool)
     tables = [_summary_table(problems, candidates)]
-    notes = [*_answer_notes(candidates), *_unjudged_notes(candidates), *_error_notes(problems)]
+    warnings = [*_answer_notes(candidates), *single_step_notes(candidates)]
+    notes = [*warnings, *_unjudged_notes(candidates), *_error_notes(problems)]
     if pool is not None:
         tables.append(_pool_table(pool, tidy))
         notes = [*_comparisons(problems, pool), *notes]

@@ -64,10 +64,16 @@ def create_actor(config: PolicyConfig, steps: StepConfig) -> Any:
     """A handle to a new replica, not started yet. The driver's OMP_NUM_THREADS, if set, holds for replicas too."""
     import ray
 
-    threads = os.environ.get("OMP_NUM_THREADS")
+    threads = first_of_threads(os.environ.get("OMP_NUM_THREADS", ""))
     # not restarted by Ray: the pool does it, and knows what to send again
     options = {"max_concurrency": 1000, "max_restarts": 0, "max_task_retries": 0, **_resources(config)}
-    return ray.remote(PolicyActor).options(**options).remote(config, steps, int(threads) if threads else None)
+    return ray.remote(PolicyActor).options(**options).remote(config, steps, threads)
+
+
+def first_of_threads(text: str) -> int | None:
+    """The first number of an OMP_NUM_THREADS, which has one for each level of nesting; None where it has none."""
+    first = text.partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def kill_actor(actor: Any) -> None:

@@ -58,6 +58,7 @@ def test_an_override_that_does_not_fit_is_the_users_error(tmp_path, override):
         (GOOD + "steps: {delimiters: []}", "delimiters must be non-empty"),
         (GOOD.replace("name: x", "name: a/b"), "name: wanted a plain folder name"),
         (GOOD + "seeds: []", "seeds: wanted at least one"),
+        (GOOD + "seeds: [1, -1]", "seeds: must be >= 0, got -1"),
         (GOOD.replace("[{name: greedy}]", "[]"), "strategies: wanted at least one"),
         ("- 1\n- 2", "must be a YAML mapping"),
         ("a: [", "is not YAML"),
