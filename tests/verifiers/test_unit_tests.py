@@ -168,7 +168,7 @@ LCB_STDIN = [
 ]
 YES_NO = "for line in list(sys.stdin)[1:]:\n    print('YES' if line.strip() == 'abc' else 'NO')"
 LCB_FUNCTIONAL = [{"input": "[3, 1, 2]\n2", "output": "[1, 2]", "testtype": "functional"}]
-SMALLEST = "class Solution:\n    def smallest(self, nums: List[int], k: int) -> List[int]:\n        return tuple(nsmallest(k, nums))"
+SMALLEST = "class Solution:\n    def smallest(self, nums: List[int], k):\n        return tuple(nsmallest(k, nums))"
 APPS_STDIN = {"inputs": ["3\n", ["4"]], "outputs": ["9\n", ["16"]]}
 APPS_CALLS = {"fn_name": "square", "inputs": [[3], [4]], "outputs": [[9], 16]}
 
