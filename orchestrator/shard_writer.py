@@ -114,7 +114,7 @@ class ShardWriter:
             self.flush()
 
     def _flush_late(self) -> None:
-        """What the timer does. A failure leaves all buffered; the next problem, or the end, tries again and tells it."""
+        """What the timer does. After a failure all is still buffered; the next problem, or the end, tries again."""
         with self._lock:
             if self._shards.closed:
                 return

@@ -223,7 +223,7 @@ def test_candidates_of_another_shard_are_refused(tmp_path: Path) -> None:
     write(tmp_path, ["p0", "p1"], flush_problems=1)
     shards = tmp_path / "candidates"
     (shards / "part-000001.parquet").write_bytes((shards / "part-000000.parquet").read_bytes())
-    with pytest.raises(UserError, match="holds candidates of .*p0.*, which .* does not"):
+    with pytest.raises(UserError, match=r"holds candidates of .*p0.*, which .* does not"):
         read_results(tmp_path)
 
 
