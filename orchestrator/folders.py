@@ -277,11 +277,15 @@ def _remove_new(folder: Path, subfolders: Sequence[str], *, locked: bool) -> Non
 
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
-    """Raises UserError for an unreadable file and for another schema."""
+    """Nullable columns that an older version did not write are null. Raises UserError for an unreadable file, for one
+    whose data fail their checksums and for another schema."""
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"results: can't read {path}: {error}") from error
+    for index, field in enumerate(schema):
+        if field.nullable and field.name not in table.column_names:
+            table = table.add_column(min(index, table.num_columns), field, pa.nulls(table.num_rows, field.type))
     if not table.schema.equals(schema):
         raise UserError(f"results: {path} was written by another version of headrace: its columns differ")
     return table
@@ -290,7 +294,7 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
 def write_parquet(path: Path, table: pa.Table) -> None:
     """The whole file or nothing. Raises OSError."""
     data = io.BytesIO()
-    pq.write_table(table, data, compression="zstd")
+    pq.write_table(table, data, compression="zstd", write_page_checksum=True)
     _write_bytes(path, data.getvalue())
 
 

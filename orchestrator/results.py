@@ -190,7 +190,10 @@ class ResultsWriter(ShardWriter):
     def __init__(self, shard_folder: ShardFolder, *, flush_problems: int = 32, flush_seconds: float = 5.0) -> None:
         self._num_candidates: dict[RowKey, int] = {}
         for path in shard_folder.shards():
-            self._num_candidates |= _drop_errors(path, shard_folder.beside(path))
+            found = _drop_errors(path, shard_folder.beside(path))
+            if twice := self._num_candidates.keys() & found.keys():
+                raise _twice(path, min(twice))
+            self._num_candidates |= found
         shard_folder.drop_orphans()
         super().__init__(shard_folder, flush_seconds=flush_seconds, flush_problems=flush_problems)
 
@@ -219,16 +222,41 @@ def read_results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     paths = shards(folder, "problems")
     if not paths:
         raise UserError(f"results: {folder} holds no rows yet")
-    problems = pa.concat_tables(read_parquet(path, PROBLEMS_SCHEMA) for path in paths).to_pandas()
-    candidates = pa.concat_tables(
-        read_parquet(folder / "candidates" / path.name, CANDIDATES_SCHEMA) for path in paths
-    ).to_pandas()
+    read = [_read_shard(path, folder / "candidates" / path.name) for path in paths]
+    seen = set[RowKey]()
+    for path, (rows, _) in zip(paths, read, strict=True):
+        for key in _keys(rows):
+            if key in seen:
+                raise _twice(path, key)
+            seen.add(key)
+    problems, candidates = (pa.concat_tables(tables).to_pandas() for tables in zip(*read, strict=True))
     return problems.astype({"n": "Int64", "correct": "boolean"}), candidates.astype({"correct": "boolean"})
+
+
+def _read_shard(problems_path: Path, candidates_path: Path) -> tuple[pa.Table, pa.Table]:
+    """Raises UserError, also for candidates of a row that is not in the shard."""
+    problems = read_parquet(problems_path, PROBLEMS_SCHEMA)
+    candidates = read_parquet(candidates_path, CANDIDATES_SCHEMA)
+    if strays := set(_keys(candidates)) - set(_keys(problems)):
+        raise UserError(f"results: {candidates_path} holds candidates of {min(strays)}, which {problems_path} does not")
+    return problems, candidates
+
+
+def _twice(path: Path, key: RowKey) -> UserError:
+    """What to raise."""
+    return UserError(f"results: {path} holds a row for {key} that an earlier shard holds, too; was a shard copied?")
+
+
+def _storable(value: Any) -> Any:
+    """Text with U+FFFD for half characters, which a model or a server may write and no file can hold."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _table(rows: Sequence[ProblemRow] | Sequence[CandidateRow], schema: pa.Schema) -> pa.Table:
     """A row that does not fit the schema fails here, alone, and not later in a flush with good ones."""
-    values = [{f.name: getattr(row, f.name) for f in fields(row)} for row in rows]
+    values = [{f.name: _storable(getattr(row, f.name)) for f in fields(row)} for row in rows]
     table = pa.Table.from_pylist(values, schema)
     for name in schema.names:
         if not schema.field(name).nullable and table[name].null_count:

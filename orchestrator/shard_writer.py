@@ -1,5 +1,6 @@
 """What writers of a results folder have in common: rows are buffered, and become shards that are whole or not there."""
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
+from orchestrator.core.errors import UserError
 from orchestrator.folders import ShardFolder, unwritable
 
 
@@ -21,7 +23,10 @@ class _Buffer:
 
 
 class ShardWriter:
-    """Owner of a folder while a process writes to it. Not thread-safe."""
+    """Owner of a folder while a process writes to it. Not thread-safe.
+
+    A timer of its own writes what no later problem pushes out, so that a killed run loses no more than seconds of work.
+    """
 
     rows: ClassVar[str] = ""  # the subfolder of the rows; "": the folder itself
     beside: ClassVar[str]  # that of what lies beside them
@@ -33,6 +38,8 @@ class ShardWriter:
         self._flush_seconds, self._flush_problems = flush_seconds, flush_problems
         self._buffer = _Buffer(shard_folder.next_shard())
         self._last_flush = time.monotonic()
+        self._lock = threading.Lock()  # of the buffer and the folder, which the timer changes, too
+        self._timer: threading.Timer | None = None  # runs while something is buffered
 
     @classmethod
     def open(
@@ -72,12 +79,8 @@ class ShardWriter:
 
     def flush(self) -> None:
         """Writes what is buffered as one shard. After a failure none of it is on disk, all still buffered."""
-        self._last_flush = time.monotonic()
-        if not self._buffer.problems:
-            return
-        rows, beside = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
-        self._shards.write(self._buffer.shard, rows, beside, len(self._buffer.problems))
-        self._buffer = _Buffer(self._buffer.shard + 1)
+        with self._lock:
+            self._flush()
 
     def close(self) -> None:
         """Flushes and lets go of the folder. Closing twice is allowed."""
@@ -98,9 +101,36 @@ class ShardWriter:
 
     def _hold(self, rows: pa.Table, beside: pa.Table) -> None:
         """Buffers a problem."""
-        self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, beside)))
+        with self._lock:
+            self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, beside)))
+            if self._timer is None:
+                self._timer = threading.Timer(self._flush_seconds, self._flush_late)
+                self._timer.daemon = True
+                self._timer.start()
 
     def _flush_when_due(self) -> None:
         full = self._flush_problems is not None and len(self._buffer.problems) >= self._flush_problems
         if full or time.monotonic() - self._last_flush >= self._flush_seconds:
             self.flush()
+
+    def _flush_late(self) -> None:
+        """What the timer does. After a failure all is still buffered; the next problem, or the end, tries again."""
+        with self._lock:
+            if self._shards.closed:
+                return
+            try:
+                self._flush()
+            except UserError:
+                self._last_flush = float("-inf")
+
+    def _flush(self) -> None:
+        """Under the lock."""
+        self._last_flush = time.monotonic()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._buffer.problems:
+            return
+        rows, beside = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
+        self._shards.write(self._buffer.shard, rows, beside, len(self._buffer.problems))
+        self._buffer = _Buffer(self._buffer.shard + 1)

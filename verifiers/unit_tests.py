@@ -1,31 +1,29 @@
 """The rule for programs: the code in a solution passes the problem's unit tests, each run in the sandbox.
 
-The tests are a field of the problem's metadata: program text that runs after the solution in the same module and
-raises where it is wrong (as in MBPP, and in HumanEval with its `check(...)` called), or `{input, output}`, what a
-program reads and must print; one such test, or a list of them. The first kind calls the solution's own functions, so a
-program that is made to cheat can (`verifiers.sandbox.Outcome`); the second is compared out of its reach.
+The tests are a field of the problem's metadata (`verifiers.code_tests` says in which formats). Program text and calls
+run in the solution's module after it, so a program that is made to cheat can (`verifiers.sandbox.Outcome`); what a
+program prints is compared out of its reach. A test that an empty program passes says nothing, and is refused.
 
 A replica runs one program at a time: for more at once, more replicas. `verifier.stall_timeout_s` must be above the
-limit of seconds times the tests of one problem.
+limit of seconds times the tests of one problem, and as much again for the first solution of a problem.
 """
 
-import ast
 import dataclasses
 import logging
-import re
-import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
+from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Solution
 from verifiers import confinement, sandbox
+from verifiers.code_blocks import defines, extract_program, global_names, longest_run
+from verifiers.code_tests import Assertions, Call, Exchange, Test, parse_tests
 from verifiers.contract import HostSettings
 from verifiers.rules import NoVerdict, RuleHost, metadata_field
-from verifiers.sandbox import Ended, Limits, SandboxError
+from verifiers.sandbox import Ended, Limits, Outcome, SandboxError
 
 log = logging.getLogger(__name__)
-
-_BLOCK = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,21 +33,6 @@ class UnitTestsOptions:
     field: str = "tests"  # of the problem's metadata
     partial: bool = False  # the score is the share of tests that pass; else 1.0 when all do
     limits: Limits = dataclasses.field(default_factory=Limits)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Assertions:
-    """Program text that raises where the solution is wrong."""
-
-    source: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """What a program reads and must print."""
-
-    input: str
-    output: str
 
 
 class UnitTestsHost(RuleHost):
@@ -65,65 +48,73 @@ class UnitTestsHost(RuleHost):
             log.warning("unit_tests: this kernel has no Landlock, so programs can read the host's files (not write)")
         return cls(settings)
 
+    def __init__(self, settings: HostSettings) -> None:
+        super().__init__(settings)
+        self._check = lru_cache(maxsize=4096)(self._check_says_something)
+
     def judge(self, solution: Solution) -> float:
         options: UnitTestsOptions = self._options
-        tests = parse_tests(metadata_field(solution.problem, options.field), options.field)
-        code = extract_code("".join(solution.steps))
-        verdicts = (passes(code, test, options.limits) for test in tests)
+        metadata = solution.problem.metadata
+        tests = parse_tests(metadata_field(solution.problem, options.field), options.field, metadata)
+        program = _program("".join(solution.steps), tests, solution.problem)
         try:
+            for test in tests:
+                if isinstance(test, Assertions):
+                    self._check(test)
+            verdicts = (passes(program, test, options.limits) for test in tests)
             return sum(verdicts) / len(tests) if options.partial else float(all(verdicts))  # `all` stops at a failure
         except SandboxError as error:
             raise NoVerdict(str(error)) from error
 
+    def _check_says_something(self, test: Assertions) -> None:
+        """Raises NoVerdict for a test that an empty program passes, or that can't begin."""
+        limits, field = self._options.limits, self._options.field
+        if passes((), test, limits):
+            raise NoVerdict(f"a test in the metadata field {field!r} asserts nothing: an empty program passes it")
+        if test.setup and (outcome := _run((), test.setup, "", limits)).ended is not Ended.COMPLETED:
+            raise NoVerdict(f"what a test in {field!r} sets up before the solution fails: {outcome.message}")
 
-def passes(code: str, test: Assertions | Exchange, limits: Limits) -> bool:
-    """Raises SandboxError."""
-    if isinstance(test, Assertions):
-        outcome = sandbox.run({"solution": code, "tests": test.source}, module="solution", limits=limits)
-        return outcome.ended is Ended.COMPLETED
-    outcome = sandbox.run({"solution": code}, stdin=test.input, limits=limits)
-    return outcome.exit_code == 0 and same_output(outcome.stdout, test.output)
 
-
-def extract_code(text: str) -> str:
-    """The last fenced block that says it is Python, or else the last that says nothing, or else the whole text. A block
-    that does not end goes to the end of the text."""
-    blocks = [(match[1].lower(), match[2]) for match in _BLOCK.finditer(text)]
-    for labels in (("python", "python3", "py"), ("",)):
-        fitting = [code for label, code in blocks if label in labels]
-        if fitting:
-            return fitting[-1]
-    return text
+def passes(program: Sequence[str], test: Test, limits: Limits) -> bool:
+    """`program`: its sources, run one after the other. Raises SandboxError."""
+    if isinstance(test, Exchange):
+        sources = _sources(program, test.setup)
+        outcome = sandbox.run(sources, stdin=test.input, limits=limits)
+        return outcome.exit_code == 0 and same_output(outcome.stdout, test.output)
+    return _run(program, test.setup, test.source, limits).ended is Ended.COMPLETED
 
 
 def same_output(printed: str, wanted: str) -> bool:
-    """Equal but for space at the ends of lines and blank lines at the end."""
-    return _lines(printed) == _lines(wanted)
+    """Equal but for space around lines and blank lines around them all, each line as text or as numbers, as
+    LiveCodeBench has it."""
+    ours, theirs = printed.strip().splitlines(), wanted.strip().splitlines()
+    return len(ours) == len(theirs) and all(map(_same_line, ours, theirs))
 
 
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
+def _same_line(printed: str, wanted: str) -> bool:
+    if printed.strip() == wanted.strip():
+        return True
+    try:
+        return [Decimal(part) for part in printed.split()] == [Decimal(part) for part in wanted.split()]
+    except InvalidOperation:
+        return False
 
 
-def parse_tests(value: Any, name: str) -> tuple[Assertions | Exchange, ...]:
-    """The tests in the metadata field of that name. Raises NoVerdict: a broken test is no solution's fault."""
-    values = value if isinstance(value, list | tuple) else [value]
-    if not values:
-        raise NoVerdict(f"the metadata field {name!r} must hold at least one test, got none")
-    return tuple(_parse_test(value, name) for value in values)
+def _program(text: str, tests: Sequence[Test], problem: Problem) -> tuple[str, ...]:
+    wanted = {"Solution"} | {test.name for test in tests if isinstance(test, Call)}
+    wanted |= {name for test in tests if isinstance(test, Assertions) for name in global_names(test.source)}
+    program = extract_program(text, wanted, reads_input=any(isinstance(test, Exchange) for test in tests))
+    prompt, entry_point = problem.metadata.get("prompt"), problem.metadata.get("entry_point")
+    if isinstance(prompt, str) and isinstance(entry_point, str) and not defines(program, entry_point):
+        continued = longest_run(prompt + text)  # HumanEval's way with base models: the body alone
+        return (continued,) if defines((continued,), entry_point) else program
+    return program
 
 
-def _parse_test(value: Any, name: str) -> Assertions | Exchange:
-    match value:
-        case str():
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    ast.parse(value)
-            except (SyntaxError, ValueError) as error:  # ValueError: a null character
-                raise NoVerdict(f"a test in the metadata field {name!r} is not Python: {error}") from None
-            return Assertions(source=value)
-        case {"input": str(read), "output": str(printed)}:
-            return Exchange(input=read, output=printed)
-    got = f"the keys {', '.join(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
-    raise NoVerdict(f"a test in the metadata field {name!r} must be program text or {{input, output}} texts, got {got}")
+def _run(program: Sequence[str], setup: str, tests: str, limits: Limits) -> Outcome:
+    return sandbox.run({**_sources(program, setup), "tests": tests}, module="solution", limits=limits)
+
+
+def _sources(program: Sequence[str], setup: str) -> dict[str, str]:
+    """By the names that they have in tracebacks."""
+    return {"setup": setup, **{f"solution, part {part}": source for part, source in enumerate(program, 1)}}

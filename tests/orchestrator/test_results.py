@@ -197,6 +197,70 @@ def test_rows_are_on_disk_after_so_many_seconds(tmp_path: Path, monkeypatch: pyt
         assert len(list(tmp_path.glob("problems/*"))) == 1
 
 
+def test_a_row_is_on_disk_without_another_that_pushes_it(tmp_path: Path) -> None:
+    with open_writer(tmp_path, flush_seconds=0.05) as writer:
+        writer.add(problem_row("p0"), candidate_rows("p0"))
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob("problems/*.parquet")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        writer.add(problem_row("p1"), candidate_rows("p1"))
+    assert_consistent(*read_results(tmp_path))
+
+
+def test_a_copied_shard_is_refused_by_readers_and_by_a_resume(tmp_path: Path) -> None:
+    write(tmp_path, ["p0"])
+    for kind in ("problems", "candidates"):
+        shard = tmp_path / kind / "part-000000.parquet"
+        shard.with_name("part-000007.parquet").write_bytes(shard.read_bytes())
+    with pytest.raises(UserError, match=r"problems/part-000007.parquet holds a row for .*p0.* that an earlier"):
+        read_results(tmp_path)
+    with pytest.raises(UserError, match="that an earlier shard holds"):
+        open_writer(tmp_path, resume=True)
+
+
+def test_candidates_of_another_shard_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, ["p0", "p1"], flush_problems=1)
+    shards = tmp_path / "candidates"
+    (shards / "part-000001.parquet").write_bytes((shards / "part-000000.parquet").read_bytes())
+    with pytest.raises(UserError, match=r"holds candidates of .*p0.*, which .* does not"):
+        read_results(tmp_path)
+
+
+def test_a_flipped_bit_in_the_data_is_never_read_as_data(tmp_path: Path) -> None:
+    write(tmp_path, ["p0", "p1"])
+    wanted = read_results(tmp_path)
+    shard = tmp_path / "candidates" / "part-000000.parquet"
+    data, refused = shard.read_bytes(), 0
+    for position in range(4, len(data), 97):
+        shard.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        try:
+            found = read_results(tmp_path)
+        except UserError:
+            refused += 1
+        else:
+            pd.testing.assert_frame_equal(found[1], wanted[1])
+    assert refused
+
+
+def test_half_a_character_is_stored_as_a_replacement(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as writer:
+        writer.add(problem_row("p0", answer="7\ud800"), [replace(row, text="\udfff!") for row in candidate_rows("p0")])
+    problems, candidates = read_results(tmp_path)
+    assert (problems["answer"][0], candidates["text"][0]) == ("7\ufffd", "\ufffd!")
+
+
+def test_nullable_columns_that_older_runs_lack_are_null(tmp_path: Path) -> None:
+    write(tmp_path, ["p0"])
+    shard = tmp_path / "problems" / "part-000000.parquet"
+    table = folders.read_parquet(shard, PROBLEMS_SCHEMA)
+    folders.write_parquet(shard, table.drop_columns(["selection"]))
+    assert read_results(tmp_path)[0]["selection"].isna().all()
+    folders.write_parquet(shard, table.drop_columns(["version"]))
+    with pytest.raises(UserError, match="its columns differ"):
+        read_results(tmp_path)
+
+
 def test_a_second_row_with_one_key_is_refused(tmp_path: Path) -> None:
     with open_writer(tmp_path) as writer:
         writer.add(problem_row("p0"), [])

@@ -1,0 +1,192 @@
+"""The program in a solution's text: which of its code blocks it is, and what it needs of the others.
+
+Published graders disagree: LiveCodeBench takes the last block, EvalPlus the longest run of lines that is Python. Both
+lose solutions that end with an example, or that are spread over blocks. Here the program is the last block that defines
+what the tests call, or that reads input; definitions that it uses and lacks come from the other blocks. A block that
+was cut off, or a text without blocks, stands for its longest run of definitions.
+"""
+
+import ast
+import re
+import symtable
+import textwrap
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+
+_PYTHON = ("python", "python3", "py", "py3")
+_OPENING = re.compile(r"[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)?(?P<fence>`{3,}(?!.*`)|~{3,})[ \t{.]*(?P<label>\w*).*")
+_CLOSING = re.compile(r"[ \t>]*(?P<fence>`{3,}|~{3,})[ \t]*")
+_CHUNK = re.compile(r"\n(?=[^\s)\]}])(?!(?:else|elif|except|finally)\b)")  # before a line that may open a statement
+_MAX_CHUNKS = 30  # of one statement: lines of a string may stand at the margin
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def extract_program(text: str, wanted: Collection[str] = (), *, reads_input: bool = False) -> tuple[str, ...]:
+    """Sources to run one after the other, the program last.
+
+    `wanted` are the names that the tests use; `reads_input` says that they feed standard input. Thinking is passed
+    over. Without any code the program is what there is of text, which is no Python.
+    """
+    blocks = _candidates(_after_thinking(text))
+    main = max(range(len(blocks)), key=lambda index: (_fitness(blocks[index], wanted, reads_input), index))
+    others = [block for index, (_, block) in enumerate(blocks) if index != main]
+    program = blocks[main][1]
+    return (*_needed(program, others, wanted), program)
+
+
+def defines(sources: Sequence[str], name: str) -> bool:
+    """Whether one of the sources defines the name at its top level."""
+    return any(name in _names(source)[1] for source in sources if _tree(source) is not None)
+
+
+def longest_run(text: str) -> str:
+    """The longest run of whole statements with a definition among them; lines between them that only look like Python
+    are left out. Empty where there is none."""
+    best, run, defining = "", list[str](), False
+    chunks = _CHUNK.split(textwrap.dedent(text))
+    start = 0
+    while start < len(chunks):
+        spans = ("\n".join(chunks[start:end]) for end in range(start + 1, min(start + _MAX_CHUNKS, len(chunks)) + 1))
+        statement, tree = next(((span, tree) for span in spans if (tree := _tree(span)) is not None), ("", None))
+        if tree is None:
+            run, defining = [], False
+            start += 1
+            continue
+        start += len(_CHUNK.split(statement))
+        if not all(_is_prose(node) for node in tree.body):
+            run.append(statement)
+        defining |= _has_definition(tree)
+        if defining:
+            best = max("\n".join(run), best, key=lambda code: code.count("\n"))
+    return best
+
+
+def global_names(code: str) -> set[str]:
+    """What the code uses of its module and does not define."""
+    used, defined = _names(code)
+    return used - defined
+
+
+def _tree(code: str) -> ast.Module | None:
+    """Of a Python program; None for other text."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(code)
+            compile(tree, "<code>", "exec", dont_inherit=True)  # a `return` outside of functions parses
+            return tree
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):  # too deep, or a null character
+        return None
+
+
+def _after_thinking(text: str) -> str:
+    """What follows thinking that ended. Thinking that never ends holds no program."""
+    _, ended, after = text.rpartition("</think>")
+    return after if ended else text.partition("<think>")[0]
+
+
+def _candidates(text: str) -> list[tuple[bool, str]]:
+    """The blocks that may be the program, at least one: whether each says that it is Python, and its code."""
+    blocks = [(label in _PYTHON, _repaired(code)) for label, code in _blocks(text) if label in (*_PYTHON, "")]
+    return [block for block in blocks if block[0] or _tree(block[1]) is not None] or [(False, _repaired(text))]
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Label and code of each fenced block. One that does not end goes to the next that begins, or to the text's end."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    at = 0
+    while at < len(lines):
+        opening = _OPENING.fullmatch(lines[at])
+        at += 1
+        if opening is None:
+            continue
+        ends = [end for end in range(at, len(lines)) if _ends(lines[end], opening["fence"])] or [len(lines)]
+        # a fence in a string of the program ends nothing
+        end = next((end for end in ends if _tree(_code(lines[at:end])) is not None), ends[0])
+        label, code = opening["label"].lower(), _code(lines[at:end])
+        if label in ("markdown", "md"):
+            yield from _blocks(code)
+        else:
+            yield label, code
+        at = end + 1 if end < len(lines) and _CLOSING.fullmatch(lines[end]) else end
+
+
+def _ends(line: str, fence: str) -> bool:
+    closing = _CLOSING.fullmatch(line)
+    if closing is not None:
+        return closing["fence"].startswith(fence)
+    opening = _OPENING.fullmatch(line)
+    return opening is not None and bool(opening["label"]) and opening["fence"] == fence
+
+
+def _code(lines: Sequence[str]) -> str:
+    """Without the indentation, or the mark of a quotation, that all of the lines share."""
+    if lines and all(line.lstrip().startswith(">") or not line.strip() for line in lines):
+        lines = [line.lstrip()[1:] for line in lines]
+    return textwrap.dedent("".join(f"{line}\n" for line in lines))
+
+
+def _repaired(code: str) -> str:
+    return code if _tree(code) is not None else longest_run(code) or code
+
+
+def _fitness(block: tuple[bool, str], wanted: Collection[str], reads_input: bool) -> tuple[int, ...]:
+    """By what the program is told from examples: the larger, the likelier."""
+    says_python, code = block
+    tree = _tree(code)
+    if tree is None:
+        return (0, 0, 0, says_python)
+    used, defined = _names(code)
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    reads = bool(used & {"input", "open"} or "stdin" in attributes)
+    return (len(defined.intersection(wanted)), reads_input and reads, _has_definition(tree), says_python)
+
+
+def _needed(program: str, others: Sequence[str], wanted: Collection[str]) -> list[str]:
+    """The definitions in other blocks that the program or the tests use and it lacks, and what those use in turn."""
+    if _tree(program) is None:
+        return []
+    used, own = _names(program)
+    trees = [tree for code in others if (tree := _tree(code)) is not None]
+    statements = [ast.unparse(node) for tree in trees for node in tree.body if _is_definition(node)]
+    names = {statement: _names(statement) for statement in statements}
+    needed = (used | set(wanted)) - own
+    taken = {statement for statement in statements if statement.endswith("import *")}  # it may bring anything
+    while found := {one for one in names if one not in taken and names[one][1] & needed}:
+        taken |= found
+        needed |= {name for one in found for name in names[one][0]} - own
+    return [statement for statement in statements if statement in taken]
+
+
+def _has_definition(tree: ast.Module) -> bool:
+    return any(isinstance(node, _DEFINITIONS) for node in tree.body)
+
+
+def _is_definition(node: ast.stmt) -> bool:
+    """Imports, functions, classes and constants: what running twice, or without need, does no harm."""
+    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+        return False
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        return node.value is not None and not any(isinstance(part, ast.Call) for part in ast.walk(node.value))
+    return isinstance(node, (*_DEFINITIONS, ast.Import, ast.ImportFrom))
+
+
+def _is_prose(node: ast.stmt) -> bool:
+    """Words that are Python by chance: a name alone, a list of them, or `Note: this`."""
+    if isinstance(node, ast.AnnAssign):
+        return node.value is None
+    return isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call | ast.Await | ast.Yield)
+
+
+def _names(code: str) -> tuple[set[str], set[str]]:
+    """The names of the module that code which parses uses, and those that it defines at its top level."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = symtable.symtable(code, "<code>", "exec")
+    used, tables = set[str](), [module]
+    while tables:
+        table = tables.pop()
+        used |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global() and symbol.is_referenced()}
+        tables += table.get_children()
+    defined = (symbol for symbol in module.get_symbols() if symbol.is_assigned() or symbol.is_imported())
+    return used, {symbol.get_name() for symbol in defined}
