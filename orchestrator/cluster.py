@@ -18,7 +18,6 @@ from orchestrator.core.errors import ReplicaError, UserError
 log = logging.getLogger(__name__)
 
 _START_ATTEMPTS = 4
-_LOOPBACK = "127.0.0.1"  # Ray's own processes listen where its node's address is
 _SYSTEM = {"task_events_report_interval_ms": 0}  # else its control process grows with every call
 _LOGS = ("gcs_server.err", "raylet.err", "gcs_server.out", "raylet.out")
 
@@ -55,7 +54,10 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
 def _start_local(num_cpus: int) -> None:
     """Starts Ray in this process's care. It gives its own parts 30 s, which a busy machine may exceed: so again."""
     import ray
+    from ray._private import ray_constants
 
+    # Ray's own switch for a machine alone (meant for desktops): all its parts then listen on loopback
+    ray_constants.ENABLE_RAY_CLUSTER = False
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of its own default, token authentication
     before = {child.pid for child in _children()}
     for attempt in range(1, _START_ATTEMPTS + 1):
@@ -67,7 +69,6 @@ def _start_local(num_cpus: int) -> None:
                 log_to_driver=False,
                 logging_level="error",
                 configure_logging=False,
-                _node_ip_address=_LOOPBACK,
                 _system_config=dict(_SYSTEM),
             )
             return

@@ -1,0 +1,82 @@
+"""A local Ray: our own, whatever else there is, and nothing left of one that did not start."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from orchestrator import cluster
+from orchestrator.cluster import connected
+from orchestrator.config import RayConfig
+from orchestrator.core.errors import ReplicaError, UserError
+
+LISTENING = """
+import psutil, ray
+from orchestrator.cluster import connected
+from orchestrator.config import RayConfig
+
+with connected(RayConfig(), 1):
+    ray.get(ray.remote(lambda: 1).remote())
+    for process in psutil.Process().children(recursive=True):
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                print(process.name(), connection.laddr.ip)
+"""
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """What `ray.init` was called with. It leaves a process and fails."""
+    called: list[dict[str, object]] = []
+
+    def init(**options: object) -> None:
+        called.append(options)
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        raise RuntimeError("the node\ntimed out")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", init)
+    return called
+
+
+def test_nothing_is_left_of_a_ray_that_did_not_start_and_why_is_said(attempts, caplog) -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with pytest.raises(ReplicaError, match="no local Ray could be started in 4 attempts: the node timed out"):
+        with connected(RayConfig(), 1):
+            pass
+    assert len(attempts) == 4 and all(options["address"] == "local" for options in attempts)
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+    assert "attempt 1 of 4 to start a local Ray failed: the node timed out" in caplog.text
+
+
+def test_a_variable_that_names_a_cluster_is_told_and_not_followed(attempts, caplog, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(cluster, "_START_ATTEMPTS", 1)
+    with pytest.raises(ReplicaError), connected(RayConfig(), 1):
+        pass
+    assert "RAY_ADDRESS=10.0.0.1:6379 is not used: a local Ray starts" in caplog.text
+    assert [options["address"] for options in attempts] == ["local"]
+
+
+def test_an_address_without_a_cluster_is_the_users_error(monkeypatch) -> None:
+    def init(**options: object) -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match=r"ray\.address: no Ray cluster at 'auto': nobody there"):
+        with connected(RayConfig(address="auto"), 1):
+            pass
+
+
+def test_a_local_ray_listens_on_loopback_alone() -> None:
+    root = Path(__file__).parents[2]
+    found = subprocess.run(
+        [sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=200, cwd=root, check=True
+    )
+    addresses = {line.rsplit(" ", 1)[1] for line in found.stdout.splitlines()}
+    assert addresses and addresses <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, found.stdout
