@@ -60,6 +60,8 @@ def run(
         )
         for named in plan.strategies:
             console.print(f"  {strategy_label(named.name, named.strategy)}", highlight=False)
+        if skipped := plan.dataset.skipped:
+            console.print(f"[yellow]warning:[/] {len(skipped):,} records were skipped, the first: {escape(skipped[0])}")
         for warning in dict.fromkeys(getattr(named.strategy, "warning", "") for named in plan.strategies):
             if warning:
                 console.print(f"[yellow]warning:[/] {warning}", highlight=False)
@@ -70,7 +72,7 @@ def run(
                     execute(
                         plan,
                         results,
-                        on_stage=lambda stage: progress.update(bar, description=stage),
+                        on_stage=_stages(progress, bar),
                         on_row=_row_watcher(progress, bar),
                         on_note=lambda note: progress.console.print(note, highlight=False, markup=False),
                     )
@@ -137,7 +139,7 @@ def label(
                 execute(
                     plan,
                     labels,
-                    on_stage=lambda stage: progress.update(bar, description=stage),
+                    on_stage=_stages(progress, bar),
                     on_problem=lambda error: count_errors(error is not None),
                 )
             )
@@ -184,7 +186,7 @@ def judge(
                 judge_all(
                     plan,
                     writers,
-                    on_stage=lambda stage, total: progress.reset(bar, description=stage, total=total or None),
+                    on_stage=_stages(progress, bar),
                     on_problem=lambda error: count_errors(error is not None),
                 )
             )
@@ -245,7 +247,7 @@ def train_policy(
             outcome = train(
                 plan,
                 checkpoint,
-                on_stage=lambda stage: progress.update(bar, description=stage),
+                on_stage=_stages(progress, bar),
                 on_step=lambda step, logs: progress.update(
                     bar, completed=step, description=f"training, reward {logs['reward']:.3f}"
                 ),
@@ -311,6 +313,20 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+def _stages(progress: Progress, bar: TaskID) -> Callable[..., None]:
+    """Shows the stage that begins, with what it counts if that is given; as a line where there is no terminal."""
+
+    def on_stage(stage: str, total: int | None = None) -> None:
+        if total is None:
+            progress.update(bar, description=stage)
+        else:
+            progress.reset(bar, description=stage, total=total or None)
+        if not console.is_terminal:
+            console.print(stage, highlight=False, markup=False)
+
+    return on_stage
 
 
 def _say_failed(failed: Mapping[str, str], what: str) -> None:

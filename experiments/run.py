@@ -121,7 +121,9 @@ async def execute(
             answers = await stack.enter_async_context(answers_of(config.data))
             run_account = Account(config.run_budget)
 
-            def open_session(seed: int, selection: Selection = Selection.SCORE) -> SearchSession:
+            def open_session(
+                seed: int, selection: Selection = Selection.SCORE, answers: Answers = answers
+            ) -> SearchSession:
                 return SearchSession(
                     policy=policy,
                     verifier=verifier,
@@ -137,9 +139,7 @@ async def execute(
             selection = Selection.SCORE
             if plan.calibration is not None:
                 on_stage("trying the verifier")
-                trust = await _calibrate(
-                    plan, plan.calibration, answers, open_session, resume=bool(results.done_keys())
-                )
+                trust = await _calibrate(plan, plan.calibration, open_session, resume=bool(results.done_keys()))
                 (plan.folder / "trust.json").write_text(trust.to_json(), encoding="utf-8")
                 on_note(str(trust))
                 selection = trust.selection
@@ -181,7 +181,7 @@ async def _run(
 
 
 async def _calibrate(
-    plan: Plan, calibration: Dataset, answers: Answers, open_session: Callable[[int], SearchSession], *, resume: bool
+    plan: Plan, calibration: Dataset, open_session: Callable[..., SearchSession], *, resume: bool
 ) -> Trust:
     """Samples the labelled problems, into a results folder of their own, and judges the verifier by them."""
     assert plan.config.trust is not None
@@ -199,7 +199,11 @@ async def _calibrate(
         overwrite=not resume,
         free_keys=FREE_KEYS,
     ) as results:
-        await _run(plan, jobs, open_session, grader_of(calibration, answers), results, lambda row, candidates: None)
+        async with answers_of(plan.config.trust.data) as answers:
+            grader = grader_of(calibration, answers)
+            await _run(
+                plan, jobs, partial(open_session, answers=answers), grader, results, lambda row, candidates: None
+            )
     pools = [pool_of(samples) for _, samples in read_results(folder)[1].groupby("problem_id")]
     return judge([pool for pool in pools if pool is not None])
 

@@ -7,7 +7,9 @@ are refused here, naming the key, before anything is loaded.
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, cast
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -32,7 +34,9 @@ def typed_and_yaml(schema: type[C], given: Mapping[str, Any] | DictConfig, owner
     """The instance, and the YAML of all its values, defaults included."""
     try:
         config = given if isinstance(given, DictConfig) else OmegaConf.create(dict(given))
-        _check_values(OmegaConf.to_container(config, resolve=True), owner)
+        plain = OmegaConf.to_container(config, resolve=True)
+        _check_shape(plain, schema, owner)
+        _check_values(plain, owner)
         merged = OmegaConf.merge(OmegaConf.structured(schema), config)
         _check_texts(config, merged, owner)
         return cast(C, OmegaConf.to_object(merged)), OmegaConf.to_yaml(merged, resolve=True)
@@ -48,6 +52,30 @@ def typed_and_yaml(schema: type[C], given: Mapping[str, Any] | DictConfig, owner
 
 def _key(owner: str, key: Any) -> str:
     return ": ".join(filter(None, (owner, str(key or "")))) or "the configuration"
+
+
+def _check_shape(value: Any, kind: Any, key: str) -> None:
+    """A mapping where a mapping is wanted, a list where a list is; OmegaConf would not name the key."""
+    kinds = [k for k in get_args(kind) if k is not NoneType] if get_origin(kind) in (Union, UnionType) else [kind]
+    wanted = kinds[0] if len(kinds) == 1 else Any
+    if value is None or wanted is Any:
+        return
+    arguments = get_args(wanted)
+    if is_dataclass(wanted) or get_origin(wanted) is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}: wanted a mapping, got {value!r:.60}")
+        hints = get_type_hints(wanted) if is_dataclass(wanted) else {}
+        for name, item in value.items():
+            _check_shape(
+                item, hints.get(name, arguments[1] if arguments else Any), f"{key}.{name}" if key else str(name)
+            )
+    elif get_origin(wanted) is list:
+        if not isinstance(value, list):
+            raise UserError(f"{key}: wanted a list, got {value!r:.60}")
+        for index, item in enumerate(value):
+            _check_shape(item, arguments[0], f"{key}[{index}]")
+    elif isinstance(value, Mapping | list):
+        raise UserError(f"{key}: wanted one value, got {value!r:.60}")
 
 
 def _check_values(value: Any, key: str) -> None:
