@@ -18,7 +18,7 @@ def end_children_with_this_process() -> None:
     """
     if os.getpgid(0) != os.getpid():
         os.setpgid(0, 0)
-    script = 'read -r _; kill -TERM -- "-$1"; sleep 5; kill -KILL -- "-$1"'
+    script = 'read -r _; kill -s TERM -- "-$1"; sleep 5; kill -s KILL -- "-$1"'  # dash knows no `kill -TERM --`
     subprocess.Popen(
         ["sh", "-c", script, "sh", str(os.getpid())],
         stdin=subprocess.PIPE,

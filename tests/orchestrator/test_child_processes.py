@@ -14,7 +14,8 @@ ACTOR = """
 import subprocess, sys
 from orchestrator.child_processes import end_children_with_this_process
 end_children_with_this_process()
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", stubborn])
 print(child.pid, flush=True)
 child.wait()
 """
@@ -43,6 +44,14 @@ def gone(pid: int) -> bool:
 def stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+
+
+def test_children_that_ignore_being_asked_end_with_an_actor_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", ACTOR], stdout=subprocess.PIPE, text=True) as actor:
+        assert actor.stdout is not None
+        child = int(actor.stdout.readline())
+        actor.kill()  # nothing is stopped here, so no SIGHUP of the kernel helps
+        until(lambda: gone(child))
 
 
 def test_children_end_with_an_actor_that_is_killed_also_those_that_are_stopped() -> None:
