@@ -60,11 +60,8 @@ def run(
         )
         for named in plan.strategies:
             console.print(f"  {strategy_label(named.name, named.strategy)}", highlight=False)
-        if skipped := plan.dataset.skipped:
-            console.print(f"[yellow]warning:[/] {len(skipped):,} records were skipped, the first: {escape(skipped[0])}")
-        for warning in dict.fromkeys(getattr(named.strategy, "warning", "") for named in plan.strategies):
-            if warning:
-                console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        for warning in plan.warnings:
+            console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
         with _progress() as progress:
             bar = progress.add_task("starting", total=len(jobs), completed=done, errors="")
             try:

@@ -14,7 +14,7 @@ from experiments.datasets import Dataset
 from experiments.graders import Grader, answers_of, grader_of
 from experiments.metrics import pool_of
 from experiments.trust import Trust, judge
-from orchestrator.checkpoints import check_policy_checkpoint
+from orchestrator.checkpoints import check_policy_checkpoint, special_tokens
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.account import Account
@@ -46,6 +46,21 @@ class Plan:
     @property
     def folder(self) -> Path:
         return Path(self.config.results_dir) / self.config.name
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is no mistake, and probably not meant."""
+        found = [getattr(named.strategy, "warning", "") for named in self.strategies]
+        special = special_tokens(self.policy.model)
+        for delimiter in self.config.steps.delimiters if self.config.steps.every_tokens is None else ():
+            if any(token in delimiter for token in special):
+                found.append(
+                    f"steps.delimiters: {delimiter!r} holds a special token, which no decoded text shows: "
+                    "no step ends there"
+                )
+        if skipped := self.dataset.skipped:
+            found.append(f"data: {len(skipped):,} records were skipped, the first: {skipped[0]}")
+        return list(dict.fromkeys(filter(None, found)))
 
     @property
     def jobs(self) -> list[Job]:

@@ -37,6 +37,17 @@ def check_policy_checkpoint(model: str, what: str = "policy") -> None:
         raise UserError(f"{what}: {model} has no tokenizer: wanted one of {', '.join(_TOKENIZERS)}")
 
 
+def special_tokens(model: str) -> set[str]:
+    """The texts of the tokens that decoding leaves out, as the folder's `tokenizer.json` has them; none where there is
+    no such file."""
+    try:
+        tokenizer = json.loads((Path(model) / "tokenizer.json").read_bytes())
+    except (OSError, ValueError):
+        return set()
+    added = tokenizer.get("added_tokens") if isinstance(tokenizer, dict) else None
+    return {token["content"] for token in added or [] if isinstance(token, dict) and token.get("special")}
+
+
 def read_checkpoint_config(path: str, what: str) -> dict[str, Any]:
     """The folder's config.json. `what` names the part of the system in messages."""
     folder = Path(path)

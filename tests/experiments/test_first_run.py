@@ -121,3 +121,14 @@ def test_the_harness_rules_for_gsm8k_can_be_asked_for(tmp_path, monkeypatch):
     [first, second] = references(2)
     text, _ = run(tmp_path, monkeypatch, [f"#### {first}", f"The answer is {second}."], "data.answer=gsm8k_strict")
     assert "| greedy | 50.0 [" in text
+
+
+def test_a_delimiter_that_no_text_can_show_is_told_before_anything_starts(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "name: x\ndata: {name: tinymath, num_problems: 1}\npolicy: {model: experiments/tinymath/models/policy}\n"
+        "strategies: [{name: greedy}]\nsteps: {delimiters: ['<eos>']}\n"
+    )
+    [warning] = plan_run(config, []).warnings
+    assert warning == "steps.delimiters: '<eos>' holds a special token, which no decoded text shows: no step ends there"
+    assert plan_run(config, ["steps.every_tokens=8"]).warnings == []

@@ -28,6 +28,7 @@ def as_sample(solution: Trajectory) -> Sample:
         text=solution.text,
         answer=solution.answer,
         correct=False,
+        undecided=None,
         aggregate_score=None,
         truncated=solution.status is Status.TRUNCATED,
     )
