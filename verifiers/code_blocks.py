@@ -13,6 +13,8 @@ import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 
+from orchestrator.core.answers.clean import without_thinking
+
 _PYTHON = ("python", "python3", "py", "py3")
 _OPENING = re.compile(r"[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)?(?P<fence>`{3,}(?!.*`)|~{3,})[ \t{.]*(?P<label>\w*).*")
 _CLOSING = re.compile(r"[ \t>]*(?P<fence>`{3,}|~{3,})[ \t]*")
@@ -27,7 +29,7 @@ def extract_program(text: str, wanted: Collection[str] = (), *, reads_input: boo
     `wanted` are the names that the tests use; `reads_input` says that they feed standard input. Thinking is passed
     over. Without any code the program is what there is of text, which is no Python.
     """
-    blocks = _candidates(_after_thinking(text))
+    blocks = _candidates(without_thinking(text))
     main = max(range(len(blocks)), key=lambda index: (_fitness(blocks[index], wanted, reads_input), index))
     others = [block for index, (_, block) in enumerate(blocks) if index != main]
     program = blocks[main][1]
@@ -77,12 +79,6 @@ def _tree(code: str) -> ast.Module | None:
             return tree
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):  # too deep, or a null character
         return None
-
-
-def _after_thinking(text: str) -> str:
-    """What follows thinking that ended. Thinking that never ends holds no program."""
-    _, ended, after = text.rpartition("</think>")
-    return after if ended else text.partition("<think>")[0]
 
 
 def _candidates(text: str) -> list[tuple[bool, str]]:
