@@ -10,6 +10,9 @@ INSTALLED := .venv/.installed-$(EXTRA)
 # uv does not read pip's own settings: hand it the folder of local wheels, if there is one.
 FIND_LINKS = $$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")
 
+# Every process that imports vLLM would compile it again where Python may not write what it compiled.
+export UV_COMPILE_BYTECODE := 1
+
 # PRM training allocates and frees large buffers; without these the C allocator returns them to the system each step.
 MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=536870912 MALLOC_ARENA_MAX=1
 

@@ -18,7 +18,8 @@ from experiments.config import load_yaml, resolve_path
 from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.serving.config import ServeConfig
-from orchestrator.serving.deployment import check_port, make_catalog, running_endpoint
+from orchestrator.serving.deployment import make_catalog, running_endpoint
+from orchestrator.serving.http_server import listen
 from orchestrator.verifier.check import check_budgets, check_verifier, num_actors, with_paths
 from strategies import STRATEGIES
 
@@ -35,7 +36,7 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
         check_verifier(verifier)
         check_budgets(verifier, [config.budget])
     if config.ray.address is None:
-        check_port(config.host, config.port)
+        listen(config.host, config.port).close()
     return replace(config, policy=policy, verifier=verifier)
 
 

@@ -21,7 +21,8 @@ from experiments.config import PROJECT_ROOT
 from experiments.serving import base_url, plan_serving, serve
 from orchestrator.core.errors import UserError
 from orchestrator.serving.config import ServeConfig
-from orchestrator.serving.deployment import check_port, running_endpoint
+from orchestrator.serving.deployment import running_endpoint
+from orchestrator.serving.http_server import listen
 from strategies import STRATEGIES
 
 CONFIG = PROJECT_ROOT / "configs" / "serve.yaml"
@@ -140,7 +141,7 @@ async def client(config: ServeConfig) -> AsyncIterator[openai.AsyncOpenAI]:
 
 def is_free(config: ServeConfig) -> bool:
     with suppress(UserError):
-        check_port(config.host, config.port)
+        listen(config.host, config.port).close()
         return True
     return False
 

@@ -58,7 +58,10 @@ def endpoint(
     async def fakes(_: AsyncExitStack) -> Pools:
         return Pools(policy=policy, verifier=verifier, answers=ANSWERS, health=health)
 
-    return build_app(lambda: Service(config, catalog, open_pools or fakes))
+    service = Service(config, catalog, open_pools or fakes)
+    app = build_app(service)
+    app.state.service = service  # for the tests
+    return app
 
 
 @asynccontextmanager

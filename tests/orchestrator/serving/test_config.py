@@ -1,16 +1,13 @@
 """The endpoint's limits and addresses: what can't be is refused by name."""
 
-import socket
 from typing import Any
 
 import pytest
 
 from orchestrator.config import PolicyConfig
-from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 from orchestrator.serving.config import Limits, ServeConfig
-from orchestrator.serving.deployment import check_port
 
 
 @pytest.mark.parametrize(
@@ -57,20 +54,3 @@ def test_a_request_has_at_most_the_tokens_of_as_many_candidates_as_it_may_have(o
         budget=Budget(policy_tokens=own, candidates=7),
     )
     assert config.request_budget == Budget(policy_tokens=cap, candidates=7)
-
-
-def test_a_port_in_use_is_the_users_mistake() -> None:
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as Serve's proxies listen
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
-            check_port("127.0.0.1", port)
-    check_port("127.0.0.1", port)
-
-
-def test_a_foreign_address_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match=r"can't listen on 192.0.2.1"):
-        check_port("192.0.2.1", 8000)

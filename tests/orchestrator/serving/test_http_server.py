@@ -1,0 +1,124 @@
+"""Facts about the HTTP server: real sockets, the app over fakes."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from orchestrator.core.errors import UserError
+from orchestrator.serving.config import Limits
+from orchestrator.serving.http_server import HttpServer, listen
+from tests.fakes import ScriptedPolicy
+from tests.orchestrator.serving.endpoint import TIMEOUT_S, chat, endpoint, num_searches, until
+
+HOST = "127.0.0.1"
+
+
+@asynccontextmanager
+async def serving(*, head_timeout_s: float = TIMEOUT_S, policy: ScriptedPolicy | None = None) -> AsyncIterator[Any]:
+    """A running server: `.app`, `.port`, `.server`."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = int(probe.getsockname()[1])
+    app = endpoint(policy or ScriptedPolicy({"Q:": ["4"]}), limits=Limits(max_concurrent=1))
+    server = HttpServer(app, host=HOST, port=port, head_timeout_s=head_timeout_s)
+    server.start()
+    app.state.port, app.state.server = port, server
+    try:
+        await app.state.service.opened()
+        yield app
+    finally:
+        await server.stop()
+
+
+async def said(port: int, *pieces: bytes) -> bytes:
+    """What the server answers before it closes the connection."""
+    async with asyncio.timeout(TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+
+def error_of(answer: bytes) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    error: dict[str, Any] = json.loads(body)["error"]
+    return error
+
+
+async def test_what_is_not_http_gets_an_error_object() -> None:
+    async with serving() as app:
+        error = error_of(await said(app.state.port, b"\x16\x03\x01 no http at all\r\n\r\n"))
+    assert (error["message"], error["type"]) == ("Invalid HTTP request received.", "invalid_request_error")
+
+
+@pytest.mark.parametrize("piece", [b"x-more: " + b"a" * 1000 + b"\r\n", b"a" * 1000])
+async def test_a_head_without_end_is_refused(piece: bytes) -> None:
+    async with serving() as app:
+        answer = await said(app.state.port, b"GET /healthz HTTP/1.1\r\nx: ", *[piece] * 70)
+    assert "at most 65536 bytes" in error_of(answer)["message"]
+
+
+async def test_a_head_that_stalls_is_cut_off_and_a_request_that_takes_longer_is_not() -> None:
+    policy = ScriptedPolicy({"Q:": ["4"]})
+    async with serving(head_timeout_s=0.05, policy=policy) as app:
+        policy.gate = asyncio.Event()
+        async with httpx.AsyncClient(base_url=f"http://{HOST}:{app.state.port}", timeout=TIMEOUT_S) as http:
+            answering = asyncio.create_task(http.post("/v1/chat/completions", json=chat()))
+            await until(lambda: num_searches(app) == 1)
+            assert await said(app.state.port) == b""
+            assert await said(app.state.port, b"GET /healthz HTTP/1.1\r\n") == b""
+            policy.gate.set()
+            assert (await answering).status_code == 200
+
+
+async def test_a_connection_serves_one_request_after_another() -> None:
+    async with (
+        serving() as app,
+        httpx.AsyncClient(base_url=f"http://{HOST}:{app.state.port}", timeout=TIMEOUT_S) as http,
+    ):
+        for _ in range(3):
+            assert (await http.post("/v1/chat/completions", json=chat())).status_code == 200
+
+
+async def test_a_server_that_stops_lets_answers_leave_and_frees_its_port() -> None:
+    policy = ScriptedPolicy({"Q:": ["4"]})
+    async with serving(policy=policy) as app:
+        policy.gate = asyncio.Event()
+        async with httpx.AsyncClient(base_url=f"http://{HOST}:{app.state.port}", timeout=TIMEOUT_S) as http:
+            answering = asyncio.create_task(http.post("/v1/chat/completions", json=chat()))
+            await until(lambda: num_searches(app) == 1)
+            stopping = asyncio.create_task(app.state.server.stop())
+            policy.gate.set()
+            assert (await answering).status_code == 200
+        await stopping
+        listen(HOST, app.state.port).close()
+
+
+def test_a_port_in_use_is_the_users_mistake() -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as other servers listen
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+            listen(HOST, port)
+    listen(HOST, port).close()
+
+
+def test_a_foreign_address_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match=r"can't listen on 192.0.2.1"):
+        listen("192.0.2.1", 8000)
