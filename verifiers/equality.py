@@ -43,7 +43,7 @@ def _same(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
             return _same(a, Formula(b.letter), algebra) if b.alone else False
         case Named(), Named():
             if not _same_name(a.name, b.name):
-                return False
+                return _by_relation(a, b, algebra)
             return _any([_same(a.value, b.value, algebra), _by_relation(a, b, algebra)])
         case Named(), _:
             whole = algebra(a.latex, b.latex) if isinstance(b, Formula) and "=" in b.latex else False
@@ -54,7 +54,7 @@ def _same(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
         case Number(), Number():
             return _same_number(a, b)
         case Words(), Words():
-            return a.words == b.words or "".join(a.words) == "".join(b.words)
+            return _same_words(a.words, b.words)
         case Several(), Several():
             return _same_several(a, b, algebra)
         case Number(), Words():
@@ -64,6 +64,14 @@ def _same(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
         case (Several(), _) | (_, Several()):
             return _one_of_several(a, b, algebra)
     return _same_formula(a, b, algebra)
+
+
+def _same_words(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
+    """The reference `yes` is said by `Yes, it is`, too, and `6:30` by `6:30 pm`."""
+    if a == b or "".join(a) == "".join(b):
+        return True
+    said, more = a == b[:1], b[1:]
+    return said and (a in (("yes",), ("no",)) or more in (("am",), ("pm",)))
 
 
 def _same_name(a: str, b: str) -> bool:
@@ -131,6 +139,8 @@ def _same_several(a: Several, b: Several, algebra: Algebra) -> bool | None:
         return _are_proportional(a, b)
     if {a.kind, b.kind} <= {"interval"} and a.brackets != b.brackets:
         return False
+    if "," in (a.brackets, b.brackets) and (a.kind in _ORDERED or b.kind in _ORDERED):
+        return False
     if "set" in (a.kind, b.kind) and (a.kind in _ORDERED or b.kind in _ORDERED):
         return False
     pairs = [[_same(x, y, algebra) for y in b.items] for x in a.items]
@@ -172,7 +182,10 @@ def _one_of_several(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
 
 
 def _same_formula(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
+    assert isinstance(a, Number | Formula) and isinstance(b, Number | Formula)
     left, right = _latex(a), _latex(b)
+    if a.unit and b.unit and not (a.unit <= b.unit or b.unit <= a.unit):
+        return False
     if without_spaces(left) == without_spaces(right):
         return True
     if "=" in right and "=" not in left and not _SYMBOL.search(right.rpartition("=")[0]):
@@ -188,14 +201,13 @@ def _by_relation(a: Named, b: Named, algebra: Algebra) -> bool | None:
     return algebra(a.latex, b.latex) if formulas and "=" in a.latex and "=" in b.latex else False
 
 
-def _latex(reading: Reading) -> str:
+def _latex(reading: Number | Formula) -> str:
     if isinstance(reading, Number):
         value = reading.value
         plain = (
             str(value.numerator) if value.denominator == 1 else f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
         )
         return f"{plain}^\\circ" if "degree" in reading.unit else plain
-    assert isinstance(reading, Formula)
     return reading.latex
 
 

@@ -54,7 +54,7 @@ _ASCII_NAME = re.compile(
     r"gamma|lambda|phi|omega|sigma)(?![a-zA-Z])"
 )
 _ASCII_INFINITY = re.compile(r"(?<![\\a-zA-Z])(?:infinity|inf|oo)(?![a-zA-Z])")
-_ASCII_ROOT = re.compile(r"(?<![a-zA-Z\\])(?:\\?sqrt\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)|sqrt\s+(\d+))")
+_ASCII_ROOT = re.compile(r"(?<![a-zA-Z\\])(?:\\?sqrt\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)|sqrt\s*(\d+))")
 _ASCII_POWER = re.compile(r"\^\s*\(([^()]*)\)")
 _LONG_POWER = re.compile(r"\^\s*(-?\d{2,}|-\d)")
 

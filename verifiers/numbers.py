@@ -38,6 +38,9 @@ _SAME_UNIT = {
 }  # fmt: skip
 _COMPOUND_UNITS = {"mph": ("mile", "hour"), "kph": ("kilometer", "hour"), "kmh": ("kilometer", "hour")}
 _UNIT_LETTERS = frozenset("mgshlkcf")
+_SHORT_UNITS = frozenset("mg cl dl nm dm ha pt qt kb mb gb tb hz kw mw kj ev pm am ms ns mo wk".split())
+_UNIT_WORDS = frozenset(_SAME_UNIT) | frozenset(_SAME_UNIT.values()) | frozenset(_COMPOUND_UNITS) | _SHORT_UNITS
+_MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _UNIT_NOISE = {"of", "the", "a", "an", "in", "per", "each", "total", "about", "is"}
 
 
@@ -62,7 +65,7 @@ def read_number(text: str) -> Number | None:
         return None
     group = match.groupdict()
     rest = group["rest"]
-    unit = _unit(rest)
+    unit = read_unit(rest)
     if unit is None:
         return None
     try:
@@ -76,6 +79,8 @@ def read_number(text: str) -> Number | None:
     digits = group["base"] or group["base1"]
     if group["currency"]:
         unit |= {group["currency"]}
+    value *= 10 ** sum(_MAGNITUDES.get(word, 0) for word in unit)
+    unit -= _MAGNITUDES.keys()
     percent = bool(group["percent"]) or "%" in unit
     degree = bool(group["degree"])
     return Number(
@@ -110,18 +115,27 @@ def _scaled(mantissa: str, power: int) -> Fraction | None:
     return None if abs(power) > _MOST_EXPONENT else Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** power
 
 
-def _unit(rest: str) -> frozenset[str] | None:
-    """The words of a unit, the same for plural and short forms; None where the rest is no unit. A letter without a
-    space before it is a symbol: `5m`."""
+def read_unit(rest: str) -> frozenset[str] | None:
+    """The words of a unit, the same for plural and short forms; None where the rest is no unit: what begins with a
+    power is none (`10^3`)."""
     if not rest.strip():
         return frozenset()
-    if _UNIT_TEXT.fullmatch(rest) is None or "\\" in rest.replace("\\cdot", "") or rest.strip()[0] in "(":
+    if _UNIT_TEXT.fullmatch(rest) is None or "\\" in rest.replace("\\cdot", "") or rest.strip()[0] in "(^":
         return None
     words = [word.casefold() for word in _UNIT.findall(rest)]
-    if not words or (len(words[0]) == 1 and words[0].isalpha() and (words[0] not in _UNIT_LETTERS or rest[0] != " ")):
+    if not words or _is_symbol(words[0], apart=rest[0] in " -"):
         return None
     if any(word in MATH_NAMES for word in words) or "and" in words or "or" in words:
         return None
     words = [part for word in words for part in _COMPOUND_UNITS.get(word, (word,))]
     plain = [_SAME_UNIT.get(word, _SAME_UNIT.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words]
     return frozenset(word for word in plain if word not in _UNIT_NOISE)
+
+
+def _is_symbol(word: str, *, apart: bool) -> bool:
+    """Whether what stands after a number is its factor rather than its unit: `5m`, `2xy`, `3 x`."""
+    if not word.isalpha():
+        return False
+    if len(word) == 1:
+        return word not in _UNIT_LETTERS or not apart
+    return len(word) <= (2 if apart else 3) and not {word, word.removesuffix("s")} & _UNIT_WORDS

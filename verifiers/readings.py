@@ -5,12 +5,12 @@ One text can have two readings: `1,234` is a number and a list. Nothing is decid
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
 from verifiers.latex import canonical, split_top, without_spaces
-from verifiers.numbers import MATH_NAMES, Number, read_number
+from verifiers.numbers import MATH_NAMES, Number, read_number, read_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Formula:
     """For algebra."""
 
     latex: str
+    unit: frozenset[str] = frozenset()  # its words, which stood after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +60,22 @@ class Several:
 
     kind: str
     items: tuple["Reading", ...]
-    brackets: str = ""  # of an interval or tuple: `(]`
+    brackets: str = ""  # of an interval or tuple: `(]`; `,` of a list that reads as a number, too
 
 
 Reading = Number | Words | Choice | Formula | Named | Several
 
 _LETTER = re.compile(
-    r"(?:option|choice|answer)?\s*\(?\s*([A-J])\s*\)?(?P<rest>\s*[:.]\s*\S.*|\)\s*[\w\\$].*|\s+-+\s+[^\W\d_]{2}.*|\s*[:.)]?\s*)",
+    r"(?i:option|choice|answer)?\s*\(?\s*([A-J])\s*\)?(?P<rest>\s*[:.]\s*\S.*|\)\s*[\w\\$].*|\s+-+\s+[^\W\d_]{2}.*|\s*[:.)]?\s*)",
     re.DOTALL,
 )
-_WORDY = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
-_NUMERALS = (
+_WORDY = re.compile(r"(?<![\\a-zA-Z\d])[^\W\d_]{2,}")
+_TO_TWENTY = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
+    "eighteen nineteen"
 ).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMERALS = [*_TO_TWENTY, *(f"{ten}-{one}".removesuffix("-zero") for ten in _TENS for one in _TO_TWENTY[:10])]
 _ARTICLES = {"a", "an", "the"}
 _GREEK = r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|varphi|ell)"
 _NAME = rf"(?:[A-Za-z]|{_GREEK})(?:_\{{?\w+\}}?|')?(?:\([a-z]\))?"
@@ -92,9 +95,16 @@ _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\en
 _SIZES = frozenset("least most more less fewer than over under between not no before after or and times".split())
 _VERBS = frozenset("is are was were be equals makes has have needs gets takes costs".split())
 _LABEL_WORDS = 3  # June 20, chapter 5 of it
-_TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,2}:\d\d(?::\d\d)?)(?:\s*([ap])\.?\s?m\.?)?", re.IGNORECASE)
+_NOTHING = re.compile(
+    r"(?:there (?:is|are) )?no (?:real |such |possible )?(?:solutions?|values?)|(?:the )?empty set", re.IGNORECASE
+)
 _PARTED_DIGITS = re.compile(r"(?<![_^\d.])\d[\d.]*\s+\d")  # 1 2
 _BRACKET = re.compile(r"[()\[\]{}]")
+_REALS = re.compile(r"(?:all|any|every) real(?:s| numbers?)", re.IGNORECASE)
+_WITH_UNIT = re.compile(
+    r"(?P<formula>.*(?:\d|\}|\\pi))(?P<unit> ?(?<![\\a-zA-Z])[a-zA-Z]{2}[a-zA-Z/ ]*(?:\^\{?[23]\}?)?)", re.DOTALL
+)
 _MOST_OF_A_READING = 2000  # characters
 _DEEPEST = 40
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -115,7 +125,9 @@ def readings(answer: str) -> tuple[Reading, ...]:
     if _GROUPED.search(text) and "(" not in text and "[" not in text and "\\{" not in text:
         number = read_number(_GROUPED.sub(lambda match: match[0].replace(",", ""), text))
         if number is not None:
-            found.append(number)
+            several = _reading(text)
+            listed = replace(several, brackets=",") if isinstance(several, Several) else several
+            return (number, listed)
     if _DECIMAL_COMMA.fullmatch(text):
         found.append(_reading(text.replace(",", ".")))
     found.append(_reading(text))
@@ -139,7 +151,7 @@ def _reading(text: str) -> Reading:
         return number
     if "\\ldots" in text or "..." in text:
         return Words((without_spaces(text),))  # equal to itself alone
-    if text in ("\\emptyset", "\\{\\}"):
+    if text in ("\\emptyset", "\\{\\}") or _NOTHING.fullmatch(text):
         return Several("set", ())
     matrix = _MATRIX.fullmatch(text)
     if matrix is not None:
@@ -151,20 +163,34 @@ def _reading(text: str) -> Reading:
         return relation
     if (named := _named(text)) is not None:
         return named
-    if text.casefold() in _NUMERALS:
-        return Number(Fraction(_NUMERALS.index(text.casefold())))
+    if (numeral := text.casefold().replace(" ", "-")) in _NUMERALS:
+        return Number(Fraction(_NUMERALS.index(numeral)))
+    if (time := _TIME.fullmatch(text)) is not None:
+        return Words((time[1], *((f"{time[2]}m".casefold(),) if time[2] else ())))
+    if _REALS.fullmatch(text):
+        return Formula("\\mathbb{R}")
+    parts = split_top(text, (",", ";", "and", "or"))
+    if len(parts) > 1 and all(read_number(part) is not None for part in parts):
+        return _list(parts)
     if _is_words(text) or _PARTED_DIGITS.search(text):
         return Words(_words(text))
     if (ratio := _ratio(text)) is not None:
         return ratio
-    if len(parts := split_top(text, (",", ";", "and", "or"))) > 1 and all(part.strip() for part in parts):
+    if len(parts) > 1 and all(part.strip() for part in parts):
         return _list(parts)
     if (inside := _bracketed(text)) is not None:
         return inside
     if "\\pm" in text:
         return Several("list", (_reading(text.replace("\\pm", "+").replace("\\mp", "-").lstrip("+ ")),
                                 _reading(text.replace("\\pm", "-").replace("\\mp", "+"))))  # fmt: skip
-    return Formula(text)
+    return _formula(text)
+
+
+def _formula(text: str) -> Formula:
+    """With the unit that stands after it (`4\\sqrt{13} cm`) apart."""
+    match = _WITH_UNIT.fullmatch(text)
+    unit = match and read_unit(match["unit"])
+    return Formula(match["formula"].strip(), unit) if match and unit else Formula(text)
 
 
 def _named(text: str) -> Named | None:
@@ -178,11 +204,9 @@ def _named(text: str) -> Named | None:
 
 
 def _ratio(text: str) -> Reading | None:
-    """`3:4`, whose terms can be reduced; a time of day (`12:00`) is words."""
+    """`3:4`, whose terms can be reduced."""
     if ":" not in text:
         return None
-    if _TIME.fullmatch(text):
-        return Words(_words(text))
     terms = split_top(text, (":",))
     return Several("ratio", tuple(map(_reading, terms))) if len(terms) > 1 and all(terms) else None
 
@@ -212,6 +236,8 @@ def _bracketed(text: str) -> Reading | None:
         if re.search(r"\\mid|\||(?<!\d):(?!\d)", inside):
             return None  # defined by a property
         return Several("set", _flat(inside))
+    if text[:1] == "{" and text[-1:] == "}" and _closes(text, 1, len(text) - 1) and "," in text:
+        return Several("set", _flat(text[1:-1]))
     if text.startswith("\\langle") and text.endswith("\\rangle"):
         return Several("tuple", tuple(map(_reading, split_top(text[7:-7], (",",)))), "()")
     if len(text) < 2 or text[0] not in "([" or text[-1] not in ")]" or not _closes(text, 1, len(text) - 1):

@@ -29,6 +29,14 @@ EQUAL = {
         (r"\frac{1}{12}", "0.0833333333333333"),
     ],
     "numbers": [
+        ("1000", "10^3"),
+        ("8", "2^{3}"),
+        ("25", "5^2"),
+        ("405", r"3^4 \cdot 5"),
+        ("1500000", "1.5 million"),
+        ("$3000", "3 thousand dollars"),
+        ("21", "twenty-one"),
+        ("90", "ninety"),
         ("1000", "1e3"),
         ("1000", "1E3"),
         ("1000", "1,000"),
@@ -89,6 +97,12 @@ EQUAL = {
         ("0.18", r"18\%"),
     ],
     "units and money": [
+        (r"4\sqrt{13}", r"4\sqrt{13}\text{ cm}"),
+        (r"4\pi", r"4\pi\text{ cm}^2"),
+        (r"12\pi", r"12\pi \text{ square units}"),
+        ("5", "5km"),
+        (r"\frac{3}{4}", r"\frac{3}{4} \text{ cup}"),
+        ("3, 4", r"3 \text{ cm} \text{ and } 4 \text{ cm}"),
         ("10", "10 dollars"),
         ("10", r"\$10"),
         ("10", "$10"),
@@ -143,6 +157,7 @@ EQUAL = {
         ("no solution", r"\text{No solution}"),
     ],
     "choices": [
+        ("B", "Option B"),
         ("E", "E"),
         ("E", "(E)"),
         ("E", r"\text{E}"),
@@ -162,6 +177,10 @@ EQUAL = {
         ("(B) 12", "B"),
     ],
     "lists and sets": [
+        (r"\{1, 2, 3\}", "{1, 2, 3}"),
+        (r"\emptyset", r"\text{no solution}"),
+        (r"\emptyset", "There are no real solutions."),
+        ("no solutions", "No solution"),
         ("1,2", "2,1"),
         ("1,2", "2, 1"),
         ("1,2", "1 and 2"),
@@ -212,6 +231,7 @@ EQUAL = {
         (r"(\sqrt{4}, 3)", "(2,3)"),
     ],
     "intervals": [
+        (r"\mathbb{R}", "all real numbers"),
         (r"(2,12) \cup (12,102)", r"(2, 12)\cup(12, 102)"),
         (r"(2,12) \cup (12,102)", r"(12,102) \cup (2,12)"),
         (r"(2,12) \cup (12,102)", r"x \in (2,12) \cup (12,102)"),
@@ -239,6 +259,8 @@ EQUAL = {
         (r"[0,\frac12]", "[0, 0.5]"),
     ],
     "plain ASCII mathematics": [
+        (r"2\sqrt{3}", "2sqrt3"),
+        ("2xy", "2 x y"),
         (r"\frac{\pi}{2}", "pi/2"),
         (r"\dfrac{\pi}{2}", "π/2"),
         (r"-2\pi", "-2*pi"),
@@ -283,6 +305,8 @@ EQUAL = {
         ("A3_{16}", "A3_{16}"),
     ],
     "relations and names": [
+        ("y = x", "x = y"),
+        ("y = 2x", "x = y/2"),
         ("D = (0, 1)", "(0,1)"),
         ("(0,1)", "D = (0,1)"),
         ("y = 2x + 3", "y = 3 + 2x"),
@@ -328,6 +352,7 @@ EQUAL = {
         (r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}", r"\begin{pmatrix} -\frac13 \\ \frac23 \end{pmatrix}"),
     ],
     "times and ratios": [
+        ("12:30 p.m.", r"12:30 \text{ PM}"),
         ("12:00", "12:00"),
         ("3:4", "3 : 4"),
         ("1:2:3", "1 : 2 : 3"),
@@ -336,6 +361,9 @@ EQUAL = {
 
 UNEQUAL = {
     "numbers": [
+        ("5", "5^2"),
+        ("10", "10^3"),
+        ("1.5", "1.5 million"),
         ("5", "6"),
         ("5", "-5"),
         ("5", "50"),
@@ -380,6 +408,11 @@ UNEQUAL = {
         (r"50\%", r"5\%"),
     ],
     "units": [
+        ("2", "2xy"),
+        ("2", "2 xy"),
+        (r"\frac{1}{2}", r"\frac{1}{2} bh"),
+        (r"4\pi \text{ cm}", r"4\pi \text{ km}"),
+        (r"12\pi", r"12\pi r"),
         (r"10\text{ cm}", r"10\text{ m}"),
         ("10 dollars", "10 cents"),
         ("5 hours", "5 minutes"),
@@ -413,6 +446,8 @@ UNEQUAL = {
         ("A", "an apple"),
     ],
     "lists, sets and tuples": [
+        ("(1,234)", "1,234"),
+        ("0", r"\text{no solution}"),
         ("(1,2)", "(2,1)"),
         ("(1,2)", "12"),
         ("(1,234)", "1234"),
@@ -491,6 +526,8 @@ UNEQUAL = {
         (r"a_{12}", r"a_{21}"),
     ],
     "equations": [
+        ("y = x", "y = -x"),
+        ("x = y", "x = y + 1"),
         ("3x-y+13=0", "3x+4y+14=0"),
         ("y = 2x + 3", "y = 2x + 4"),
         ("y = 2x + 3", "3"),

@@ -35,6 +35,13 @@ def test_a_sentence_with_one_number_is_that_number():
     assert quick("20", r"\text{June 20}") is False
 
 
+def test_a_reference_is_met_by_an_answer_that_says_more_of_the_same():
+    assert quick("yes", "Yes, it is") is True
+    assert quick("6:30", "6:30 pm") is True
+    assert quick("no", "yes") is False
+    assert quick("6:30 am", "6:30 pm") is False
+
+
 def test_a_chain_of_equations_is_its_last_value_unless_it_has_symbols():
     assert quick("7", "3 + 4 = 7") is True
     assert quick("3", "3 + 4 = 7") is not True
