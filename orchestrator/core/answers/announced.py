@@ -17,6 +17,7 @@ _LINE = re.compile(
     r"(?:[ \t]*[*_`}]+(?=\s|$))?(?P<answer>[^\n]{0,2000})",
     re.IGNORECASE | re.MULTILINE,
 )
+_BULLET = re.compile(r"^[-+*•][ \t]+(?=\S)")
 _NOTHING = re.compile(r"[\s*_`$#|]*\\?[\[(]?[\s*_`$]*")
 _HEADED = re.compile(
     rf"^[ \t>]*(?:#+[ \t]*|\*\*[ \t]*|__[ \t]*|\\(?:sub)*section\*?\{{)(?P<label>{ANSWER})[ \t*_:#}}]*$",
@@ -34,7 +35,7 @@ _STOPS = re.compile(
     r"(?<!i\.e)(?<!e\.g)[.!?。！？](?=\s|$|[*_)\]}\"'$])(?![.])|(?<=[。！？])|\n|"
     r",?\s+(?:because|since|as\s+(?:we|the|it|required|desired|expected|claimed|needed|stated|shown|given)|which|where|"
     r"so\s|thus|hence|therefore|when|if\s|given|for\s+(?:the|all))\b|"
-    r"\s+(?:I hope it is correct)",
+    r",\s+(?:but|not)\b|\s+(?:I hope it is correct)",
     re.IGNORECASE,
 )
 _LINE_STOPS = re.compile(r"(?<=[\w)}$%\]*])[.!?](?=\s+[A-Z\\])|[。！？]|\s+I hope it is correct", re.IGNORECASE)
@@ -68,7 +69,7 @@ def _below(text: str, end: int) -> str:
     for begin, close in (("$$", "$$"), ("\\[", "\\]")):
         if rest.startswith(begin) and (stop := rest.find(close, 2)) > 0:
             return rest[2:stop]
-    return rest.split("\n", 1)[0]
+    return _BULLET.sub("", rest.split("\n", 1)[0])
 
 
 def sentence(text: str) -> Iterator[Found]:
@@ -82,7 +83,8 @@ def sentence(text: str) -> Iterator[Found]:
                 yield Found(match.start(), rest[: stop + len(close)] + (after if _continues(after) else ""))
                 break
         else:
-            rest = rest.lstrip("\n ")
+            if rest.startswith("\n") or "\n" in match[0]:
+                rest = _BULLET.sub("", rest.lstrip("\n "))
             answer = _to_stop(rest, _STOPS)
             explained = _WHICH_IS.match(rest, len(answer))
             if explained is not None and not is_value(answer):

@@ -96,6 +96,10 @@ def test_an_answer_comes_out_of_every_format_as_it_went_in(template):
     [
         ("The answer is 5. But wait, the answer is 7.", "7"),
         ("Answer: 18\n\nSo the answer is correct.", "18"),
+        ("**The answer is:**\n\n- 18", "18"),
+        ("**Final answer**\n* 18", "18"),
+        ("The answer is -18.", "-18"),
+        ("I think the answer is 18, but it could be 8.", "18"),
         ("Answer: 18 (eighteen)", "18"),
         ("Answer: E (the last of them)", "E"),
         ("Answer: 5 (mod 7)", "5 (mod 7)"),
