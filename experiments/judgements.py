@@ -1,6 +1,6 @@
 """What a verifier says of solutions, in a folder: a row for each solution and, beside it, what each problem cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator.core.ledger import Ledger
-from orchestrator.folders import ShardFolder, read_parquet, shards
+from orchestrator.folders import ShardFolder, check_apart, make_table, read_parquet, shards
 from orchestrator.shard_writer import ShardWriter
 
 JUDGEMENTS_SCHEMA = pa.schema(
@@ -52,9 +52,8 @@ class JudgementWriter(ShardWriter):
 
     def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float = 5.0) -> None:
         super().__init__(shard_folder, flush_seconds=flush_seconds)
-        self._done: set[str] = set()
-        for path in shard_folder.shards():
-            self._done |= set(read_parquet(shard_folder.beside(path), COSTS_SCHEMA)["problem_id"].to_pylist())
+        paths = map(shard_folder.beside, shard_folder.shards())
+        self._done = set(_problems({path: read_parquet(path, COSTS_SCHEMA) for path in paths}))
 
     def done(self) -> frozenset[str]:
         """Ids of the problems that need no more work: those found on resume and those added since."""
@@ -67,8 +66,8 @@ class JudgementWriter(ShardWriter):
             raise ValueError(f"judgements: {problem_id} was already judged")
         cost = {name: getattr(ledger, name) for name in COSTS_SCHEMA.names if name != "problem_id"}
         self._hold(
-            pa.Table.from_pylist([asdict(judgement) for judgement in judgements], schema=JUDGEMENTS_SCHEMA),
-            pa.Table.from_pylist([{"problem_id": problem_id, **cost}], schema=COSTS_SCHEMA),
+            make_table(map(asdict, judgements), JUDGEMENTS_SCHEMA),
+            make_table([{"problem_id": problem_id, **cost}], COSTS_SCHEMA),
         )
         self._done.add(problem_id)
         self._flush_when_due()
@@ -78,6 +77,14 @@ def read_judgements(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All that is on disk: (judgements, costs of problems). Raises UserError."""
     paths = shards(folder, JudgementWriter.rows)
     rows = [read_parquet(path, JUDGEMENTS_SCHEMA) for path in paths]
-    costs = [read_parquet(folder / JudgementWriter.beside / path.name, COSTS_SCHEMA) for path in paths]
+    costs = {path: read_parquet(folder / JudgementWriter.beside / path.name, COSTS_SCHEMA) for path in paths}
+    _problems(costs)
     none = (JUDGEMENTS_SCHEMA.empty_table(), COSTS_SCHEMA.empty_table())
-    return pa.concat_tables([none[0], *rows]).to_pandas(), pa.concat_tables([none[1], *costs]).to_pandas()
+    return pa.concat_tables([none[0], *rows]).to_pandas(), pa.concat_tables([none[1], *costs.values()]).to_pandas()
+
+
+def _problems(costs: Mapping[Path, pa.Table]) -> list[str]:
+    """The problems of shards. Raises UserError where two have one."""
+    ids = {path: table["problem_id"].to_pylist() for path, table in costs.items()}
+    check_apart(ids.items())
+    return [problem_id for found in ids.values() for problem_id in found]

@@ -10,7 +10,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -274,6 +274,33 @@ def _remove_new(folder: Path, subfolders: Sequence[str], *, locked: bool) -> Non
                 if path.exists():
                     path.rmdir()
         folder.rmdir()
+
+
+def check_apart(found: Iterable[tuple[Path, Iterable[Hashable]]]) -> None:
+    """Raises UserError where two shards hold rows of one key: each is written once."""
+    seen: dict[Hashable, Path] = {}
+    for path, keys in found:
+        for key in keys:
+            if seen.setdefault(key, path) != path:
+                raise UserError(f"results: {path} holds {key}, and so does {seen[key]}; was a shard copied?")
+
+
+def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A row that does not fit the schema fails here, alone, and not later in a flush with good ones."""
+    table = pa.Table.from_pylist([{name: _storable(value) for name, value in row.items()} for row in rows], schema)
+    for name in schema.names:
+        if not schema.field(name).nullable and table[name].null_count:
+            raise ValueError(f"results: {name} must not be None")
+    return table
+
+
+def _storable(value: Any) -> Any:
+    """Text with U+FFFD for half characters, which a model or a server may write and no file can hold."""
+    if isinstance(value, list | tuple) and value and isinstance(value[0], str):
+        return [_storable(text) for text in value]
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:

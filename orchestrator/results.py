@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.core.errors import UserError
-from orchestrator.folders import ShardFolder, check_results_folder, read_parquet, shards, write_parquet
+from orchestrator.folders import (
+    ShardFolder,
+    check_apart,
+    check_results_folder,
+    make_table,
+    read_parquet,
+    shards,
+    write_parquet,
+)
 from orchestrator.shard_writer import ShardWriter
 
 RowKey = tuple[str, str, str, int]  # problem_id, strategy, params, seed: at most one row each
@@ -188,12 +196,9 @@ class ResultsWriter(ShardWriter):
     rows, beside, reports = "problems", "candidates", ("report.md", "compute_accuracy.png", "compute_accuracy.svg")
 
     def __init__(self, shard_folder: ShardFolder, *, flush_problems: int = 32, flush_seconds: float = 5.0) -> None:
-        self._num_candidates: dict[RowKey, int] = {}
-        for path in shard_folder.shards():
-            found = _drop_errors(path, shard_folder.beside(path))
-            if twice := self._num_candidates.keys() & found.keys():
-                raise _twice(path, min(twice))
-            self._num_candidates |= found
+        found = {path: _drop_errors(path, shard_folder.beside(path)) for path in shard_folder.shards()}
+        check_apart(found.items())
+        self._num_candidates = {key: count for rows in found.values() for key, count in rows.items()}
         shard_folder.drop_orphans()
         super().__init__(shard_folder, flush_seconds=flush_seconds, flush_problems=flush_problems)
 
@@ -223,12 +228,7 @@ def read_results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not paths:
         raise UserError(f"results: {folder} holds no rows yet")
     read = [_read_shard(path, folder / "candidates" / path.name) for path in paths]
-    seen = set[RowKey]()
-    for path, (rows, _) in zip(paths, read, strict=True):
-        for key in _keys(rows):
-            if key in seen:
-                raise _twice(path, key)
-            seen.add(key)
+    check_apart((path, _keys(rows)) for path, (rows, _) in zip(paths, read, strict=True))
     problems, candidates = (pa.concat_tables(tables).to_pandas() for tables in zip(*read, strict=True))
     return problems.astype({"n": "Int64", "correct": "boolean"}), candidates.astype({"correct": "boolean"})
 
@@ -242,26 +242,8 @@ def _read_shard(problems_path: Path, candidates_path: Path) -> tuple[pa.Table, p
     return problems, candidates
 
 
-def _twice(path: Path, key: RowKey) -> UserError:
-    """What to raise."""
-    return UserError(f"results: {path} holds a row for {key} that an earlier shard holds, too; was a shard copied?")
-
-
-def _storable(value: Any) -> Any:
-    """Text with U+FFFD for half characters, which a model or a server may write and no file can hold."""
-    if not isinstance(value, str):
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _table(rows: Sequence[ProblemRow] | Sequence[CandidateRow], schema: pa.Schema) -> pa.Table:
-    """A row that does not fit the schema fails here, alone, and not later in a flush with good ones."""
-    values = [{f.name: _storable(getattr(row, f.name)) for f in fields(row)} for row in rows]
-    table = pa.Table.from_pylist(values, schema)
-    for name in schema.names:
-        if not schema.field(name).nullable and table[name].null_count:
-            raise ValueError(f"results: {name} must not be None")
-    return table
+    return make_table(({f.name: getattr(row, f.name) for f in fields(row)} for row in rows), schema)
 
 
 def _drop_errors(problems_path: Path, candidates_path: Path) -> dict[RowKey, int]:

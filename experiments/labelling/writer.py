@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from orchestrator.core.errors import UserError
-from orchestrator.folders import ShardFolder, read_parquet
+from orchestrator.folders import ShardFolder, check_apart, make_table, read_parquet
 from orchestrator.shard_writer import ShardWriter
 from verifiers.training.labelled import SCHEMA, LabelledSolution, read_labelled
 
@@ -48,12 +48,12 @@ class LabelWriter(ShardWriter):
     def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float = 5.0) -> None:
         """Use `open`. Raises UserError for a shard that can't be read."""
         super().__init__(shard_folder, flush_seconds=flush_seconds)
-        self._done: set[str] = set()
-        self._cost = Cost()
-        for path in shard_folder.shards():
-            self._done |= set(read_parquet(path, SCHEMA)["problem_id"].to_pylist())
-            rows = read_parquet(shard_folder.beside(path), COSTS_SCHEMA).drop_columns("problem_id").to_pylist()
-            self._cost = sum((Cost(**row) for row in rows), self._cost)
+        paths = shard_folder.shards()
+        found = {path: read_parquet(path, SCHEMA)["problem_id"].to_pylist() for path in paths}
+        check_apart(found.items())
+        self._done = {problem_id for ids in found.values() for problem_id in ids}
+        costs = [read_parquet(shard_folder.beside(path), COSTS_SCHEMA).drop_columns("problem_id") for path in paths]
+        self._cost = sum((Cost(**row) for table in costs for row in table.to_pylist()), Cost())
 
     def done(self) -> frozenset[str]:
         """Ids of the problems that need no more work: those found on resume and those added since."""
@@ -69,8 +69,8 @@ class LabelWriter(ShardWriter):
         [problem_id] = {solution.problem_id for solution in solutions}
         if problem_id in self._done:
             raise ValueError(f"labels: {problem_id} was already labelled")
-        rows = pa.Table.from_pylist([asdict(solution) for solution in solutions], schema=SCHEMA)
-        costs = pa.Table.from_pylist([{"problem_id": problem_id, **asdict(cost)}], schema=COSTS_SCHEMA)
+        rows = make_table(map(asdict, solutions), SCHEMA)
+        costs = make_table([{"problem_id": problem_id, **asdict(cost)}], COSTS_SCHEMA)
         self._hold(rows, costs)
         self._done.add(problem_id)
         self._cost += cost

@@ -97,6 +97,18 @@ def test_a_folder_is_resumed_or_replaced_on_purpose_only(tmp_path):
         assert writers.judgements["prm"].done() == frozenset()
 
 
+def test_a_copied_shard_is_refused_by_readers_and_by_a_resume(tmp_path):
+    fill(plan(tmp_path), {"prm": [judgements("p1", (True, [0.9, 0.8]))]})
+    shards = list((tmp_path / "judged").rglob("part-000000.parquet"))
+    assert len(shards) == 2
+    for shard in shards:
+        shard.with_name("part-000007.parquet").write_bytes(shard.read_bytes())
+    with pytest.raises(UserError, match=r"holds p1, and so does .*; was a shard copied"):
+        read_judgements(next(shard for shard in shards if shard.parent.name == "costs").parents[1])
+    with pytest.raises(UserError, match="was a shard copied"):
+        fill(plan(tmp_path), {})
+
+
 def test_a_verifier_may_be_added_and_another_one_of_its_name_is_refused(tmp_path):
     fill(plan(tmp_path), {"prm": [judgements("p1", (True, [0.9, 0.8]))]})
     added = "verifiers.form={name: regex, options: {pattern: x}}"

@@ -77,3 +77,17 @@ def test_a_damaged_shard_is_refused_by_name_and_the_folder_let_go(tmp_path):
     for _ in range(2):
         with pytest.raises(UserError, match=r"can't read .*part-000000\.parquet"):
             open_writer(tmp_path, resume=True)
+
+
+def test_a_copied_shard_is_refused(tmp_path):
+    fill(tmp_path, "p1")
+    for shard in (tmp_path / "part-000000.parquet", tmp_path / "costs" / "part-000000.parquet"):
+        shard.with_name("part-000007.parquet").write_bytes(shard.read_bytes())
+    with pytest.raises(UserError, match=r"part-000007.parquet holds p1, and so does .*; was a shard copied?"):
+        open_writer(tmp_path, resume=True)
+
+
+def test_half_a_character_is_stored_as_a_replacement(tmp_path):
+    with open_writer(tmp_path) as writer:
+        writer.add([replace(solution, completions=("a\ud800",)) for solution in solutions("p1")], COST)
+    assert [solution.completions for solution in read_labelled(tmp_path)] == [("a\ufffd",)] * 2
