@@ -84,6 +84,8 @@ def _check_values(value: Any, key: str) -> None:
             raise UserError(f"{name}: wanted a finite number, got {leaf}")
         if isinstance(leaf, int) and not -_MOST <= leaf <= _MOST:
             raise UserError(f"{name}: wanted a whole number of at most 64 bits, got {leaf}")
+        if name.endswith("seed") and isinstance(leaf, int) and leaf < 0:
+            raise UserError(f"{name}: wanted a seed >= 0, got {leaf}")
         if isinstance(leaf, str) and (found := _CONTROL.search(leaf)):
             raise UserError(
                 f"{name}: holds the control character {found[0]!r}; YAML reads backslashes in double quotes, so write "

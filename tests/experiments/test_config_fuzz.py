@@ -75,3 +75,10 @@ def _refusal(call: Callable[[], None]) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEMAS if hasattr(SCHEMAS[name], "seed")])
+def test_a_negative_seed_is_the_users_error(name: str) -> None:
+    config: Any = OmegaConf.to_container(OmegaConf.load(PROJECT_ROOT / "configs" / f"{name}.yaml"))
+    with pytest.raises(UserError, match="seed: wanted a seed >= 0, got -1"):
+        typed(SCHEMAS[name], config | {"seed": -1})

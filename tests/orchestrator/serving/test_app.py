@@ -4,11 +4,12 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ReplicaError, UserError
 from orchestrator.core.ledger import Budget
@@ -145,31 +146,31 @@ async def test_a_prompt_longer_than_the_context_is_400_before_anything_is_stream
     assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
 
 
-async def test_one_request_too_many_is_429_at_once() -> None:
+@asynccontextmanager
+async def full_server() -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+    """One that answers as many requests as it takes; that one ends well afterwards."""
     writer = policy()
     writer.gate = asyncio.Event()
     app = endpoint(writer, limits=Limits(max_concurrent=1))
     async with client_of(app) as http:
         held = asyncio.create_task(http.post(PATH, json=chat()))
         await until(lambda: num_searches(app) == 1)
-        refused = await http.post(PATH, json=chat())
-        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        yield app, http
         writer.gate.set()
         assert (await held).status_code == 200
         assert (await http.post(PATH, json=chat())).status_code == 200
 
 
+async def test_one_request_too_many_is_429_at_once() -> None:
+    async with full_server() as (_, http):
+        refused = await http.post(PATH, json=chat())
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+
+
 async def test_a_request_too_many_is_refused_before_its_body_is_there() -> None:
-    writer = policy()
-    writer.gate = asyncio.Event()
-    app = endpoint(writer, limits=Limits(max_concurrent=1))
-    async with client_of(app) as http:
-        held = asyncio.create_task(http.post(PATH, json=chat()))
-        await until(lambda: num_searches(app) == 1)
+    async with full_server() as (app, _):
         assert await Connection(app, chat(), whole=False).status() == 429
-        writer.gate.set()
-        assert (await held).status_code == 200
 
 
 async def test_stalled_uploads_are_in_nobodys_way() -> None:
