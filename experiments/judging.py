@@ -17,10 +17,9 @@ from omegaconf import MISSING, OmegaConf
 from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
 from experiments.datasets import DataConfig, Dataset
 from experiments.graders import answers_of, grader_of
-from experiments.in_flight import for_each_problem
 from experiments.judgements import Judgement, JudgementWriter
 from experiments.labelling.labellers import Exact
-from experiments.labelling.sources import Labelled, Sampled, as_labelled
+from experiments.labelling.sources import Labelled, OpenSession, Sampled, as_labelled
 from experiments.labelling.writer import Cost, LabelWriter, read_labels
 from experiments.run import versions
 from experiments.tinymath.task import generate
@@ -28,11 +27,11 @@ from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.ledger import Budget, Ledger
+from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, Trajectory
 from orchestrator.core.protocols import Answers, Sampling
 from orchestrator.policy.pool import PolicyPool
-from orchestrator.session import SearchSession
+from orchestrator.search import SearchRuntime, for_each_problem
 from orchestrator.shard_writer import ShardWriter
 from orchestrator.verifier.check import check_verifier, num_actors, with_paths
 from orchestrator.verifier.open import open_verifier
@@ -169,14 +168,7 @@ async def judge(
             on_stage("starting the policy", 0)
             answers = await stack.enter_async_context(answers_of(plan.config.data))
             policy = await stack.enter_async_context(PolicyPool.open(plan.policy, plan.config.steps))
-            open_session = partial(
-                SearchSession,
-                policy=policy,
-                sampling=plan.config.sampling,
-                budget=Budget(),
-                run_seed=plan.config.seed,
-                answers=answers,
-            )
+            runtime = SearchRuntime(policy=policy, verifier=None, sampling=plan.config.sampling, answers=answers)
 
             async def work(stage: str, done: Set[str], each: Callable[[Problem], Awaitable[None]]) -> None:
                 problems = [example.problem for example in plan.dataset.examples]
@@ -193,7 +185,7 @@ async def judge(
                     )
                 )
 
-            await work("sampling", writers.solutions.done(), _sampler(plan, open_session, writers.solutions))
+            await work("sampling", writers.solutions.done(), _sampler(plan, runtime, writers.solutions))
             writers.solutions.flush()
             problems = await _problems(plan, answers)
             for name, config in plan.verifiers.items():
@@ -203,7 +195,8 @@ async def judge(
                 on_stage(f"starting {name}", 0)
                 async with AsyncExitStack() as verifier_stack:
                     verifier = await open_verifier(verifier_stack, config, policy=policy)
-                    each = _judger(partial(open_session, verifier=verifier), problems, writer)
+                    judging = replace(runtime, verifier=verifier)
+                    each = _judger(partial(judging.session, plan.config.seed), problems, writer)
                     await work(f"judging with {name}", writer.done(), each)
                 writer.flush()
     return failed
@@ -219,12 +212,10 @@ class _Problem:
     grades: Sequence[Comparison]
 
 
-def _sampler(
-    plan: JudgePlan, open_session: Callable[..., SearchSession], solutions: LabelWriter
-) -> Callable[[Problem], Awaitable[None]]:
+def _sampler(plan: JudgePlan, runtime: SearchRuntime, solutions: LabelWriter) -> Callable[[Problem], Awaitable[None]]:
     """Samples a problem, with exact labels where the data has them."""
     config = plan.config
-    source = Sampled(open_session=partial(open_session, verifier=None), n=config.n)
+    source = Sampled(open_session=partial(runtime.session, config.seed), n=config.n)
     exact = config.data.name == "tinymath"
     made = generate(config.data.split, len(plan.dataset.examples)) if exact else []
     labeller = Exact(problems={problem.id: problem for problem in made})
@@ -265,7 +256,7 @@ async def _problems(plan: JudgePlan, answers: Answers) -> dict[str, _Problem]:
 
 
 def _judger(
-    open_session: Callable[[], SearchSession], problems: Mapping[str, _Problem], writer: JudgementWriter
+    open_session: OpenSession, problems: Mapping[str, _Problem], writer: JudgementWriter
 ) -> Callable[[Problem], Awaitable[None]]:
     """Writes what the verifier says of a problem's solutions."""
 
@@ -275,7 +266,7 @@ def _judger(
     return judge_one
 
 
-async def _judge(open_session: Callable[[], SearchSession], problem: _Problem) -> tuple[list[Judgement], Ledger]:
+async def _judge(open_session: OpenSession, problem: _Problem) -> tuple[list[Judgement], Ledger]:
     """What the verifier says of a problem's solutions, and what that cost."""
     async with open_session() as session:
         judged = await session.score(problem.solutions)

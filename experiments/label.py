@@ -15,7 +15,6 @@ from pathlib import Path
 from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
 from experiments.datasets import Dataset
 from experiments.graders import answers_of, grader_of
-from experiments.in_flight import for_each_problem
 from experiments.labelling.agreement import agreement
 from experiments.labelling.config import LabelConfig, Method, SourceConfig
 from experiments.labelling.imports import Imported, Reading, read_solutions
@@ -31,11 +30,11 @@ from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.errors import UserError
-from orchestrator.core.ledger import Budget, Ledger
+from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Answers
 from orchestrator.pools import open_pools
-from orchestrator.session import SearchSession
+from orchestrator.search import SearchRuntime, for_each_problem
 from orchestrator.verifier.check import check_verifier, num_actors, scores_steps, with_paths
 from verifiers.training.labelled import LabelledSolution
 
@@ -202,15 +201,8 @@ async def _open_engines(
     judging = num_actors(plan.verifier, plan.policy.model) if plan.verifier else 0
     stack.enter_context(connected(config.ray, plan.policy.replicas + judging))
     policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
-    return partial(
-        SearchSession,
-        policy=policy,
-        verifier=verifier,
-        sampling=config.sampling,
-        budget=Budget(),
-        run_seed=config.seed,
-        answers=answers,
-    )
+    runtime = SearchRuntime(policy=policy, verifier=verifier, sampling=config.sampling, answers=answers)
+    return partial(runtime.session, config.seed)
 
 
 def _source(plan: LabelPlan, answers: Answers, open_session: OpenSession | None) -> Source:

@@ -27,12 +27,12 @@ from experiments.graders import answers_of
 from experiments.report import SAMPLED_STRATEGIES
 from orchestrator.core.errors import UserError
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Carry, Comparison, Problem, Score
 from orchestrator.core.protocols import Answers, Finish, Generation, Reading, Sampling, Segment, Strategy, Verdict
 from orchestrator.core.seeds import derive_seed
 from orchestrator.results import CandidateRow, ProblemRow, RowKey, read_results
 from orchestrator.runner import Job, OnRow, Results, RunInfo, check_distinct, run_jobs
+from orchestrator.search import SearchRuntime
 from orchestrator.session import SearchSession
 
 C = TypeVar("C")
@@ -101,16 +101,15 @@ class Recording:
                     )
         return found
 
-    def open_session(self, seed: int, answers: Answers) -> SearchSession:
+    def session(self, seed: int, answers: Answers) -> SearchSession:
         """The session of one search."""
-        return SearchSession(
+        runtime = SearchRuntime(
             policy=RecordedPolicy(self, seed),
             verifier=RecordedVerifier(self),
             sampling=self.sampling,
-            budget=Budget(),
-            run_seed=seed,
             answers=RecordedAnswers(self, answers),
         )
+        return runtime.session(seed)
 
 
 class RecordedPolicy:
@@ -427,7 +426,7 @@ async def replay(
     async with answers_of(recording.data) as answers:
         await run_jobs(
             jobs,
-            open_session=partial(recording.open_session, answers=answers),
+            session_of=partial(recording.session, answers=answers),
             grader=RecordedGrader(recording),
             results=results,
             info=RunInfo(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_data, load_yaml, make_strategies, resolve_path
@@ -19,12 +18,10 @@ from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.account import Account
 from orchestrator.core.errors import ReplicaError, UserError
-from orchestrator.core.nouns import Selection
-from orchestrator.core.protocols import Answers
 from orchestrator.pools import open_pools
 from orchestrator.results import ResultsWriter, read_results
 from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
-from orchestrator.session import SearchSession
+from orchestrator.search import SearchRuntime
 from orchestrator.verifier.check import check_budgets, check_verifier, num_actors, scores_steps, with_paths
 from strategies.best_of_n import BestOfN
 
@@ -134,34 +131,25 @@ async def execute(
             on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
             policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
             answers = await stack.enter_async_context(answers_of(config.data))
-            run_account = Account(config.run_budget)
-
-            def open_session(
-                seed: int, selection: Selection = Selection.SCORE, answers: Answers = answers
-            ) -> SearchSession:
-                return SearchSession(
-                    policy=policy,
-                    verifier=verifier,
-                    sampling=config.sampling,
-                    budget=config.budget,
-                    run_seed=seed,
-                    answers=answers,
-                    speculation=config.speculation,
-                    run_account=run_account,
-                    selection=selection,
-                )
-
-            selection = Selection.SCORE
+            runtime = SearchRuntime(
+                policy=policy,
+                verifier=verifier,
+                sampling=config.sampling,
+                budget=config.budget,
+                answers=answers,
+                speculation=config.speculation,
+                run_account=Account(config.run_budget),
+            )
             if plan.calibration is not None:
                 on_stage("trying the verifier")
-                trust = await _calibrate(plan, plan.calibration, open_session, resume=bool(results.done_keys()))
+                trust = await _calibrate(plan, plan.calibration, runtime, resume=bool(results.done_keys()))
                 (plan.folder / "trust.json").write_text(trust.to_json(), encoding="utf-8")
                 on_note(str(trust))
-                selection = trust.selection
+                runtime = replace(runtime, selection=trust.selection)
             on_stage("running")
             began, before = time.monotonic(), await policy.stats()
             grader = grader_of(plan.dataset, answers)
-            await _run(plan, plan.jobs, partial(open_session, selection=selection), grader, results, on_row)
+            await _run(plan, plan.jobs, runtime, grader, results, on_row)
             seconds = time.monotonic() - began
             try:
                 on_note(_engine_note(before, await policy.stats(), seconds))
@@ -172,7 +160,7 @@ async def execute(
 async def _run(
     plan: Plan,
     jobs: Sequence[Job],
-    open_session: Callable[[int], SearchSession],
+    runtime: SearchRuntime,
     grader: Grader,
     results: ResultsWriter,
     on_row: OnRow,
@@ -180,7 +168,7 @@ async def _run(
     config = plan.config
     await run_jobs(
         jobs,
-        open_session=open_session,
+        session_of=runtime.session,
         grader=grader,
         results=results,
         info=RunInfo(
@@ -195,9 +183,7 @@ async def _run(
     )
 
 
-async def _calibrate(
-    plan: Plan, calibration: Dataset, open_session: Callable[..., SearchSession], *, resume: bool
-) -> Trust:
+async def _calibrate(plan: Plan, calibration: Dataset, runtime: SearchRuntime, *, resume: bool) -> Trust:
     """Samples the labelled problems, into a results folder of their own, and judges the verifier by them."""
     assert plan.config.trust is not None
     strategy = BestOfN(n=plan.config.trust.n)
@@ -216,9 +202,8 @@ async def _calibrate(
     ) as results:
         async with answers_of(plan.config.trust.data) as answers:
             grader = grader_of(calibration, answers)
-            await _run(
-                plan, jobs, partial(open_session, answers=answers), grader, results, lambda row, candidates: None
-            )
+            own = replace(runtime, answers=answers)
+            await _run(plan, jobs, own, grader, results, lambda row, candidates: None)
     pools = [pool_of(samples) for _, samples in read_results(folder)[1].groupby("problem_id")]
     return judge([pool for pool in pools if pool is not None])
 

@@ -7,19 +7,18 @@ A problem that fails is a row with its error and the run goes on. What concerns 
 pool with no replica left, a full disk) ends the run; what was finished by then is saved.
 """
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
-from orchestrator.core.errors import ReplicaError, UserError, first_error
+from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, SearchResult, Step
 from orchestrator.core.protocols import SharesWorkload, Strategy, Workload
 from orchestrator.results import CandidateRow, Costs, ProblemRow, RowKey, to_json
-from orchestrator.session import SearchSession
+from orchestrator.search import SessionOfSeed, for_each, solve, told
 
 
 class Grader(Protocol):
@@ -98,7 +97,7 @@ OnRow = Callable[[ProblemRow, Sequence[CandidateRow]], None]
 async def run_jobs(
     jobs: Sequence[Job],
     *,
-    open_session: Callable[[int], SearchSession],
+    session_of: SessionOfSeed,
     grader: Grader,
     results: Results,
     info: RunInfo,
@@ -109,36 +108,25 @@ async def run_jobs(
     """Runs the jobs that have no row yet, at most `in_flight` at a time; rows are added as jobs end.
 
     Jobs that share a workload come last, one (strategy, seed) after the other; there `in_flight` bounds the grants.
-    `open_session(seed)` makes the session of one job. Raises UserError and ReplicaError, after the jobs in flight
-    were cancelled and released.
+    `session_of(seed)` makes the session of one job (`SearchRuntime.session`). Raises UserError and ReplicaError, after
+    the jobs in flight were cancelled and released.
     """
     done = results.done_keys()
-    alone = iter([job for job in jobs if job.key not in done and not isinstance(job.strategy, SharesWorkload)])
+    independent = [job for job in jobs if job.key not in done and not isinstance(job.strategy, SharesWorkload)]
 
-    async def solve(job: Job, workload: Workload | None = None) -> None:
-        row, candidates = await _solve(job, open_session, grader, info, timeout_s, workload)
+    async def work(job: Job, workload: Workload | None = None) -> None:
+        row, candidates = await _solve(job, session_of, grader, info, timeout_s, workload)
         results.add(row, candidates)
         on_row(row, candidates)
 
-    async def work(queue: Iterator[Job]) -> None:
-        for job in queue:
-            await solve(job)
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(in_flight):
-                tasks.create_task(work(alone))
-        for strategy, sharing in _sharing(jobs):
-            spent = [results.num_candidates(job.key) for job in sharing if job.key in done]
-            if len(spent) == len(sharing):
-                continue
-            workload = strategy.open_workload(len(sharing), in_flight, done=len(spent), spent=sum(spent))
-            async with asyncio.TaskGroup() as tasks:
-                for job in sharing:
-                    if job.key not in done:
-                        tasks.create_task(solve(job, workload))
-    except ExceptionGroup as group:
-        raise first_error(group) from None
+    await for_each(independent, work, in_flight=in_flight)
+    for strategy, sharing in _sharing(jobs):
+        left = [job for job in sharing if job.key not in done]
+        if not left:
+            continue
+        spent = [results.num_candidates(job.key) for job in sharing if job.key in done]
+        workload = strategy.open_workload(len(sharing), in_flight, done=len(spent), spent=sum(spent))
+        await for_each(left, partial(work, workload=workload), in_flight=len(left))
 
 
 def _sharing(jobs: Sequence[Job]) -> list[tuple[SharesWorkload, list[Job]]]:
@@ -151,67 +139,32 @@ def _sharing(jobs: Sequence[Job]) -> list[tuple[SharesWorkload, list[Job]]]:
     return list(groups.values())
 
 
-class _Turns:
-    """A workload as one job sees it: the job's time stands still while it waits for its turn."""
-
-    def __init__(self, workload: Workload, deadline: asyncio.Timeout) -> None:
-        self._workload = workload
-        self._deadline = deadline
-        self.waited_s = 0.0
-
-    async def grant(self, problem_id: str, *, gain: float, samples: int) -> int:
-        clock = asyncio.get_running_loop().time
-        started, end = clock(), self._deadline.when()
-        assert end is not None, "a job waits for one grant at a time"
-        self._deadline.reschedule(None)
-        try:
-            return await self._workload.grant(problem_id, gain=gain, samples=samples)
-        finally:
-            waited_s = clock() - started
-            self.waited_s += waited_s
-            self._deadline.reschedule(end + waited_s)
-
-    def leave(self, problem_id: str) -> None:
-        self._workload.leave(problem_id)
-
-
 async def _solve(
     job: Job,
-    open_session: Callable[[int], SearchSession],
+    session_of: SessionOfSeed,
     grader: Grader,
     info: RunInfo,
     timeout_s: float,
     workload: Workload | None = None,
 ) -> tuple[ProblemRow, list[CandidateRow]]:
-    started, started_at = time.monotonic(), datetime.now(UTC)
-    turns: _Turns | None = None
-    result: SearchResult | None = None
+    started_at = datetime.now(UTC)
+    session = session_of(job.seed)
+    outcome = await solve(job.problem, job.strategy, session, timeout_s=timeout_s, workload=workload)
+    result, error = outcome.result, outcome.error
     grades: list[Comparison] = []
     groups: list[int | None] = []
-    error: str | None = None
-    session = open_session(job.seed)
-    try:
-        async with asyncio.timeout(timeout_s) as deadline, session:
-            if workload is not None:
-                session.workload = turns = _Turns(workload, deadline)
-            result = await job.strategy.search(job.problem, session)
-        result = session.concluded(result)
-        wall_s = time.monotonic() - started
+    if result is not None:
         trajectories = [candidate.trajectory for candidate in result.candidates]
-        groups = await session.group_answers(trajectories)
-        grades = await grader.grade(job.problem, [trajectory.answer for trajectory in trajectories])
-    except (UserError, ReplicaError):
-        raise
-    except Exception as problem_error:
-        late = isinstance(problem_error, TimeoutError) and deadline.expired()
-        error = f"no answer after {timeout_s:g} s" if late else f"{type(problem_error).__name__}: {problem_error}"
-        wall_s, result = time.monotonic() - started, None
-    finally:
-        if workload is not None:
-            workload.leave(job.problem.id)  # the others wait for its bid, also where its search did not begin
-    if turns is not None:
-        wall_s -= turns.waited_s
-    row = _problem_row(job, info, result, grades, error, session.ledger, started_at, wall_s)
+        try:
+            groups = await session.group_answers(trajectories)
+            grades = await grader.grade(job.problem, [trajectory.answer for trajectory in trajectories])
+        except (UserError, ReplicaError):
+            raise
+        except Exception as grading_error:
+            result, error = None, grading_error
+    row = _problem_row(
+        job, info, result, grades, None if error is None else told(error), session.ledger, started_at, outcome.wall_s
+    )
     return row, _candidate_rows(job, info, result, groups, grades) if result is not None else []
 
 

@@ -5,7 +5,6 @@ here that is a setting of the session and of the verifier, fair in all else: sam
 of children. Figures are seconds per useful token: tokens thrown away count as time, not as output.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -13,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.bench.core import Measured, interleave, ratio_of, spread
-from experiments.bench.tiny import POLICY, VERIFIER, open_session, problems
+from experiments.bench.tiny import POLICY, VERIFIER, problems, runtime
 from orchestrator.cluster import connected
 from orchestrator.config import RayConfig, StepConfig
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.nouns import Carry
+from orchestrator.core.nouns import Carry, Problem
 from orchestrator.core.protocols import Policy, Reading, Strategy, Verdict, Verifier
 from orchestrator.pools import open_pools
+from orchestrator.search import for_each
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from strategies.early_stop import EarlyStop
@@ -144,19 +144,16 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
 async def _run(policy: Policy, verifier: Verifier, variant: Variant, repeat: int) -> tuple[float, Ledger]:
     """Seconds and costs of searching a repeat's own problems."""
     count = NUM_PROBLEMS[variant.in_flight]
-    asked = iter(problems(count, first=repeat % 5 * count))
     judge = verifier if variant.carried else WholePrefix(verifier)
+    searches = runtime(policy, judge, speculation=variant.speculation)
     total = Ledger()
 
-    async def work() -> None:
+    async def work(problem: Problem) -> None:
         nonlocal total
-        for problem in asked:
-            async with open_session(policy, judge, repeat, speculation=variant.speculation) as session:
-                await variant.strategy.search(problem, session)
-            total += session.ledger
+        async with searches.session(repeat) as session:
+            await variant.strategy.search(problem, session)
+        total += session.ledger
 
     began = time.monotonic()
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(variant.in_flight):
-            tasks.create_task(work())
+    await for_each(problems(count, first=repeat % 5 * count), work, in_flight=variant.in_flight)
     return time.monotonic() - began, total

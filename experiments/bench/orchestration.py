@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from experiments.bench.core import Measured, interleave, ratio_of, spread
-from experiments.bench.tiny import POLICY, SAMPLING, open_session, problems
+from experiments.bench.tiny import POLICY, SAMPLING, problems, runtime
 from orchestrator.cluster import connected
 from orchestrator.config import PolicyConfig, RayConfig, StepConfig
 from orchestrator.core.nouns import Problem
@@ -69,7 +69,7 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
 
 
 async def _sample(pool: PolicyPool, problem: Problem, seed: int) -> int:
-    async with open_session(pool, None, seed) as session:
+    async with runtime(pool, None).session(seed) as session:
         await session.rollout([await session.start(problem)], N, scored=False)
     return session.ledger.generated_tokens
 

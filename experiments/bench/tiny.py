@@ -5,10 +5,9 @@ from experiments.tinymath.task import generate
 from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.answers.exact import ExactAnswers
-from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Policy, Sampling, Verifier
-from orchestrator.session import SearchSession
+from orchestrator.search import SearchRuntime
 
 MODELS = PROJECT_ROOT / "experiments" / "tinymath" / "models"
 POLICY = PolicyConfig(model=str(MODELS / "policy"))
@@ -21,13 +20,11 @@ def problems(count: int, first: int = 0) -> list[Problem]:
     return [Problem.from_prompt(f"tiny-{first + i}", problem.prompt) for i, problem in enumerate(made)]
 
 
-def open_session(policy: Policy, verifier: Verifier | None, seed: int, *, speculation: int = 0) -> SearchSession:
-    return SearchSession(
+def runtime(policy: Policy, verifier: Verifier | None, *, speculation: int = 0) -> SearchRuntime:
+    return SearchRuntime(
         policy=policy,
         verifier=verifier,
         sampling=SAMPLING,
-        budget=Budget(),
-        run_seed=seed,
         answers=ExactAnswers(AnswerFormat.parse(None)),
         speculation=speculation,
     )

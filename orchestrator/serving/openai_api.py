@@ -124,7 +124,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Answered:
     """What a search found and what it cost."""
 
     result: SearchResult
@@ -212,7 +212,7 @@ def _max_tokens(request: ChatRequest, limits: Limits) -> int | None:
 # answers
 
 
-def completion(order: Order, outcome: Outcome, *, id: str, created: int) -> dict[str, Any]:
+def completion(order: Order, outcome: Answered, *, id: str, created: int) -> dict[str, Any]:
     """The body of a plain answer."""
     choice = {
         "index": 0,
@@ -236,7 +236,7 @@ def first_chunk(order: Order, *, id: str, created: int) -> dict[str, Any]:
     return _chunk(order, id, created, {"role": "assistant", "content": ""})
 
 
-def answer_chunks(order: Order, outcome: Outcome, *, id: str, created: int) -> Iterator[dict[str, Any]]:
+def answer_chunks(order: Order, outcome: Answered, *, id: str, created: int) -> Iterator[dict[str, Any]]:
     """The chunks of the answer, a step each, the end with its report, and the usage where it was asked for."""
     for step in outcome.chosen.steps:
         if step.text:
@@ -262,7 +262,7 @@ def finish_reason(chosen: Trajectory) -> str:
     return "stop" if chosen.status is Status.FINISHED else "length"
 
 
-def usage(outcome: Outcome) -> dict[str, int]:
+def usage(outcome: Answered) -> dict[str, int]:
     """The prompt once, and every token that was sampled for any candidate."""
     sampled = outcome.ledger.generated_tokens
     return {
@@ -272,7 +272,7 @@ def usage(outcome: Outcome) -> dict[str, int]:
     }
 
 
-def report(order: Order, outcome: Outcome) -> dict[str, Any]:
+def report(order: Order, outcome: Answered) -> dict[str, Any]:
     """How the answer was found: what OpenAI's objects have no place for."""
     return {
         "strategy": order.named.name,

@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from dataclasses import replace
 from typing import Any
 
-from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError
-from orchestrator.core.ledger import Budget
-from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Answers, Policy, Verifier
+from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
+from orchestrator.core.nouns import Problem, SearchResult
+from orchestrator.core.protocols import Session, Strategy
+from orchestrator.search import LateError, SearchRuntime, solve
 from orchestrator.serving.config import Limits
 from orchestrator.serving.errors import ApiError, busy, internal, invalid, stopping, timed_out, unavailable
-from orchestrator.serving.openai_api import Order, Outcome
+from orchestrator.serving.openai_api import Answered, Order
 from orchestrator.session import SearchSession
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Search:
     It runs outside the request's context: Ray would cancel what is called in there together with the request.
     """
 
-    def __init__(self, run: Callable[["Search"], Coroutine[Any, Any, Outcome]]) -> None:
+    def __init__(self, run: Callable[["Search"], Coroutine[Any, Any, Answered]]) -> None:
         self.accepted = asyncio.Event()
         self.task = asyncio.create_task(run(self), context=Context())
 
@@ -41,7 +41,7 @@ class Search:
         if self.task.done():
             self.outcome()
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Answered:
         """Of a search that is done. Raises ApiError."""
         if self.task.cancelled():
             raise stopping()
@@ -58,20 +58,15 @@ class Searches:
     def __init__(
         self,
         *,
-        policy: Policy,
-        verifier: Verifier | None,
-        answers: Answers,
-        budget: Budget,
+        runtime: SearchRuntime,
         limits: Limits,
         on_exhausted: Callable[[PoolExhausted], None],
     ) -> None:
-        self._policy = policy
-        self._verifier = verifier
-        self._answers = answers
-        self._budget = budget
+        """`runtime` says what all have in common; how a search samples is each request's own."""
+        self._runtime = runtime
         self._limits = limits
         self._on_exhausted = on_exhausted
-        self._sessions: dict[asyncio.Task[Outcome], SearchSession] = {}
+        self._sessions: dict[asyncio.Task[Answered], SearchSession] = {}
         self._draining = False
 
     def __len__(self) -> int:
@@ -91,14 +86,7 @@ class Searches:
     def start(self, order: Order) -> Search:
         """Begins a search. Raises ApiError when there are as many as may be."""
         self.check_room()
-        session = SearchSession(
-            policy=self._policy,
-            verifier=self._verifier,
-            sampling=order.sampling,
-            budget=self._budget,
-            run_seed=order.seed,
-            answers=self._answers,
-        )
+        session = replace(self._runtime, sampling=order.sampling).session(order.seed)
         search = Search(lambda search: self._run(order, session, search))
         self._sessions[search.task] = session
         search.task.add_done_callback(self._ended)
@@ -119,48 +107,56 @@ class Searches:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, task: asyncio.Task[Outcome]) -> None:
+    def _ended(self, task: asyncio.Task[Answered]) -> None:
         del self._sessions[task]
         if not task.cancelled():
             task.exception()  # seen, also where the client has left; `_run` logged what needs a log
 
-    async def _run(self, order: Order, session: SearchSession, search: Search) -> Outcome:
+    async def _run(self, order: Order, session: SearchSession, search: Search) -> Answered:
         """The search under its deadline. The one place where a fault becomes what a client is told."""
-        limits = self._limits
+        # the id is the same for all, so that equal seeds mean equal draws
+        problem = Problem(id="request", messages=order.messages)
+        strategy = _Announced(order.named.strategy, search.accepted)
         try:
-            async with asyncio.timeout(limits.timeout_s) as deadline:
-                return await self._search(order, session, search)
-        except ApiError:
-            raise
-        except ProblemError as error:
-            code = "context_length_exceeded" if isinstance(error, PromptTooLong) else None
-            raise invalid(str(error), param="messages", code=code) from None
+            outcome = await solve(problem, strategy, session, timeout_s=self._limits.timeout_s)
         except ReplicaError as error:
             log.warning("a request failed: %s", error)
             if isinstance(error, PoolExhausted):
                 self._on_exhausted(error)
             raise unavailable("the model's workers are unavailable, try again later") from None
-        except Exception as error:
-            if isinstance(error, TimeoutError) and deadline.expired():
-                raise timed_out(limits.timeout_s) from None
-            log.exception("a request failed: strategy %s, seed %d", order.named.name, order.seed)
-            raise internal() from None
-
-    async def _search(self, order: Order, session: SearchSession, search: Search) -> Outcome:
-        started = time.monotonic()
-        # the id is the same for all, so that equal seeds mean equal draws
-        problem = Problem(id="request", messages=order.messages)
-        async with session:
-            root = await session.start(problem)  # before a stream begins: it may refuse the prompt
-            search.accepted.set()
-            result = await order.named.strategy.search(problem, session)
-        assert result.chosen is not None, "a search ends with a candidate"
-        outcome = Outcome(
-            result=session.concluded(result),
+        except UserError as error:  # the catalog takes no such request
+            raise self._told(error, order) from None
+        if outcome.result is None:
+            raise self._told(outcome.error, order)
+        found = Answered(
+            result=outcome.result,
             ledger=session.ledger,
-            prompt_tokens=len(root.prompt_ids),
-            wall_s=time.monotonic() - started,
+            prompt_tokens=len(strategy.prompt_ids),
+            wall_s=outcome.wall_s,
         )
-        if self._draining and not outcome.chosen.steps:
+        if self._draining and not found.chosen.steps:
             raise stopping()  # nothing was written yet: another server may do better
-        return outcome
+        return found
+
+    def _told(self, error: Exception | None, order: Order) -> ApiError:
+        if isinstance(error, LateError):
+            return timed_out(self._limits.timeout_s)
+        if isinstance(error, ProblemError):
+            code = "context_length_exceeded" if isinstance(error, PromptTooLong) else None
+            return invalid(str(error), param="messages", code=code)
+        log.error("a request failed: strategy %s, seed %d", order.named.name, order.seed, exc_info=error)
+        return internal()
+
+
+class _Announced:
+    """A strategy whose search says when its prompt is known to fit: before a stream begins, which can't be refused."""
+
+    def __init__(self, strategy: Strategy, accepted: asyncio.Event) -> None:
+        self.prompt_ids: tuple[int, ...] = ()
+        self._strategy = strategy
+        self._accepted = accepted
+
+    async def search(self, problem: Problem, session: Session) -> SearchResult:
+        self.prompt_ids = (await session.start(problem)).prompt_ids
+        self._accepted.set()
+        return await self._strategy.search(problem, session)

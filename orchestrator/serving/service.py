@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.core.errors import HeadraceError, PoolExhausted
 from orchestrator.core.protocols import Answers, Policy, Verifier
+from orchestrator.search import SearchRuntime
 from orchestrator.serving.bodies import Bodies
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
@@ -121,10 +122,13 @@ class Service:
             async with AsyncExitStack() as stack:
                 self._pools = await self._open_pools(stack)
                 self._searches = Searches(
-                    policy=self._pools.policy,
-                    verifier=self._pools.verifier,
-                    answers=self._pools.answers,
-                    budget=self.config.request_budget,
+                    runtime=SearchRuntime(
+                        policy=self._pools.policy,
+                        verifier=self._pools.verifier,
+                        answers=self._pools.answers,
+                        sampling=self.config.sampling,
+                        budget=self.config.request_budget,
+                    ),
                     limits=self.config.limits,
                     on_exhausted=self._exhausted,
                 )

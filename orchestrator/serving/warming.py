@@ -1,9 +1,8 @@
 """What start-up does once, so that no request waits for it."""
 
-from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Answers, Policy, Sampling, Verifier
-from orchestrator.session import SearchSession
+from orchestrator.search import SearchRuntime
 
 _SAMPLING = Sampling(temperature=1.0, top_p=0.9, max_tokens=4)
 
@@ -14,15 +13,8 @@ async def warm(policy: Policy, verifier: Verifier | None, answers: Answers) -> N
 
     Raises ProblemError when the model takes no messages, ReplicaError.
     """
-    session = SearchSession(
-        policy=policy,
-        verifier=verifier,
-        sampling=_SAMPLING,
-        budget=Budget(),
-        run_seed=0,
-        answers=answers,
-    )
-    async with session:
+    runtime = SearchRuntime(policy=policy, verifier=verifier, sampling=_SAMPLING, answers=answers)
+    async with runtime.session(0) as session:
         root = await session.start(Problem.from_prompt("start", "ready?"))
         await session.rollout([root], 2, scored=verifier is not None)
         await session.rollout([root], 2, scored=False, temperature=0.0)

@@ -56,7 +56,7 @@ async def run(
     with ResultsWriter.open(folder, run_yaml="name: r\n", versions={}, resume=resume) as results:
         await run_jobs(
             todo,
-            open_session=session or (lambda seed: open_session(policy, TableVerifier(lambda text: 0.5))),
+            session_of=session or (lambda seed: open_session(policy, TableVerifier(lambda text: 0.5))),
             grader=TableGrader(),
             results=results,
             info=INFO,
