@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.datasets import DataConfig, Dataset, load_dataset
-from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling, Strategy

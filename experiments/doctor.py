@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.config import PROJECT_ROOT
-from orchestrator.checkpoints import check_policy_checkpoint
-from orchestrator.config import VerifierConfig
+from orchestrator.core.checkpoints import check_policy_checkpoint
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.verifier.check import check_verifier
 

@@ -23,9 +23,9 @@ from experiments.labelling.sources import Labelled, OpenSession, Sampled, as_lab
 from experiments.labelling.writer import Cost, LabelWriter, read_labels
 from experiments.run import versions
 from experiments.tinymath.task import generate
-from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
-from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
+from orchestrator.core.checkpoints import check_policy_checkpoint
+from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, Trajectory

@@ -25,10 +25,10 @@ from experiments.replay import RecordedProblem, read_recording
 from experiments.run import versions
 from experiments.tinymath import task
 from orchestrator.answers import open_answers
-from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
-from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.checkpoints import check_policy_checkpoint
+from orchestrator.core.config import PolicyConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem

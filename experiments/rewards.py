@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.config import StepConfig, VerifierConfig
+from orchestrator.core.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.nouns import Problem

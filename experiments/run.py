@@ -13,10 +13,10 @@ from experiments.datasets import Dataset
 from experiments.graders import Grader, answers_of, grader_of
 from experiments.metrics import pool_of
 from experiments.trust import Trust, judge
-from orchestrator.checkpoints import check_policy_checkpoint, special_tokens
 from orchestrator.cluster import connected
-from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.account import Account
+from orchestrator.core.checkpoints import check_policy_checkpoint, special_tokens
+from orchestrator.core.config import PolicyConfig, VerifierConfig
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.pools import open_pools
 from orchestrator.results import ResultsWriter, read_results

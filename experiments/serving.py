@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments.config import load_yaml, resolve_path
-from orchestrator.checkpoints import check_policy_checkpoint
 from orchestrator.cluster import connected
+from orchestrator.core.checkpoints import check_policy_checkpoint
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import make_catalog, running_endpoint
 from orchestrator.serving.http_server import listen

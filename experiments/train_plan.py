@@ -12,7 +12,7 @@ import transformers
 from omegaconf import MISSING
 
 from experiments.config import load_yaml
-from orchestrator.checkpoints import check_safetensors, read_checkpoint_config
+from orchestrator.core.checkpoints import check_safetensors, read_checkpoint_config
 from orchestrator.core.errors import UserError
 from verifiers.streaming_prm import ARCHITECTURE
 from verifiers.training.batches import plan_epoch, split_by_problem

@@ -12,8 +12,8 @@ from omegaconf import MISSING
 
 from experiments.config import load_data, load_yaml, resolve_path
 from experiments.datasets import DataConfig, Dataset
-from orchestrator.checkpoints import check_policy_checkpoint
-from orchestrator.config import StepConfig, VerifierConfig
+from orchestrator.core.checkpoints import check_policy_checkpoint
+from orchestrator.core.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.protocols import Sampling
 from orchestrator.verifier.check import check_verifier, verifier_entry, with_paths

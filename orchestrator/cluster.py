@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.config import RayConfig
+from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import ReplicaError, UserError
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from contextlib import AsyncExitStack
 
-from orchestrator.config import PolicyConfig, StepConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, StepConfig, VerifierConfig
 from orchestrator.policy.pool import PolicyPool
 from orchestrator.verifier.open import open_verifier
 from orchestrator.verifier.opened import OpenVerifier

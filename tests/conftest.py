@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster import connected
-from orchestrator.config import PolicyConfig, RayConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig
 from orchestrator.policy import PolicyPool
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.protocols import Reading
 from orchestrator.verifier.pool import VerifierPool
 from tests.fakes import ScriptedPolicy, TableVerifier, open_session, problem

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Mamba2Config
 
-from orchestrator.checkpoints import read_checkpoint_config
+from orchestrator.core.checkpoints import read_checkpoint_config
 from verifiers.streaming_prm import PRMConfig, StreamingPRM, check_tensors
 
 _MAMBA1 = {"mamba", "falcon_mamba"}

@@ -14,7 +14,7 @@ from typing import Any
 from experiments.bench.core import Measured, interleave, ratio_of, spread
 from experiments.bench.tiny import POLICY, VERIFIER, problems, runtime
 from orchestrator.cluster import connected
-from orchestrator.config import RayConfig, StepConfig
+from orchestrator.core.config import RayConfig, StepConfig
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Carry, Problem
 from orchestrator.core.protocols import Policy, Reading, Strategy, Verdict, Verifier

@@ -15,7 +15,7 @@ from typing import Any
 from experiments.bench.core import Measured, interleave, ratio_of, spread
 from experiments.bench.tiny import POLICY, SAMPLING, problems, runtime
 from orchestrator.cluster import connected
-from orchestrator.config import PolicyConfig, RayConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig
 from orchestrator.core.nouns import Problem
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy import PolicyPool

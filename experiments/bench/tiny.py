@@ -2,9 +2,9 @@
 
 from experiments.config import PROJECT_ROOT
 from experiments.tinymath.task import generate
-from orchestrator.config import PolicyConfig, VerifierConfig
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.answers.exact import ExactAnswers
+from orchestrator.core.config import PolicyConfig, VerifierConfig
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Policy, Sampling, Verifier
 from orchestrator.search import SearchRuntime

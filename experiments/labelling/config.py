@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from experiments.datasets import DataConfig
 from experiments.labelling.estimates import Estimation
 from experiments.labelling.imports import Neutral
-from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.protocols import Sampling
 
 

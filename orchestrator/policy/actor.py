@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from orchestrator.child_processes import end_children_with_this_process
-from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Message
 from orchestrator.policy.host import Batch, PolicyHost, PolicyInfo, Work

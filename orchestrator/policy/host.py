@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from orchestrator.config import StepConfig
+from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.protocols import Finish, Generation, Segment

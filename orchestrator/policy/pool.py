@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Self
 
-from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import ceil, inf
 from typing import Any
 
-from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ReplicaError, first_error
 from orchestrator.policy.actor import create_actor, kill_actor
 from orchestrator.policy.host import Batch, PolicyInfo, Work

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from orchestrator.config import StepConfig
+from orchestrator.core.config import StepConfig
 
 _UNFINISHED = "\ufffd"  # what a decoder writes for bytes that are no character yet
 _INVALID_PREFIX = "Invalid prefix encountered"  # the only error of DecodeStream that a restart cures

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
-from orchestrator.config import PolicyConfig
+from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import HeadraceError, ProblemError, ReplicaError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape

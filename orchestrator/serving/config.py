@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from orchestrator.child_processes import end_children_with_this_process
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.verifier.loading import load_host
 from verifiers import VerifierEntry

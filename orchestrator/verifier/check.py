@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from orchestrator.checkpoints import check_policy_checkpoint, check_safetensors, read_checkpoint_config
-from orchestrator.config import PolicyConfig, VerifierConfig
+from orchestrator.core.checkpoints import check_policy_checkpoint, check_safetensors, read_checkpoint_config
+from orchestrator.core.config import PolicyConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from orchestrator.typed import typed

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import HeadraceError, PoolExhausted
 from orchestrator.ray_calls import ReplicaLost
 from orchestrator.verifier.check import verifier_options

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from verifiers import VerifierEntry
 from verifiers.contract import HostSettings, VerifierHost
 

@@ -2,7 +2,7 @@
 
 from contextlib import AsyncExitStack
 
-from orchestrator.config import StepConfig, VerifierConfig
+from orchestrator.core.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.policy.pool import PolicyPool
 from orchestrator.verifier.check import engine_config, verifier_options

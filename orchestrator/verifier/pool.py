@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import ReplicaError
 from orchestrator.core.nouns import Carry, Score
 from orchestrator.core.protocols import Reading, Verdict

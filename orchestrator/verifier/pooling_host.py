@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from orchestrator.checkpoints import read_checkpoint_config
-from orchestrator.config import PolicyConfig
+from orchestrator.core.checkpoints import read_checkpoint_config
+from orchestrator.core.config import PolicyConfig
 from orchestrator.core.flops import ModelShape, llama_shape
 from orchestrator.core.nouns import Score
 from orchestrator.policy.vllm_engine import prepare_process

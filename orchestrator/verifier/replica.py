@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import HeadraceError, ReplicaError
 from orchestrator.ray_calls import NoAnswer, ReplicaLost, answered, as_error, submit
 from orchestrator.verifier.actor import VerifierActor

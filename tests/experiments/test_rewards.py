@@ -8,7 +8,7 @@ import pytest
 from experiments.rewards import Codec, Completion, GraderJudge, Rewards, Source, VerifierJudge, weighted_sum
 from experiments.tinymath.task import generate
 from experiments.tinymath.tokenizer import build_tokenizer, completion_ids, prompt_ids
-from orchestrator.config import StepConfig, VerifierConfig
+from orchestrator.core.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.core.nouns import Comparison, Problem
 from tests.experiments.residue import HOST, ResidueHost, residue

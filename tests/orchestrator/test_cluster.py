@@ -10,13 +10,13 @@ import ray
 
 from orchestrator import cluster
 from orchestrator.cluster import connected
-from orchestrator.config import RayConfig
+from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import ReplicaError, UserError
 
 LISTENING = """
 import psutil, ray
 from orchestrator.cluster import connected
-from orchestrator.config import RayConfig
+from orchestrator.core.config import RayConfig
 
 with connected(RayConfig(), 1):
     ray.get(ray.remote(lambda: 1).remote())

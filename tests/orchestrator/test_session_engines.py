@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 
 from experiments.tinymath.task import generate as tiny_problems
-from orchestrator.config import VerifierConfig
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.answers.exact import ExactAnswers
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Problem

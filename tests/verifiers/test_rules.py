@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Comparison, Problem, Score
 from orchestrator.core.protocols import Solution

@@ -21,7 +21,7 @@ from transformers import (
     Qwen2Model,
 )
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Solution

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from orchestrator.config import StepConfig
+from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.tinymath.task import generate as tiny_problems
-from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError, PromptTooLong, UserError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Finish, Generation, Segment

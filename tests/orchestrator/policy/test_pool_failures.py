@@ -19,7 +19,7 @@ from ray.exceptions import (
 )
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from orchestrator.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger

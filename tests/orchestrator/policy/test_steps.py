@@ -3,7 +3,7 @@ import random
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from orchestrator.config import StepConfig
+from orchestrator.core.config import StepConfig
 from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
 
 WORDS = ["<eos>", "\n", "\n\n", ".\n\n", "\n\n\n", "a", "b", " c", "Wait", "x\n\ny", "\n\n\n\n"]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from orchestrator.config import PolicyConfig
+from orchestrator.core.config import PolicyConfig
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 from orchestrator.serving.app import build_app

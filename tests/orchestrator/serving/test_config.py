@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import PolicyConfig
+from orchestrator.core.config import PolicyConfig
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 from orchestrator.serving.config import Limits, ServeConfig

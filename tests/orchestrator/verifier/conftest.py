@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.nouns import Score
 from verifiers.streaming_prm import PRMConfig, StreamingPRM, beta_std
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.nouns import Score
 from orchestrator.verifier.actor import VerifierActor, VerifierRaised
 from verifiers import VerifierEntry

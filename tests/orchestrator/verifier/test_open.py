@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Reading, Solution

@@ -8,7 +8,7 @@ import pytest
 import ray
 import torch
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Reading, Solution

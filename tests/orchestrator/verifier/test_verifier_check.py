@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
 from orchestrator.verifier.check import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import PoolExhausted, ReplicaError
 from orchestrator.core.protocols import Reading, Verdict
 from orchestrator.verifier.pool import VerifierPool

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 import torch
 
-from orchestrator.config import VerifierConfig
+from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import PoolExhausted, ReplicaError, UserError
 from orchestrator.core.nouns import Carry, Problem
 from orchestrator.core.protocols import Reading, Solution, Verdict

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checkpoints import check_policy_checkpoint, check_safetensors, read_checkpoint_config
+from orchestrator.core.checkpoints import check_policy_checkpoint, check_safetensors, read_checkpoint_config
 from orchestrator.core.errors import UserError
 
 
