@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -173,7 +173,7 @@ def make_strategy(name: str, params: Mapping[str, Any]) -> Strategy:
     except ValueError as error:
         raise UserError(str(error)) from None
     try:
-        return cast(Strategy, typed(cls, params))
+        return typed(cls, params)
     except UserError as error:
         message = str(error).replace(f"'{cls.__name__}'", name)
         fields = [field.name for field in dataclasses.fields(cls)]

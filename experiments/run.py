@@ -47,7 +47,7 @@ class Plan:
     @property
     def warnings(self) -> list[str]:
         """What is no mistake, and probably not meant."""
-        found = [getattr(named.strategy, "warning", "") for named in self.strategies]
+        found = [named.strategy.warning for named in self.strategies]
         special = special_tokens(self.policy.model)
         for delimiter in self.config.steps.delimiters if self.config.steps.every_tokens is None else ():
             if any(token in delimiter for token in special):
@@ -73,7 +73,7 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     """Reads and checks the configuration, the data and the checkpoints' outsides. Raises UserError."""
     config, resolved_yaml = load_yaml(config_path, RunConfig, overrides)
     strategies = make_strategies(config.strategies)
-    needy = [named.name for named in strategies if getattr(named.strategy, "needs_verifier", False)]
+    needy = [named.name for named in strategies if named.strategy.needs_verifier]
     if needy and config.verifier is None:
         raise UserError(f"verifier: {', '.join(dict.fromkeys(needy))} scores candidates, got verifier: null")
     policy = replace(config.policy, model=resolve_path(config.policy.model))
@@ -83,7 +83,7 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
         verifier = with_paths(config.verifier, resolve_path)
         check_verifier(verifier)
         check_budgets(verifier, [config.budget, config.run_budget])
-        by_steps = [n.name for n in strategies if getattr(n.strategy, "needs_step_scores", False)]
+        by_steps = [n.name for n in strategies if n.strategy.needs_step_scores]
         if by_steps and not scores_steps(verifier):
             raise UserError(
                 f"verifier: {', '.join(dict.fromkeys(by_steps))} wants a value for each step, "

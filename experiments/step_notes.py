@@ -12,7 +12,7 @@ def single_step_notes(candidates: pd.DataFrame) -> list[str]:
     """A warning for each strategy by steps, nearly all of whose candidates are a single step."""
     notes = []
     for (name, label), rows in candidates.groupby(["strategy", "label"], sort=False):
-        by_steps = getattr(STRATEGIES.get(name), "needs_step_scores", False)
+        by_steps = name in STRATEGIES and STRATEGIES[name].needs_step_scores
         single = int((rows["step_token_counts"].map(len) <= 1).sum())
         if by_steps and len(rows) >= _ENOUGH and single > _WARNED * len(rows):
             notes.append(

@@ -52,7 +52,7 @@ class Job:
 
     @property
     def params(self) -> str:
-        return to_json(asdict(self.strategy))  # type: ignore[call-overload]
+        return to_json(asdict(self.strategy))
 
     @property
     def key(self) -> RowKey:
@@ -149,7 +149,7 @@ async def _solve(
 ) -> tuple[ProblemRow, list[CandidateRow]]:
     started_at = datetime.now(UTC)
     session = session_of(job.seed)
-    outcome = await solve(job.problem, job.strategy, session, timeout_s=timeout_s, workload=workload)
+    outcome = await solve(job.problem, job.strategy.search, session, timeout_s=timeout_s, workload=workload)
     result, error = outcome.result, outcome.error
     grades: list[Comparison] = []
     groups: list[int | None] = []

@@ -10,12 +10,14 @@ from orchestrator.core.account import Account
 from orchestrator.core.errors import ReplicaError, UserError, first_error
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, SearchResult, Selection
-from orchestrator.core.protocols import Answers, Policy, Sampling, Strategy, Verifier, Workload
+from orchestrator.core.protocols import Answers, Policy, Sampling, Session, Verifier, Workload
 from orchestrator.session import SearchSession
 
 T = TypeVar("T")
 SessionOfSeed = Callable[[int], SearchSession]
 """The session of one search, from its seed."""
+Search = Callable[[Problem, Session], Awaitable[SearchResult]]
+"""`Strategy.search`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class LateError(TimeoutError):
 
 async def solve(
     problem: Problem,
-    strategy: Strategy,
+    search: Search,
     session: SearchSession,
     *,
     timeout_s: float,
@@ -80,7 +82,7 @@ async def solve(
         async with asyncio.timeout(timeout_s) as deadline, session:
             if workload is not None:
                 session.workload = turns = _Turns(workload, deadline)
-            result = await strategy.search(problem, session)
+            result = await search(problem, session)
         result = session.concluded(result)
     except (UserError, ReplicaError):
         raise

@@ -1,11 +1,12 @@
 """Search strategies: pure coroutines over a session. Importable without ray, torch or vllm.
 
-To add one: write a frozen dataclass with `async def search(self, problem, session) -> SearchResult` in a module of
-its own and add a line to `STRATEGIES`. Its fields become its YAML keys. CONTRIBUTING.md has a complete example.
+To add one: write a frozen dataclass that inherits from `Strategy` in a module of its own and add a line to
+`STRATEGIES`. Its fields become its YAML keys. CONTRIBUTING.md has a complete example.
 """
 
 import difflib
 
+from orchestrator.core.protocols import Strategy
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
 from strategies.beam_search import BeamSearch
 from strategies.best_logprob import BestLogprob
@@ -20,7 +21,7 @@ from strategies.self_consistency import SelfConsistency
 from strategies.token_budget_prompt import TokenBudgetPrompt
 from strategies.workload_budget import WorkloadBudget
 
-STRATEGIES: dict[str, type] = {
+STRATEGIES: dict[str, type[Strategy]] = {
     "greedy": Greedy,
     "best_of_n": BestOfN,
     "best_logprob": BestLogprob,
@@ -37,7 +38,7 @@ STRATEGIES: dict[str, type] = {
 }
 
 
-def strategy_class(name: str) -> type:
+def strategy_class(name: str) -> type[Strategy]:
     """The strategy of that name. Raises ValueError with the valid names and the nearest one."""
     if name in STRATEGIES:
         return STRATEGIES[name]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.allocation import marginal_gain
 from strategies.checks import require
@@ -25,7 +25,7 @@ class Rule(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveBestOfN:
+class AdaptiveBestOfN(Strategy):
     """At most n samples, `probe` of them first."""
 
     n: int = 16
@@ -38,6 +38,7 @@ class AdaptiveBestOfN:
     easy: float = 0.9  # thresholds: at and above, the probe is enough
     aggregation: Aggregation = Aggregation.last
 
+    costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.selection import as_candidates, concluded, value
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeamSearch:
+class BeamSearch(Strategy):
     """`n` children in the first round, of which `beam_width` are kept; each of those gets `expansion` children."""
 
     n: int = 16
@@ -28,6 +28,7 @@ class BeamSearch:
     deduplicate: bool = False  # children of a round with the same completion compete once
     aggregation: Aggregation = Aggregation.last
 
+    costly: ClassVar[tuple[str, ...]] = ("n", "expansion", "lookahead")
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
 

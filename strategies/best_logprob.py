@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.nouns import Candidate, Problem, SearchResult, Selection, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.checks import require
 from strategies.selection import concluded
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestLogprob:
+class BestLogprob(Strategy):
     """n independent samples; the largest mean log-probability per token wins."""
 
     n: int = 16
 
-    needs_verifier: ClassVar[bool] = False
+    costly: ClassVar[tuple[str, ...]] = ("n",)
     warning: ClassVar[str] = (
         "best_logprob ranks samples by the policy's own log-probability: it prefers what the policy writes most often, "
         "right or wrong; use it as a baseline only"

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.selection import as_candidates, concluded
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestOfN:
+class BestOfN(Strategy):
     """n independent samples, one choice."""
 
     n: int = 16
     aggregation: Aggregation = Aggregation.last
 
+    costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

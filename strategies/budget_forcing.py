@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.checks import require
 from strategies.selection import sole
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetForcing:
+class BudgetForcing(Strategy):
     """Thinking is everything before `end_marker`."""
 
     min_thinking_tokens: int = 0
@@ -24,7 +24,7 @@ class BudgetForcing:
     wait: str = "Wait"
     end_marker: str = "Answer:"
 
-    needs_verifier: ClassVar[bool] = False
+    costly: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         require(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.concurrency import together
@@ -17,7 +17,7 @@ from strategies.selection import as_candidates, concluded, value
 
 
 @dataclass(frozen=True, kw_only=True)
-class DVTS:
+class DVTS(Strategy):
     """n / beam_width subtrees. Each writes `beam_width` children a step and goes on with the best of them."""
 
     n: int = 16
@@ -25,6 +25,7 @@ class DVTS:
     max_steps: int = 40  # guided steps; what is still running then is written to its end
     aggregation: Aggregation = Aggregation.last
 
+    costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
 

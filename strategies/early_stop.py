@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult, Status, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.concurrency import together
@@ -25,13 +25,14 @@ class _Race:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlyStop:
+class EarlyStop(Strategy):
     """n samples. One whose mean + z x std after a step is below the best finished score is not written on."""
 
     n: int = 16
     z: float = 1.0  # standard deviations of benefit of the doubt
     min_value: float = 0.1  # a floor that holds before anything is finished too: below it nothing is expected any more
 
+    costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
 

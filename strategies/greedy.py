@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.selection import sole
 
 
 @dataclass(frozen=True, kw_only=True)
-class Greedy:
+class Greedy(Strategy):
     """The most likely token at each position."""
 
-    needs_verifier: ClassVar[bool] = False
+    costly: ClassVar[tuple[str, ...]] = ()
 
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)

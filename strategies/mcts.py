@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult, Status, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.selection import as_candidates, concluded, value
@@ -29,7 +29,7 @@ class _Node:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MCTS:
+class MCTS(Strategy):
     """Each simulation walks to a leaf and writes `expansion` children of it, or visits a finished one again."""
 
     simulations: int = 32
@@ -38,6 +38,7 @@ class MCTS:
     max_steps: int = 40  # depth at which a leaf is written to its end
     aggregation: Aggregation = Aggregation.last
 
+    costly: ClassVar[tuple[str, ...]] = ("simulations", "expansion")
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from orchestrator.core.seeds import derive_seed
 from strategies.aggregation import Aggregation
 from strategies.checks import require
@@ -23,7 +23,7 @@ MARGIN = 1e-6  # scores are clipped this far from 0 and 1, where the logit is in
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParticleFilter:
+class ParticleFilter(Strategy):
     """n particles. A finished one stays in the population with its score, and can be copied or lost like any other."""
 
     n: int = 16
@@ -33,6 +33,7 @@ class ParticleFilter:
     max_steps: int = 40  # guided steps; what is still running then is written to its end
     aggregation: Aggregation = Aggregation.last
 
+    costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
 

@@ -5,21 +5,24 @@ Verifier", arXiv 2206.02336.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult, Selection
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.selection import as_candidates, concluded
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfConsistency:
+class SelfConsistency(Strategy):
     """n independent samples, one vote each, or as much of a vote as the verifier believes in them."""
 
     n: int = 16
     weighted: bool = False
     aggregation: Aggregation = Aggregation.last  # of the weights; read only when weighted
+
+    costly: ClassVar[tuple[str, ...]] = ("n",)
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"self_consistency: n must be >= 1, got {self.n}")

@@ -9,13 +9,13 @@ from typing import ClassVar
 
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Problem, SearchResult, Selection, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.checks import require
 from strategies.selection import as_candidates, concluded
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenBudgetPrompt:
+class TokenBudgetPrompt(Strategy):
     """n samples under a stated budget, one vote each. The sentence is a line of its own after the user's last."""
 
     budget: int = 128
@@ -24,7 +24,7 @@ class TokenBudgetPrompt:
     end_marker: str = "Answer:"  # forced where a hard budget cuts; the answer's own tokens come on top
     n: int = 1
 
-    needs_verifier: ClassVar[bool] = False
+    costly: ClassVar[tuple[str, ...]] = ("n",)
 
     def __post_init__(self) -> None:
         require(self.budget >= 1, f"token_budget_prompt: budget must be >= 1, got {self.budget}")

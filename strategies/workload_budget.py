@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult, Trajectory
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.allocation import marginal_gain
 from strategies.checks import require
@@ -18,7 +18,7 @@ from strategies.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkloadBudget:
+class WorkloadBudget(Strategy):
     """`samples_per_problem` samples on average over a run's problems, at most `n` on any of them.
 
     Where searches share no workload, as on the serving endpoint, each problem is a workload of its own and gets
@@ -33,6 +33,7 @@ class WorkloadBudget:
     price: float = 0.0  # a problem that gains no more than this by a sample asks for none, whatever the budget
     aggregation: Aggregation = Aggregation.last
 
+    costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from experiments.replay import read_recording, replay_rows
 from orchestrator.results import ProblemRow
-from strategies import strategy_class
 from strategies.best_of_n import BestOfN
+from strategies.early_stop import EarlyStop
 
 BASELINE = "best_of_n n=16 over the same recorded samples; generated tokens"
 GOAL = "> 1 at equal accuracy"
@@ -26,7 +26,7 @@ def measure(folder: Path, *, n: int = 16, seeds: Sequence[int] = SEEDS, **fields
     """
     recording = read_recording(folder)
     n = min(n, recording.num_samples)
-    strategy = strategy_class("early_stop")(n=n, **fields)
+    strategy = EarlyStop(n=n, **fields)
     full = _by_problem(replay_rows(recording, "best_of_n", BestOfN(n=n), seeds))
     stopped = _by_problem(replay_rows(recording, "early_stop", strategy, seeds))
     size = len(full)

@@ -7,7 +7,7 @@ Batch is the only shape: a sequence in, the same order out.
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
@@ -277,7 +277,19 @@ class Session(Protocol):
 
 
 class Strategy(Protocol):
-    """A frozen dataclass: its fields are its configuration, `search` is its algorithm."""
+    """A frozen dataclass that inherits from this: its fields are its configuration, `search` is its algorithm."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    costly: ClassVar[tuple[str, ...]]
+    """The fields that multiply what a search costs: a server caps each of them."""
+    needs_step_scores: ClassVar[bool] = False
+    """Whether it wants a value for each step, which not every verifier gives."""
+    warning: ClassVar[str] = ""
+    """What everybody should know who uses it."""
+
+    @property
+    def needs_verifier(self) -> bool:
+        return False
 
     async def search(self, problem: Problem, session: Session) -> SearchResult: ...
 

@@ -27,11 +27,8 @@ class NamedStrategy:
     @property
     def params(self) -> dict[str, Any]:
         """Its fields, as JSON values."""
-        params: dict[str, Any] = to_jsonable_python(dataclasses.asdict(self.strategy))  # type: ignore[call-overload]
+        params: dict[str, Any] = to_jsonable_python(dataclasses.asdict(self.strategy))
         return params
-
-
-_COSTLY = ("n", "simulations", "expansion", "lookahead")  # fields that multiply a search's cost
 
 
 class Catalog:
@@ -42,7 +39,7 @@ class Catalog:
         *,
         alias: str,
         default_strategy: str,
-        strategies: Mapping[str, type],
+        strategies: Mapping[str, type[Strategy]],
         params: Mapping[str, Mapping[str, Any]],
         has_verifier: bool,
         scores_steps: bool = True,
@@ -101,9 +98,9 @@ class Catalog:
 
     def _missing(self, strategy: Strategy) -> str | None:
         """What the strategy would need and this server does not have."""
-        if not self._has_verifier and getattr(strategy, "needs_verifier", False):
+        if not self._has_verifier and strategy.needs_verifier:
             return "a verifier, and this server has none"
-        if not self._scores_steps and getattr(strategy, "needs_step_scores", False):
+        if not self._scores_steps and strategy.needs_step_scores:
             return "a verifier that scores steps, and this server's judges whole solutions only"
         return None
 
@@ -121,12 +118,12 @@ class Catalog:
             strategy = cls(**{key: _typed(prefix + key, hints[key], value) for key, value in params.items()})
         except ValueError as error:
             raise invalid(str(error), param=_blamed(str(error), name, fields)) from None
-        for field in _COSTLY:
-            count = getattr(strategy, field, None)
+        for field in strategy.costly:
+            count = getattr(strategy, field)
             if count is not None and count > self._max_n:
                 param = f"{prefix}{field}"
                 raise invalid(f"{param}: must be <= limits.max_n={self._max_n}, got {count}", param=param)
-        return strategy  # type: ignore[no-any-return]
+        return strategy
 
 
 def _typed(param: str, hint: Any, value: Any) -> Any:

@@ -16,6 +16,7 @@ from ray.serve.schema import LoggingConfig
 from orchestrator.answers import open_answers
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.errors import HeadraceError, ReplicaError, UserError
+from orchestrator.core.protocols import Strategy
 from orchestrator.pools import open_pools
 from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
@@ -38,7 +39,7 @@ class Endpoint:
     Serve starts it, asks for its health, and replaces it when that fails or it dies.
     """
 
-    def __init__(self, config: ServeConfig, strategies: Mapping[str, type], threads: str | None) -> None:
+    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> None:
         if threads is None:  # Ray sets it in its workers; the policy pool reads what the user set
             os.environ.pop("OMP_NUM_THREADS", None)
         self._service = Service(config, make_catalog(config, strategies), partial(_open, config))
@@ -67,7 +68,7 @@ class Endpoint:
 
 
 @contextmanager
-def running_endpoint(config: ServeConfig, strategies: Mapping[str, type]) -> Iterator[None]:
+def running_endpoint(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Iterator[None]:
     """The endpoint, ready, on the Ray that this process is connected to; leaving drains it and takes Serve down.
 
     Paths in `config` must be absolute. Raises UserError and ReplicaError when it can't start.
@@ -87,7 +88,7 @@ def running_endpoint(config: ServeConfig, strategies: Mapping[str, type]) -> Ite
         serve.shutdown()
 
 
-def _start(config: ServeConfig, strategies: Mapping[str, type]) -> DeploymentHandle:
+def _start(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> DeploymentHandle:
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
         serve.start(proxy_location="Disabled")
@@ -100,7 +101,7 @@ def _start(config: ServeConfig, strategies: Mapping[str, type]) -> DeploymentHan
     return handle
 
 
-def make_catalog(config: ServeConfig, strategies: Mapping[str, type]) -> Catalog:
+def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Catalog:
     """Raises UserError for what no request could be served with."""
     return Catalog(
         alias=config.alias,
@@ -113,7 +114,7 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type]) -> Catalog
     )
 
 
-def _application(config: ServeConfig, strategies: Mapping[str, type]) -> serve.Application:
+def _application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> serve.Application:
     deployment = serve.deployment(
         Endpoint,
         name="endpoint",

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
 from orchestrator.core.nouns import Problem, SearchResult
-from orchestrator.core.protocols import Session, Strategy
+from orchestrator.core.protocols import Session
 from orchestrator.search import LateError, SearchRuntime, solve
 from orchestrator.serving.config import Limits
 from orchestrator.serving.errors import ApiError, busy, internal, invalid, stopping, timed_out, unavailable
@@ -116,9 +116,16 @@ class Searches:
         """The search under its deadline. The one place where a fault becomes what a client is told."""
         # the id is the same for all, so that equal seeds mean equal draws
         problem = Problem(id="request", messages=order.messages)
-        strategy = _Announced(order.named.strategy, search.accepted)
+        prompt_ids: tuple[int, ...] = ()
+
+        async def accepted_and_searched(problem: Problem, session: Session) -> SearchResult:
+            nonlocal prompt_ids
+            prompt_ids = (await session.start(problem)).prompt_ids
+            search.accepted.set()  # before a stream begins, which can't be refused
+            return await order.named.strategy.search(problem, session)
+
         try:
-            outcome = await solve(problem, strategy, session, timeout_s=self._limits.timeout_s)
+            outcome = await solve(problem, accepted_and_searched, session, timeout_s=self._limits.timeout_s)
         except ReplicaError as error:
             log.warning("a request failed: %s", error)
             if isinstance(error, PoolExhausted):
@@ -131,7 +138,7 @@ class Searches:
         found = Answered(
             result=outcome.result,
             ledger=session.ledger,
-            prompt_tokens=len(strategy.prompt_ids),
+            prompt_tokens=len(prompt_ids),
             wall_s=outcome.wall_s,
         )
         if self._draining and not found.chosen.steps:
@@ -146,17 +153,3 @@ class Searches:
             return invalid(str(error), param="messages", code=code)
         log.error("a request failed: strategy %s, seed %d", order.named.name, order.seed, exc_info=error)
         return internal()
-
-
-class _Announced:
-    """A strategy whose search says when its prompt is known to fit: before a stream begins, which can't be refused."""
-
-    def __init__(self, strategy: Strategy, accepted: asyncio.Event) -> None:
-        self.prompt_ids: tuple[int, ...] = ()
-        self._strategy = strategy
-        self._accepted = accepted
-
-    async def search(self, problem: Problem, session: Session) -> SearchResult:
-        self.prompt_ids = (await session.start(problem)).prompt_ids
-        self._accepted.set()
-        return await self._strategy.search(problem, session)

@@ -40,7 +40,7 @@ async def test_equal_seeds_are_equal_draws_and_each_session_has_the_runtimes_lim
         policy=writer, verifier=None, answers=ANSWERS, sampling=Sampling(max_tokens=4), budget=Budget(policy_tokens=3)
     )
     for seed in (7, 7, 8):
-        outcome = await solve(problem(), Greedy(), runtime.session(seed), timeout_s=10)
+        outcome = await solve(problem(), Greedy().search, runtime.session(seed), timeout_s=10)
         assert outcome.result is not None and outcome.result.end_reason is EndReason.BUDGET
         assert outcome.result.candidates[0].trajectory.num_tokens == 3
     first, again, other = [request.seed for request in writer.requests]
@@ -48,7 +48,7 @@ async def test_equal_seeds_are_equal_draws_and_each_session_has_the_runtimes_lim
 
 
 async def test_a_search_that_no_budget_cut_is_completed() -> None:
-    outcome = await solve(problem(), SelfConsistency(n=2), open_session(policy()), timeout_s=10)
+    outcome = await solve(problem(), SelfConsistency(n=2).search, open_session(policy()), timeout_s=10)
     assert outcome.error is None and outcome.result is not None
     assert (outcome.result.end_reason, outcome.result.answer) == (EndReason.COMPLETED, "1")
 
@@ -63,7 +63,7 @@ async def test_a_search_that_no_budget_cut_is_completed() -> None:
     ],
 )
 async def test_what_goes_wrong_with_one_problem_is_its_outcome(strategy: Failing | Endless, words: str) -> None:
-    outcome = await solve(problem(), strategy, open_session(policy()), timeout_s=0.01)
+    outcome = await solve(problem(), strategy.search, open_session(policy()), timeout_s=0.01)
     assert outcome.result is None and outcome.error is not None
     assert told(outcome.error) == words
 
@@ -71,7 +71,7 @@ async def test_what_goes_wrong_with_one_problem_is_its_outcome(strategy: Failing
 @pytest.mark.parametrize("error", [UserError("wrong"), PoolExhausted("gone")])
 async def test_what_concerns_every_problem_is_raised(error: Exception) -> None:
     with pytest.raises(type(error)):
-        await solve(problem(), Failing(error), open_session(policy()), timeout_s=10)
+        await solve(problem(), Failing(error).search, open_session(policy()), timeout_s=10)
 
 
 async def test_the_first_error_ends_all_that_is_in_flight() -> None:

@@ -1,5 +1,10 @@
 import subprocess
 import sys
+from dataclasses import fields
+
+import pytest
+
+from strategies import STRATEGIES
 
 SCRIPT = """
 import sys
@@ -14,3 +19,16 @@ def test_strategies_and_the_session_import_with_nothing_heavy_installed():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 6
+
+
+BOUNDED_OTHERWISE = {  # whole numbers that make no search cost a multiple
+    "beam_width", "max_steps", "probe", "round", "resample_seed", "budget",
+    "min_thinking_tokens", "max_thinking_tokens", "max_waits",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_field_that_multiplies_the_cost_is_declared(name):
+    strategy = STRATEGIES[name]
+    counts = {f.name for f in fields(strategy) if f.type in (int, int | None)}
+    assert counts - BOUNDED_OTHERWISE == set(strategy.costly)

@@ -4,7 +4,6 @@ import pytest
 
 from experiments.bench.early_stop import measure
 from orchestrator.core.nouns import SearchResult
-from strategies import STRATEGIES
 from strategies.selection import as_candidates, best_scored
 from tests.experiments.synthetic import NUM_PROBLEMS, write_run
 
@@ -22,7 +21,7 @@ class HalfStopped:
 
 
 def test_saved_tokens_and_their_cost_in_accuracy_are_paired(tmp_path, monkeypatch):
-    monkeypatch.setitem(STRATEGIES, "early_stop", HalfStopped)
+    monkeypatch.setattr("experiments.bench.early_stop.EarlyStop", HalfStopped)
     write_run(tmp_path / "run")
     found = measure(tmp_path / "run", n=8)
     assert (found["tokens"], found["baseline"]["tokens"]) == (4 * 3 + 4 * 2, 24)
