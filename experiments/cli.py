@@ -46,8 +46,8 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of this run.")] = False,
 ) -> None:
     """Run every strategy of a YAML file on every problem, into Parquet, and report."""
-    from experiments.report import report as write_report
-    from experiments.run import Plan, execute, open_results, plan_run
+    from experiments.analysis.report import report as write_report
+    from experiments.running.run import Plan, execute, open_results, plan_run
     from orchestrator.runner import strategy_label
 
     plan: Plan = plan_run(config, overrides or [])
@@ -93,10 +93,10 @@ def replay(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of this replay.")] = False,
 ) -> None:
     """Run the strategies of a YAML file over the recorded samples of a run, without an engine, and report."""
-    from experiments.replay import plan_replay
-    from experiments.replay import replay as run_replay
-    from experiments.report import report as write_report
-    from experiments.run import versions
+    from experiments.analysis.report import report as write_report
+    from experiments.replay.run import plan_replay
+    from experiments.replay.run import replay as run_replay
+    from experiments.running.run import versions
     from orchestrator.results import ResultsWriter
 
     plan = plan_replay(recorded, config, overrides or [])
@@ -125,7 +125,7 @@ def label(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the labels of this folder.")] = False,
 ) -> None:
     """Label the steps of solutions, into Parquet: by rollouts, by a verifier, exactly, or from others' files."""
-    from experiments.label import compared, execute, open_labels, plan_label, summary
+    from experiments.labelling.run import compared, execute, open_labels, plan_label, summary
 
     plan = plan_label(config, overrides or [])
     with open_labels(plan, resume=resume, overwrite=overwrite) as labels, _progress() as progress:
@@ -157,7 +157,7 @@ def label(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show_default=False)]) -> None:
     """Tables and the compute-accuracy figure of a results folder."""
-    from experiments.report import report as write_report
+    from experiments.analysis.report import report as write_report
 
     write_report(folder, console)
 
@@ -170,9 +170,9 @@ def judge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of this comparison.")] = False,
 ) -> None:
     """Have every verifier of a YAML file judge the same solutions: what each finds, and what it costs."""
-    from experiments.judging import judge as judge_all
-    from experiments.judging import open_writers, plan_judging
-    from experiments.judging_table import table
+    from experiments.judging.run import judge as judge_all
+    from experiments.judging.run import open_writers, plan_judging
+    from experiments.judging.table import table
 
     plan = plan_judging(config, overrides or [])
     with open_writers(plan, resume=resume, overwrite=overwrite) as writers, _progress() as progress:
@@ -199,7 +199,7 @@ def judge(
 @app.command()
 def serve(config: ConfigPath, overrides: Overrides = None) -> None:
     """Serve an OpenAI-compatible endpoint on Ray Serve."""
-    from experiments.serving import serve as serve_forever
+    from experiments.running.serve import serve as serve_forever
 
     serve_forever(config, overrides or [], console)
 
@@ -212,10 +212,10 @@ def train_prm(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in the same folder.")] = False,
 ) -> None:
     """Train a verifier on labelled solutions: a streaming PRM, a transformer PRM or an ORM."""
-    from experiments.train_plan import plan_training
-    from experiments.train_prm import train
+    from experiments.training.prm import train
+    from experiments.training.prm_plan import plan_prm
 
-    plan = plan_training(config, overrides or [], resume=resume, overwrite=overwrite)
+    plan = plan_prm(config, overrides or [], resume=resume, overwrite=overwrite)
     if not train(plan, console, resume=resume):
         errors.print(f"interrupted: saved in {plan.folder}; to go on: headrace train-prm {config} --resume")
         raise typer.Exit(130)
@@ -229,9 +229,9 @@ def train_policy(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace this training.")] = False,
 ) -> None:
     """Train a policy by GRPO with graders and verifiers as rewards, and measure pass@1 before and after."""
-    from experiments.train_policy import checkpoint_step, find_checkpoint, plan_training
+    from experiments.training.policy_plan import checkpoint_step, find_checkpoint, plan_policy
 
-    plan = plan_training(config, overrides or [])
+    plan = plan_policy(config, overrides or [])
     if plan.warning is not None:
         console.print(f"[yellow]warning:[/] {plan.warning}", highlight=False, soft_wrap=True)
     checkpoint = find_checkpoint(plan, resume=resume, overwrite=overwrite)
@@ -239,7 +239,7 @@ def train_policy(
     with _progress() as progress:
         bar = progress.add_task("starting", total=plan.config.num_steps, completed=done, errors="")
         try:
-            from experiments.grpo import train  # takes its time
+            from experiments.training.grpo import train  # takes its time
 
             outcome = train(
                 plan,
@@ -342,7 +342,7 @@ def _counter(progress: Progress, bar: TaskID) -> "OnRow":
 
 def _row_watcher(progress: Progress, bar: TaskID) -> "OnRow":
     """Moves the bar on by a row, and warns as soon as the answers look wrong for reasons that are not the model's."""
-    from experiments.answer_shares import Watch
+    from experiments.analysis.answer_shares import Watch
 
     count, watch = _counter(progress, bar), Watch()
 

@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.datasets import DataConfig, Dataset, load_dataset
+from experiments.data.datasets import DataConfig, Dataset, load_dataset
 from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget

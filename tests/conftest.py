@@ -3,9 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,32 +37,14 @@ async def policy_pool(local_ray: Path) -> AsyncIterator[PolicyPool]:
         yield pool
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test comes first pays for the start of the engines."""
+    """Whichever test comes first pays for the start of the engines. Where tests run in two processes (`make test`), one
+    of them has all that share the pools, and each module without a group of its own stays whole."""
     for item in items:
-        if "policy_pool" in getattr(item, "fixturenames", ()):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "policy_pool" in fixtures:
             item.add_marker(pytest.mark.timeout(1500))
-
-
-@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, where `make test` runs two processes
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Modules that share the pools go to one process, one after the other; so do those that start a Ray of their own,
-    and those that look for processes which the sandbox left behind."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByResource(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return _resource(nodeid.partition("::")[0])
-
-    return ByResource(config, log)
-
-
-@cache
-def _resource(module: str) -> str:
-    path = Path(__file__).parents[1] / module
-    if path.name in ("test_run.py", "test_serving.py"):
-        return "a Ray of its own"
-    if path.name in ("test_sandbox.py", "test_unit_tests.py"):
-        return "the sandbox"
-    text = path.read_text(encoding="utf-8")
-    return "the pools" if "policy_pool" in text or "local_ray" in text or "orchestrator/verifier" in module else module
+        if item.get_closest_marker("xdist_group") is None:
+            shares = fixtures & {"policy_pool", "local_ray"}
+            item.add_marker(pytest.mark.xdist_group("the pools" if shares else item.nodeid.partition("::")[0]))

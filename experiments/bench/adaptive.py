@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.graders import answers_of
-from experiments.metrics import Pool, prm_at_k, vote_at_k
-from experiments.replay import Recording, read_recording, replay_rows
+from experiments.analysis.metrics import SampleSet, prm_at_k, vote_at_k
+from experiments.data.graders import answers_of
+from experiments.replay.recording import Recording, read_recording
+from experiments.replay.run import replay_rows
 from orchestrator.core.protocols import Strategy
 from strategies.adaptive_best_of_n import AdaptiveBestOfN, Rule
 from strategies.workload_budget import WorkloadBudget
@@ -93,7 +94,7 @@ def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[
     }
 
 
-async def _pools(recording: Recording) -> list[Pool]:
+async def _pools(recording: Recording) -> list[SampleSet]:
     """The samples of each problem; those that the grader could not decide are left out."""
     async with answers_of(recording.data) as answers:
         pools = []
@@ -101,7 +102,7 @@ async def _pools(recording: Recording) -> list[Pool]:
             samples = [sample for sample in recorded.samples if sample.correct is not None]
             groups = await answers.group([sample.answer for sample in samples])
             pools.append(
-                Pool(
+                SampleSet(
                     groups=groups,
                     correct=[bool(sample.correct) for sample in samples],
                     scores=[sample.aggregate_score for sample in samples],
@@ -113,7 +114,7 @@ async def _pools(recording: Recording) -> list[Pool]:
 # uniform
 
 
-def _uniform(pools: Sequence[Pool], n: int) -> dict[str, Floats]:
+def _uniform(pools: Sequence[SampleSet], n: int) -> dict[str, Floats]:
     """Accuracy of uniform sampling under each rule of choice, (samples - 1, problem): expectations over all subsets."""
     ks = range(1, n + 1)
     by_rule = {
@@ -125,12 +126,12 @@ def _uniform(pools: Sequence[Pool], n: int) -> dict[str, Floats]:
     return {rule: np.array(values).T for rule, values in by_rule.items()}
 
 
-def _votes(pool: Pool, ks: Sequence[int], *, weighted: bool) -> list[float]:
+def _votes(pool: SampleSet, ks: Sequence[int], *, weighted: bool) -> list[float]:
     chances = vote_at_k(pool, ks, weighted=weighted, num_subsets=64)
     return [chances[k] for k in ks]
 
 
-def _by_odds(pool: Pool) -> Pool:
+def _by_odds(pool: SampleSet) -> SampleSet:
     """A vote in which one sample at 0.95 outweighs two at 0.9: the vote that is nearest to the best score."""
     return replace(pool, scores=[(score or 0.0) / max(1 - (score or 0.0), 1e-6) for score in pool.scores])
 
@@ -160,7 +161,7 @@ def _curve(recording: Recording, strategies: Mapping[str, Strategy], seeds: Sequ
     return Curve(settings=tuple(strategies), samples=samples, accuracy=accuracy)
 
 
-def _oracle_curve(pools: Sequence[Pool], n: int) -> Curve:
+def _oracle_curve(pools: Sequence[SampleSet], n: int) -> Curve:
     """Greedy allocation by p (1 - p)^k, the chance that sample k + 1 is the first correct one, p the true pass rate."""
     rates = np.array([sum(pool.correct) / len(pool) for pool in pools])
     gains = rates[:, None] * (1 - rates[:, None]) ** np.arange(1, n)  # of each sample after the first

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.replay import read_recording, replay_rows
+from experiments.replay.recording import read_recording
+from experiments.replay.run import replay_rows
 from orchestrator.results import ProblemRow
 from strategies.best_of_n import BestOfN
 from strategies.early_stop import EarlyStop

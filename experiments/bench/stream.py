@@ -9,7 +9,7 @@ import torch
 
 from experiments.bench.core import Measured
 from experiments.bench.tiny import VERIFIER
-from experiments.memory import keep_freed_memory
+from experiments.training.memory import keep_freed_memory
 from verifiers import NoOptions
 from verifiers.contract import HostSettings, Read, Run
 from verifiers.streaming import StreamingHost

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaModel, StaticCache
 
 from experiments.bench.core import Measured, interleave, ratio_of, spread
 from experiments.bench.tiny import VERIFIER
-from experiments.memory import keep_freed_memory
+from experiments.training.memory import keep_freed_memory
 from verifiers.contract import Read, Run
 from verifiers.streaming import StreamingHost
 from verifiers.streaming_prm import PRMConfig, StreamingPRM

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.metrics import Interval
+from experiments.analysis.metrics import Interval
 from verifiers.training.labelled import LabelledSolution
 
 _RIGHT = 0.5  # a label of at least this says that the step is right

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
-from experiments.datasets import DataConfig
+from experiments.data.datasets import DataConfig
 from experiments.labelling.estimates import Estimation
 from experiments.labelling.imports import Neutral
 from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments import records
+from experiments.data import records
 from experiments.labelling.estimates import all_so_far
 from orchestrator.core.errors import UserError
 from verifiers.training.labelled import LabelledSolution

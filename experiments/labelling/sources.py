@@ -7,7 +7,7 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from experiments.labelling.estimates import Labels
-from experiments.replay import RecordedProblem, Sample
+from experiments.replay.recording import RecordedProblem, Sample
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, Status, Step, Trajectory

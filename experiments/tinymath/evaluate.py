@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from experiments.figure import draw_reliability
+from experiments.analysis.figure import draw_reliability
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import STEP_DELIMITER, TinyProblem, extract_answer, generate, step_labels
 from experiments.tinymath.tokenizer import build_tokenizer, prompt_ids

@@ -43,7 +43,7 @@ def run_file(tmp_path, monkeypatch):
     async def started(*args, **kwargs):
         pytest.fail("a pool was started")
 
-    monkeypatch.setattr("experiments.run.execute", started)
+    monkeypatch.setattr("experiments.running.run.execute", started)
 
     def write(**changes):
         fields = {"name": "x", "policy": TINY_POLICY, "prm": TINY_PRM, "results": tmp_path / "results"}
@@ -183,7 +183,7 @@ def test_help_lists_the_commands(headrace):
 
 
 def test_the_shipped_configs_are_valid():
-    from experiments.run import plan_run
+    from experiments.running.run import plan_run
 
     for name in ("demo.yaml", "tinymath.yaml"):
         plan = plan_run(PROJECT_ROOT / "configs" / name, [])

@@ -9,10 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.config import PROJECT_ROOT, RunConfig, make_strategies
-from experiments.judging import JudgeConfig
+from experiments.judging.run import JudgeConfig
 from experiments.labelling.config import LabelConfig
-from experiments.train_plan import TrainConfig
-from experiments.train_policy import TrainPolicyConfig
+from experiments.training.policy_plan import TrainPolicyConfig
+from experiments.training.prm_plan import TrainConfig
 from orchestrator.core.errors import UserError
 from orchestrator.serving.config import ServeConfig
 from orchestrator.typed import typed

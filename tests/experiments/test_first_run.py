@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments import run as running
-from experiments.answer_shares import Watch
-from experiments.report import report
-from experiments.run import execute, open_results, plan_run
+from experiments.analysis.answer_shares import Watch
+from experiments.analysis.report import report
+from experiments.running import run as running
+from experiments.running.run import execute, open_results, plan_run
 from orchestrator.results import read_results
 from tests.fakes import ScriptedPolicy
 

@@ -2,7 +2,7 @@ from math import ceil, log2
 
 import pytest
 
-from experiments.graders import Grader
+from experiments.data.graders import Grader
 from experiments.labelling.estimates import Estimation, hardened
 from experiments.labelling.labellers import BinarySearch, Exact, Judged, MonteCarlo
 from experiments.labelling.sources import Sampled

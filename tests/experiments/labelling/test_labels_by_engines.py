@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from experiments.data.graders import Grader
 from experiments.doctor import TINY_POLICY
-from experiments.graders import Grader
 from experiments.labelling.estimates import Estimation
 from experiments.labelling.labellers import BinarySearch, MonteCarlo
 from experiments.labelling.sources import Recorded, Sampled
-from experiments.replay import RecordedProblem, Sample
+from experiments.replay.recording import RecordedProblem, Sample
 from experiments.tinymath.task import generate
 from orchestrator.core.nouns import Problem, Status, Trajectory
 from orchestrator.policy import PolicyPool

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 
 from experiments.doctor import TINY_POLICY
 from experiments.labelling.sources import Labelled, Recorded, Sampled, as_labelled
-from experiments.replay import RecordedProblem, Sample
+from experiments.replay.recording import RecordedProblem, Sample
 from experiments.tinymath.task import generate
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.answers.exact import ExactAnswers

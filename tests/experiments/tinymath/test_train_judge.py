@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 
 import experiments.tinymath
 from experiments.config import PROJECT_ROOT, load_yaml
-from experiments.judging import JudgeConfig
+from experiments.judging.run import JudgeConfig
 from experiments.labelling.config import LabelConfig
 from experiments.tinymath.corruptions import corrupt, corrupt_steps
 from experiments.tinymath.task import generate, step_labels

@@ -24,7 +24,7 @@ def test_a_whole_checkpoint_passes(checkpoint: Path) -> None:
 
 
 def test_the_shipped_policy_passes() -> None:
-    check_policy_checkpoint(str(Path(__file__).parents[2] / "experiments/tinymath/models/policy"))
+    check_policy_checkpoint(str(Path(__file__).parents[3] / "experiments/tinymath/models/policy"))
 
 
 def test_a_missing_folder_names_the_nearest_one(checkpoint: Path) -> None:

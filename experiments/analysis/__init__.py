@@ -1,0 +1,1 @@
+"""What rows say: metrics, reports, figures. Reads only Parquet."""

@@ -1,0 +1,176 @@
+"""Metrics of repeated sampling, per problem and over problems. Pure: numbers in, numbers out.
+
+`pass@k` (= coverage = oracle@k) and `prm@k` are exact expectations over all subsets of k of a problem's samples;
+`maj@k` and `weighted@k` average over seeded random subsets. The problem is the unit of all intervals.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSet:
+    """Independent samples of one problem. `groups` has equal numbers for equal answers and None for no answer. A score
+    of None: the verifier did not judge that sample."""
+
+    groups: Sequence[int | None]
+    correct: Sequence[bool]
+    scores: Sequence[float | None]
+
+    def __post_init__(self) -> None:
+        if not len(self.groups) == len(self.correct) == len(self.scores) >= 1:
+            lengths = (len(self.groups), len(self.correct), len(self.scores))
+            raise ValueError(f"pool: wanted as many answers as grades and scores, and at least one, got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def scored(self) -> bool:
+        return any(score is not None for score in self.scores)
+
+
+def sample_set(candidates: pd.DataFrame) -> SampleSet | None:
+    """The samples of one problem and seed, from their rows of a results folder; None where there are none. Samples that
+    the grader could not decide are left out. No answer is a wrong one."""
+    decided = candidates[candidates["correct"].notna()]
+    if decided.empty:
+        return None
+    return SampleSet(
+        groups=_groups(decided),
+        correct=[bool(correct) for correct in decided["correct"]],
+        scores=[None if pd.isna(score) else float(score) for score in decided["aggregate_score"]],
+    )
+
+
+def _groups(candidates: pd.DataFrame) -> list[int | None]:
+    """As the run found them; rows of older runs have equal strings as equal answers."""
+    found = candidates["answer_group"]
+    if found.isna().all():
+        found = pd.Series(pd.factorize(candidates["answer"])[0]).replace(-1, pd.NA)
+    return [None if pd.isna(group) else int(group) for group in found]
+
+
+def powers_of_two(largest: int) -> list[int]:
+    """1, 2, 4, ... up to `largest`."""
+    return [1 << exponent for exponent in range(largest.bit_length())]
+
+
+def wilson_interval(successes: float, total: int) -> Interval:
+    """A proportion with Wilson's score interval. `successes` may be fractional (means over seeds)."""
+    if total < 1 or not 0 <= successes <= total:
+        raise ValueError(f"wilson_interval: wanted 0 <= successes <= total and total >= 1, got {successes} of {total}")
+    rate, z2 = successes / total, Z_95**2
+    centre = (rate + z2 / (2 * total)) / (1 + z2 / total)
+    half = Z_95 / (1 + z2 / total) * math.sqrt(rate * (1 - rate) / total + z2 / (4 * total**2))
+    return Interval(value=rate, low=min(rate, max(0.0, centre - half)), high=max(rate, min(1.0, centre + half)))
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Chance that k of the samples hold a correct one: the unbiased estimator of Chen et al. (arXiv 2107.03374)."""
+    _check_k(k, num_samples)
+    return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def prm_at_k(pool: SampleSet, k: int) -> float:
+    """Chance that the best-scored of k samples is correct (naive best-of-k).
+
+    Exact: the sample of rank r (from 0) is the best of C(N-1-r, k-1) of the C(N, k) subsets. Samples with equal scores
+    share their ranks. Ranks are those of `strategies.selection.best_scored`: samples without an answer come after all
+    that have one, samples without a score after those with one.
+    """
+    _check_k(k, len(pool))
+    ranks = [
+        (group is None, math.inf if score is None else -score)
+        for group, score in zip(pool.groups, pool.scores, strict=True)
+    ]
+    order = sorted(range(len(pool)), key=lambda index: ranks[index])
+    ties = np.cumsum([index > 0 and ranks[order[index]] != ranks[order[index - 1]] for index in range(len(pool))])
+    shares = np.bincount(ties, weights=np.asarray(pool.correct, float)[order]) / np.bincount(ties)
+    size, total = len(pool), math.comb(len(pool), k)
+    chances = np.array([math.comb(size - 1 - rank, k - 1) / total for rank in range(size)])
+    return min(1.0, float(chances @ shares[ties]))
+
+
+def vote_at_k(
+    pool: SampleSet, ks: Sequence[int], *, weighted: bool, num_subsets: int = 256, seed: int = 0
+) -> dict[int, float]:
+    """Chance that a vote of k samples is correct, by k: majority, or weighted by the scores (unscored: weight 0).
+
+    The mean over `num_subsets` random orders of the pool, of which the first k vote, by the rules of
+    `strategies.voting.majority_vote`. The standard error that this adds is below 0.5 / sqrt(num_subsets) per problem,
+    and averages out over problems. Exact for k = 1.
+    """
+    for k in ks:
+        _check_k(k, len(pool))
+    names = list(dict.fromkeys(group for group in pool.groups if group is not None))
+    if not names:
+        return dict.fromkeys(ks, 0.0)
+    index = {name: i for i, name in enumerate(names)}
+    codes = np.array([len(names) if group is None else index[group] for group in pool.groups])
+    is_correct = np.zeros(len(names) + 1)
+    is_correct[codes] = pool.correct
+    is_correct[-1] = 0.0  # no answer
+    weights = np.array([1.0 if not weighted else score or 0.0 for score in pool.scores])
+
+    rng = np.random.default_rng(seed)
+    orders = rng.permuted(np.tile(np.arange(len(pool)), (num_subsets, 1)), axis=1)
+    width = len(names) + 1  # the last column: no answer
+    cells = np.arange(num_subsets)[:, None] * width + codes[orders]  # (subset, answer) as one number
+    positions = np.tile(np.arange(len(pool)), num_subsets)
+    flat_first = np.full(num_subsets * width, len(pool))
+    np.minimum.at(flat_first, cells.ravel(), positions)  # equal shapes: numpy 2.3 is wrong where it must broadcast
+    first_seen = flat_first.reshape(num_subsets, width)
+
+    chances = {}
+    for k in ks:
+        if k == 1:
+            chances[k] = float(np.mean(is_correct[codes]))
+            continue
+        votes = np.bincount(cells[:, :k].ravel(), weights[orders[:, :k]].ravel(), num_subsets * width)
+        votes = np.where(first_seen < k, votes.reshape(num_subsets, width), -np.inf)
+        votes[:, -1] = -np.inf  # no answer has no vote
+        winning = votes >= votes.max(axis=1, keepdims=True) - 1e-9  # equal sums, whatever their order of adding
+        winners = np.where(winning & (votes > -np.inf), first_seen, len(pool)).argmin(axis=1)
+        nobody = np.isinf(votes).all(axis=1)
+        chances[k] = float(np.mean(np.where(nobody, 0.0, is_correct[winners])))
+    return chances
+
+
+def bootstrap_mean(values: Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Interval:
+    """The mean over problems, with the percentile interval of resampling problems."""
+    if not values:
+        raise ValueError("bootstrap_mean: wanted at least one value, got none")
+    array = np.asarray(values, float)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(array), np.full(len(array), 1 / len(array)), size=num_resamples)
+    low, high = np.quantile(counts @ array / len(array), [0.025, 0.975])
+    return Interval(value=float(array.mean()), low=float(low), high=float(high))
+
+
+def paired_difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Interval:
+    """Mean of `ours - theirs` over the problems (keys) that both have, with its bootstrap interval."""
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        raise ValueError("paired_difference: the two have no problem in common")
+    return bootstrap_mean([ours[problem] - theirs[problem] for problem in shared])
+
+
+def _check_k(k: int, num_samples: int) -> None:
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"k must be between 1 and the number of samples ({num_samples}), got {k}")

@@ -1,0 +1,41 @@
+"""Tables for a console and for Markdown, from the same cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from experiments.analysis.metrics import Interval
+
+NARROW = 100  # characters: a console of fewer gets the columns that matter most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """A table, whoever shows it. The first column is text, the others are numbers."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    wide: Sequence[str] = ()  # headers of the columns that a narrow console does without
+
+    def rich(self, width: int) -> Table:
+        """For a console of so many characters."""
+        left_out = {self.headers.index(name) for name in self.wide if width < NARROW and name in self.headers}
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        text, *numbers = (header for i, header in enumerate(self.headers) if i not in left_out)
+        table.add_column(text, overflow="fold")  # where the table is too wide, the text folds and numbers stay whole
+        for header in numbers:
+            table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*(cell for i, cell in enumerate(row) if i not in left_out))
+        return table
+
+    def markdown(self) -> str:
+        lines = [self.headers, ["---"] + ["---:"] * (len(self.headers) - 1), *self.rows]
+        return f"## {self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"

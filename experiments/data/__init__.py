@@ -1,0 +1,1 @@
+"""What problems a run searches: data sets, their records, and graders of their answers."""

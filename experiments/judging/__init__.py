@@ -1,0 +1,1 @@
+"""`headrace judge`: what verifiers say of the same solutions."""

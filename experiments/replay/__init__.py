@@ -1,0 +1,1 @@
+"""Strategies over recorded samples, without an engine."""

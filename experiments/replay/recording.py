@@ -1,0 +1,155 @@
+"""Independent samples of a finished run, read from its rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from experiments.analysis.largest import SAMPLED_STRATEGIES, largest_sample
+from experiments.data.datasets import DataConfig
+from orchestrator.core.errors import UserError
+from orchestrator.core.nouns import Problem, Score
+from orchestrator.core.protocols import Sampling
+from orchestrator.results import read_results
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One recorded completion. `ends` are its token counts after each step."""
+
+    token_ids: tuple[int, ...]
+    ends: tuple[int, ...]
+    text: str
+    answer: str | None
+    correct: bool | None  # None: undecided
+    undecided: str | None  # why
+    aggregate_score: float | None
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedProblem:
+    """A problem with its samples. The prompt's tokens were not recorded: as many tokens stand in for them."""
+
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    samples: tuple[Sample, ...]
+    scores: Mapping[tuple[int, ...], Score]  # of each beginning of a completion that ends with a step
+    unjudged: Mapping[tuple[int, ...], str] = field(default_factory=dict)  # of those that could not be judged, why
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Independent samples of every problem of a run, from all its seeds."""
+
+    problems: tuple[RecordedProblem, ...]
+    sampling: Sampling
+    data: DataConfig  # of the run: it says which answers are equal
+    policy_model: str
+    verifier_model: str | None
+    policy_flops: float  # per token that the policy computed, the run's mean
+    verifier_flops: float  # per token that the verifier read, the run's mean
+
+    @property
+    def num_samples(self) -> int:
+        """The fewest that a problem has."""
+        return min(len(recorded.samples) for recorded in self.problems)
+
+    def __getitem__(self, token_ids: tuple[int, ...]) -> RecordedProblem:
+        """The problem whose prompt the tokens begin with."""
+        return self.problems[-1 - token_ids[0]]
+
+    @cached_property
+    def prompts(self) -> dict[str, tuple[int, ...]]:
+        return {recorded.problem.id: recorded.prompt_ids for recorded in self.problems}
+
+    @cached_property
+    def answers(self) -> dict[str, str | None]:
+        """By text: what extraction found when the samples were recorded."""
+        found: dict[str, str | None] = {}
+        for recorded in self.problems:
+            for sample in recorded.samples:
+                if found.setdefault(sample.text, sample.answer) != sample.answer:
+                    raise UserError(
+                        f"replay: one text has two answers, {found[sample.text]!r} and {sample.answer!r}: "
+                        f"{sample.text[:80]!r}"
+                    )
+        return found
+
+
+def read_recording(folder: Path) -> Recording:
+    """The independent samples of a results folder: those of the strategy that drew most. Raises UserError."""
+    problems, candidates = read_results(folder)
+    largest = largest_sample(problems)
+    if largest is None:
+        raise UserError(
+            f"replay: {folder} holds no independent samples; wanted rows of {' or '.join(SAMPLED_STRATEGIES)}"
+        )
+    strategy, params = largest
+    problems = problems[(problems["status"] == "ok") & (problems["num_candidates"] > 0)]
+    rows = problems[(problems["strategy"] == strategy) & (problems["params"] == params)]
+    samples = candidates[(candidates["strategy"] == strategy) & (candidates["params"] == params)]
+    by_problem = dict(iter(samples.sort_values(["problem_id", "seed", "candidate"]).groupby("problem_id")))
+    first = rows.drop_duplicates("problem_id").sort_values("problem_id")
+    computed_tokens = (rows["prompt_tokens"] - rows["cached_tokens"] + rows["generated_tokens"]).sum()
+    verifier_model = rows["verifier_model"].iloc[0]
+    return Recording(
+        problems=tuple(
+            _recorded(index, row, by_problem[row["problem_id"]]) for index, row in enumerate(first.to_dict("records"))
+        ),
+        sampling=_recorded_config(folder, "sampling", Sampling),
+        data=_recorded_config(folder, "data", DataConfig),
+        policy_model=rows["policy_model"].iloc[0],
+        verifier_model=None if pd.isna(verifier_model) else verifier_model,
+        policy_flops=rows["policy_flops"].sum() / max(1, computed_tokens),
+        verifier_flops=rows["verifier_flops"].sum() / max(1, rows["verifier_tokens"].sum()),
+    )
+
+
+def _recorded_config(folder: Path, key: str, schema: type[C]) -> C:
+    config = OmegaConf.load(folder / "run.yaml")
+    recorded = OmegaConf.select(config, key, default={})
+    return cast(C, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), recorded)))
+
+
+def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> RecordedProblem:
+    made, scores, unjudged = [], {}, {}
+    for sample in samples.itertuples():
+        token_ids, ends = tuple(map(int, sample.token_ids)), tuple(accumulate(map(int, sample.step_token_counts)))
+        made.append(
+            Sample(
+                token_ids=token_ids,
+                ends=ends,
+                text=sample.text,
+                answer=None if pd.isna(sample.answer) else sample.answer,
+                correct=None if pd.isna(sample.correct) else bool(sample.correct),
+                undecided=None if pd.isna(sample.undecided) else str(sample.undecided),
+                aggregate_score=None if pd.isna(sample.aggregate_score) else float(sample.aggregate_score),
+                truncated=sample.status == "truncated",
+            )
+        )
+        for end, mean, std in zip(ends, sample.step_scores, sample.step_uncertainties, strict=True):
+            if mean is not None and not pd.isna(mean):
+                scores[token_ids[:end]] = Score(mean=float(mean), std=float(std))
+            elif not pd.isna(sample.unjudged):
+                unjudged[token_ids[:end]] = str(sample.unjudged)
+    difficulty = row["difficulty"]
+    prompt_tokens = int(row["prompt_tokens"]) // int(row["num_candidates"])
+    return RecordedProblem(
+        problem=Problem(
+            id=str(row["problem_id"]),
+            messages=(),
+            difficulty=None if pd.isna(difficulty) else float(difficulty),
+        ),
+        prompt_ids=(-1 - index,) * max(1, prompt_tokens),
+        samples=tuple(made),
+        scores=scores,
+        unjudged=unjudged,
+    )

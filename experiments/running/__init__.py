@@ -1,0 +1,1 @@
+"""`headrace run` and `headrace serve`: from YAML to rows, or to an endpoint."""

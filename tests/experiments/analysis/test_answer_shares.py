@@ -1,0 +1,63 @@
+from typing import Any
+
+import pandas as pd
+
+from experiments.analysis.answer_shares import Shares, Watch, shares_of
+
+
+def shares(*candidates: tuple[str | None, str, str | None]) -> Shares:
+    found = Shares()
+    for answer, status, undecided in candidates:
+        found = found.with_one(answer=answer, status=status, undecided=undecided, text="so it is\n\n  about 18 eggs.")
+    return found
+
+
+GOOD = ("18", "finished", None)
+SILENT = (None, "finished", None)
+CUT = (None, "truncated", None)
+HARD = ("x", "finished", "out of time")
+
+
+def test_shares_are_of_all_candidates() -> None:
+    found = shares(GOOD, SILENT, CUT, HARD)
+    assert found.shown() == {"no answer %": 0.5, "cut off %": 0.25, "undecided %": 0.25}
+    assert Shares().shown() == {"no answer %": 0.0, "cut off %": 0.0, "undecided %": 0.0}
+
+
+def test_a_small_share_is_no_warning() -> None:
+    assert shares(*[GOOD] * 8, SILENT, CUT).warnings() == []
+
+
+def test_answers_that_are_not_found_name_the_setting_and_two_endings() -> None:
+    [warning] = shares(*[GOOD] * 2, *[SILENT] * 6).warnings()
+    assert warning.startswith("75% of 8 candidates ended without an answer that could be found, and count as wrong")
+    assert "set data.answer" in warning
+    assert warning.endswith("Two endings: «...so it is about 18 eggs.» and «...so it is about 18 eggs.»")
+
+
+def test_what_was_cut_off_asks_for_more_tokens_and_not_for_another_rule() -> None:
+    [warning] = shares(*[GOOD] * 2, *[CUT] * 6).warnings()
+    assert warning.startswith("75% of 8 candidates were cut off before they ended, 6 of them without an answer")
+    assert "raise sampling.max_tokens" in warning
+
+
+def test_what_is_undecided_says_why() -> None:
+    [warning] = shares(*[GOOD] * 2, *[HARD] * 2).warnings()
+    assert "50% of 4 candidates could not be compared with the reference" in warning and "out of time" in warning
+
+
+def row(candidate: tuple[str | None, str, str | None]) -> Any:
+    answer, status, undecided = candidate
+    return pd.Series({"answer": answer, "status": status, "undecided": undecided, "text": "18 eggs"})
+
+
+def test_a_run_that_goes_on_is_warned_once_and_not_before_it_is_sure() -> None:
+    watch = Watch()
+    said = [watch.warnings(row(GOOD), [row(SILENT)] * 10) for _ in range(8)]
+    assert [len(new) for new in said] == [0, 0, 0, 1, 0, 0, 0, 0]
+    assert "of 40 candidates" in said[3][0]
+
+
+def test_rows_of_a_folder_have_the_same_shares() -> None:
+    frame = pd.DataFrame([row(candidate) for candidate in (GOOD, SILENT, CUT, HARD)])
+    assert shares_of(frame).shown() == shares(GOOD, SILENT, CUT, HARD).shown()

@@ -1,0 +1,184 @@
+"""Real strategies over a synthetic recording, through the real session and runner."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from experiments.replay.recording import read_recording
+from experiments.replay.run import jobs_of, plan_replay, replay, replay_rows
+from orchestrator.core.errors import UserError
+from orchestrator.core.nouns import SearchResult, Status
+from orchestrator.results import ResultsWriter, read_results
+from strategies.adaptive_best_of_n import AdaptiveBestOfN
+from strategies.beam_search import BeamSearch
+from strategies.best_of_n import BestOfN
+from strategies.budget_forcing import BudgetForcing
+from strategies.greedy import Greedy
+from strategies.selection import as_candidates, best_scored
+from strategies.self_consistency import SelfConsistency
+from strategies.workload_budget import WorkloadBudget
+from tests.experiments.synthetic import NUM_PROBLEMS, NUM_SAMPLES, write_run
+
+
+@pytest.fixture
+def recording(tmp_path):
+    write_run(tmp_path / "run")
+    return read_recording(tmp_path / "run")
+
+
+def by_problem(rows):
+    return {row.problem_id: row for row in rows}
+
+
+def test_best_of_all_samples_finds_what_the_run_found(recording, tmp_path):
+    problems, _ = read_results(tmp_path / "run")
+    recorded = problems[problems.strategy == "best_of_n"].set_index("problem_id")
+    rows = by_problem(replay_rows(recording, "best_of_n", BestOfN(n=NUM_SAMPLES), [0, 1]))
+    assert len(rows) == NUM_PROBLEMS
+    assert {id: row.correct for id, row in rows.items()} == recorded.correct.to_dict()
+    assert all(row.generated_tokens == 3 * NUM_SAMPLES for row in rows.values())
+
+
+def test_samples_come_in_an_order_of_their_own_for_each_seed_and_the_same_for_all_strategies(recording):
+    few = [
+        {row.problem_id: row.correct for row in replay_rows(recording, name, strategy, [seed])}
+        for name, strategy in (("best_of_n", BestOfN(n=1)), ("self_consistency", SelfConsistency(n=1)))
+        for seed in (0, 1)
+    ]
+    assert few[0] == few[2] and few[1] == few[3]
+    assert few[0] != few[1]
+
+
+def test_scores_costs_and_flops_are_those_of_the_recording(recording):
+    [row] = [row for row in replay_rows(recording, "best_of_n", BestOfN(n=8), [0]) if row.problem_id == "p8"]
+    assert row.score == pytest.approx(0.87)
+    assert row.verifier_tokens == 2 + 8 * 3, "the prompt once, then each sample's own tokens"
+    assert row.verifier_flops == pytest.approx(1e6 * row.verifier_tokens)
+    assert row.policy_flops > 0
+
+
+def test_what_the_run_could_not_judge_ranks_last_in_a_replay_too(tmp_path):
+    write_run(tmp_path)
+    for file in (tmp_path / "candidates").glob("*.parquet"):
+        table = pq.read_table(file)
+        rows = table.to_pylist()
+        for row in rows:
+            if row["problem_id"] == "p8" and row["candidate"] % 2 and row["aggregate_score"] is not None:
+                row |= {"aggregate_score": None, "unjudged": "a riddle", "step_scores": [0.5, None]}
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), file)
+    [row] = [
+        row
+        for row in replay_rows(read_recording(tmp_path), "best_of_n", BestOfN(n=NUM_SAMPLES), [0])
+        if row.problem_id == "p8"
+    ]
+    assert (row.status, row.score) == ("ok", pytest.approx(0.86))  # the best of those with even numbers
+
+
+def test_adaptive_strategies_run_on_a_recording(recording):
+    rows = by_problem(replay_rows(recording, "adaptive_best_of_n", AdaptiveBestOfN(n=8, probe=2), [0]))
+    assert rows["p8"].num_candidates < rows["p0"].num_candidates == 8
+    shared = replay_rows(recording, "workload_budget", WorkloadBudget(n=8, samples_per_problem=4), [0, 1])
+    for seed in (0, 1):
+        assert sum(row.num_candidates for row in shared if row.seed == seed) == 4 * NUM_PROBLEMS
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """Writes n samples step by step; `forks` children of each first step."""
+
+    n: int = 8
+    forks: int = 1
+
+    async def search(self, problem, session):
+        first = await session.expand([await session.start(problem)], self.n)
+        assert all(t.status is Status.RUNNING and t.text == "" and len(t.step_scores) == 1 for t in first)
+        whole = await session.expand(first, self.forks)
+        assert all(t.status is Status.FINISHED and len(t.step_scores) == 2 for t in whole)
+        candidates = as_candidates(whole, "last")
+        return SearchResult(candidates=candidates, chosen=best_scored(candidates))
+
+
+def test_a_drawn_sample_can_be_continued_step_by_step(recording):
+    whole = by_problem(replay_rows(recording, "best_of_n", BestOfN(n=8), [0]))
+    stepwise = by_problem(replay_rows(recording, "stepwise", Stepwise(), [0]))
+    for id, row in stepwise.items():
+        assert (row.answer, row.score, row.generated_tokens) == (
+            whole[id].answer,
+            whole[id].score,
+            whole[id].generated_tokens,
+        )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (Stepwise(n=2, forks=3), "only samples from the prompt were recorded"),
+        (BeamSearch(n=4, beam_width=1), "only samples from the prompt were recorded"),
+        (Greedy(), "recorded were samples of temperature 0.8 and top_p 1, got a request for 0 and 1"),
+        (BudgetForcing(), "only whole samples were recorded"),
+        (BestOfN(n=9), "p0 has 8 recorded samples, got a strategy that draws more"),
+    ],
+)
+def test_what_was_not_recorded_is_refused(recording, strategy, message):
+    with pytest.raises(UserError, match=message):
+        replay_rows(recording, "x", strategy, [0])
+
+
+def test_samples_of_several_seeds_are_one_pool(tmp_path):
+    write_run(tmp_path / "run", seeds=(0, 1))
+    recording = read_recording(tmp_path / "run")
+    assert recording.num_samples == 2 * NUM_SAMPLES
+    assert all(row.num_candidates == 16 for row in replay_rows(recording, "best_of_n", BestOfN(n=16), [0]))
+
+
+def test_samples_without_scores_serve_strategies_that_need_none(tmp_path):
+    write_run(tmp_path / "run", judged=False)
+    recording = read_recording(tmp_path / "run")
+    assert replay_rows(recording, "self_consistency", SelfConsistency(n=4), [0])
+    with pytest.raises(UserError, match="was not scored"):
+        replay_rows(recording, "best_of_n", BestOfN(n=4), [0])
+
+
+def test_a_run_without_samples_is_refused(tmp_path):
+    write_run(tmp_path / "run", sampled=False)
+    with pytest.raises(UserError, match="holds no independent samples"):
+        read_recording(tmp_path / "run")
+
+
+async def test_a_replay_can_be_written_like_a_run(recording, tmp_path):
+    with ResultsWriter.open(tmp_path / "again", run_yaml="name: again\n", versions={}) as results:
+        [named] = plan(tmp_path, "strategies: [{name: best_of_n, n: 8}]").strategies
+        await replay(recording, jobs_of(recording, named, [0]), results=results, run_id="again")
+    problems, candidates = read_results(tmp_path / "again")
+    assert len(problems) == NUM_PROBLEMS and len(candidates) == NUM_PROBLEMS * NUM_SAMPLES
+    assert problems.policy_model.unique().tolist() == ["models/tiny-policy"]
+    assert candidates.groupby("problem_id").correct.sum()["p3"] == 3
+
+
+def plan(tmp_path, text):
+    path = tmp_path / "replay.yaml"
+    path.write_text(text)
+    return plan_replay(tmp_path / "run", path, [f"results_dir={tmp_path}"])
+
+
+def test_a_plan_names_its_folder_after_the_run(recording, tmp_path):
+    planned = plan(tmp_path, "strategies: [{name: best_of_n, n: [2, 4]}]\nseeds: [0, 1]")
+    assert planned.folder == tmp_path / "run-replay"
+    assert len(planned.jobs) == 2 * 2 * NUM_PROBLEMS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("strategies: []", "strategies: wanted at least one, got none"),
+        ("seeds: [0]", "strategies is missing"),
+        ("strategies: [{name: greedy}]\nname: run", "wanted another folder"),
+        ("strategies: [{name: greedy}, {name: greedy}]", "two entries"),
+        ("strategies: [{name: greedy}]\nverifier: null", "verifier"),
+    ],
+)
+def test_bad_plans_are_refused(recording, tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        plan(tmp_path, text)
