@@ -41,7 +41,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
         ("verifiers/rules.py", "orchestrator.folders", "verifiers know"),
         ("verifiers/rules.py", "ray", "verifiers know"),
         ("orchestrator/runner.py", "strategies.greedy", "the runtime does not know"),
-        ("orchestrator/session.py", "orchestrator.runner", "the rooms of the runtime"),
+        ("orchestrator/session/session.py", "orchestrator.runner", "the rooms of the runtime"),
         ("orchestrator/policy/pool.py", "orchestrator.verifier.pool", "the rooms of the runtime"),
     ],
 )

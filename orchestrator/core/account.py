@@ -52,6 +52,11 @@ class Account:
         own = None if cap is None else cap - self._spent[kind] - self._held[kind]
         return _least(own, None if self._parent is None else self._parent.left(kind))
 
+    def fits(self, amounts: Amounts) -> bool:
+        """Whether that much is left of everything."""
+        left = {kind: self.left(kind) for kind in amounts}
+        return all(cap is None or amounts[kind] <= cap for kind, cap in left.items())
+
     def hold(self, amounts: Amounts) -> "Hold":
         return Hold(self, amounts)
 

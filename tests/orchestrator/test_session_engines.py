@@ -117,7 +117,7 @@ async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task
 
     tasks = [asyncio.create_task(search(problem)) for problem in problems(8)]
     async with asyncio.timeout(60):
-        while not all(session._live for session in sessions) or len(sessions) < len(tasks):
+        while not all(session._scoring._live for session in sessions) or len(sessions) < len(tasks):
             await policy_pool.stats()  # a round trip
     carries = [carry for session in sessions for carry in session._live]
     for task in tasks:

@@ -1,6 +1,6 @@
-"""Sequences that a session has in the policy, and what of them no trajectory has taken yet.
+"""Sequences that a session has in the policy, and the segments of them that no trajectory has taken yet.
 
-A writer outlives the call that began it when the policy may write on past a step boundary: the next call takes up
+A sequence outlives the call that began it when the policy may write on past a step boundary: the next call takes up
 where the last one stopped, or gives the rest up.
 """
 
@@ -20,14 +20,14 @@ _DRAIN_S = 5.0  # for the last segments of aborted sequences
 
 
 @dataclass(slots=True, eq=False)
-class Writer:
-    """One sequence. Its segments wait here, each with what it cost, until they are taken or it is given up."""
+class LiveSequence:
+    """A sequence in the policy. Its segments wait here, each with its cost, until they are taken or it is given up."""
 
     request: Generation
     hold: Hold
     hard_cap: int  # tokens after the prompt at which its trajectory is truncated
     segments: deque[tuple[Segment, Ledger]] = field(default_factory=deque)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)  # of whoever waits for it
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)  # for the call that waits for it
     sampled: int = 0
     num_segments: int = 0
     finished: bool = False
@@ -36,37 +36,37 @@ class Writer:
     abort: Callable[[], None] = lambda: None
 
 
-class InFlight:
-    """Owner of a session's writers and of the tasks that receive their segments; every cost goes to `spend` at once."""
+class SequencesInFlight:
+    """Owner of a session's sequences and of the tasks that receive them; every cost goes to `spend` at once."""
 
     def __init__(self, policy: Policy, spend: Callable[[Ledger], None]) -> None:
         self._policy = policy
         self._spend = spend
-        self._receiving: dict[asyncio.Task[None], list[Writer]] = {}
+        self._receiving: dict[asyncio.Task[None], list[LiveSequence]] = {}
 
-    def begin(self, writers: Sequence[Writer]) -> None:
+    def begin(self, sequences: Sequence[LiveSequence]) -> None:
         """Hands the requests to the policy, as one call."""
-        if not writers:
+        if not sequences:
             return
-        writing = self._policy.generate([writer.request for writer in writers])
-        for index, writer in enumerate(writers):
-            writer.abort = partial(writing.abort, [index])
-        task = asyncio.create_task(self._receive(writing, list(writers)))
-        self._receiving[task] = list(writers)
+        writing = self._policy.generate([sequence.request for sequence in sequences])
+        for index, sequence in enumerate(sequences):
+            sequence.abort = partial(writing.abort, [index])
+        task = asyncio.create_task(self._receive(writing, list(sequences)))
+        self._receiving[task] = list(sequences)
         task.add_done_callback(lambda task: self._receiving.pop(task, None))
 
-    def give_up(self, writers: Sequence[Writer]) -> None:
-        """What is left of the writers is thrown away, and counted as that."""
-        for writer in writers:
-            if writer.given_up:
+    def give_up(self, sequences: Sequence[LiveSequence]) -> None:
+        """What is left of the sequences is thrown away, and counted as that."""
+        for sequence in sequences:
+            if sequence.given_up:
                 continue
-            writer.given_up = True
-            lost = sum(len(segment.token_ids) for segment, _ in writer.segments)
-            writer.segments.clear()
+            sequence.given_up = True
+            lost = sum(len(segment.token_ids) for segment, _ in sequence.segments)
+            sequence.segments.clear()
             if lost:
                 self._spend(Ledger(discarded_tokens=lost))
-            if not writer.finished:
-                writer.abort()
+            if not sequence.finished:
+                sequence.abort()
 
     async def drain(self) -> None:
         """Waits until all that was given up is accounted for."""
@@ -81,58 +81,58 @@ class InFlight:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
-    def writers(self) -> list[Writer]:
+    def sequences(self) -> list[LiveSequence]:
         """Of the calls that are not over."""
-        return [writer for writers in self._receiving.values() for writer in writers]
+        return [sequence for sequences in self._receiving.values() for sequence in sequences]
 
-    async def _receive(self, writing: Writing, writers: list[Writer]) -> None:
+    async def _receive(self, writing: Writing, sequences: list[LiveSequence]) -> None:
         try:
             async with aclosing(writing):
                 async for index, segment in writing:
-                    self._arrive(writers[index], segment)
-        except Exception as error:  # told to whoever takes from these writers
-            for writer in writers:
-                writer.error = error
+                    self._arrive(sequences[index], segment)
+        except Exception as error:  # raised by the call that takes from these sequences
+            for sequence in sequences:
+                sequence.error = error
         finally:
-            for writer in writers:
-                writer.arrived.set()
+            for sequence in sequences:
+                sequence.arrived.set()
 
-    def _arrive(self, writer: Writer, segment: Segment) -> None:
-        cost = paid = _cost(self._policy.shape, writer, segment)
+    def _arrive(self, sequence: LiveSequence, segment: Segment) -> None:
+        cost = paid = _cost(self._policy.shape, sequence, segment)
         if segment.lost_tokens:
             counted = replace(segment, discarded_tokens=segment.discarded_tokens - segment.lost_tokens)
-            paid = _cost(self._policy.shape, writer, counted)
-        writer.sampled += cost.generated_tokens
-        writer.num_segments += 1
-        writer.hold.use(policy_tokens=paid.generated_tokens, flops=paid.policy_flops)
+            paid = _cost(self._policy.shape, sequence, counted)
+        sequence.sampled += cost.generated_tokens
+        sequence.num_segments += 1
+        sequence.hold.use(policy_tokens=paid.generated_tokens, flops=paid.policy_flops)
         if segment.finish is not None:
-            writer.finished = True
-        if writer.given_up:
+            sequence.finished = True
+        if sequence.given_up:
             self._spend(cost + Ledger(discarded_tokens=len(segment.token_ids)))
             return
         self._spend(cost)
-        writer.segments.append((segment, cost))
-        writer.arrived.set()
+        sequence.segments.append((segment, cost))
+        sequence.arrived.set()
 
 
-def _cost(shape: ModelShape, writer: Writer, segment: Segment) -> Ledger:
+def _cost(shape: ModelShape, sequence: LiveSequence, segment: Segment) -> Ledger:
     """What a segment added. Requests that never got to sample cost nothing: nothing of their prefix was read."""
-    request, prefix = writer.request, len(writer.request.prefix_ids)
+    request, prefix = sequence.request, len(sequence.request.prefix_ids)
     sampled = len(segment.token_ids) + segment.discarded_tokens
 
     def flops(tokens: int) -> float:
         """Of the request with so many tokens sampled."""
         return shape.sampling_flops(prefix=prefix, cached=segment.cached_tokens, sampled=tokens)
 
-    first = writer.sampled == 0 and sampled > 0
-    past_boundary = sampled if writer.num_segments else segment.discarded_tokens
+    first = sequence.sampled == 0 and sampled > 0
+    past_boundary = sampled if sequence.num_segments else segment.discarded_tokens
     return Ledger(
         prompt_tokens=prefix if first else 0,
         cached_tokens=segment.cached_tokens if first else 0,
         generated_tokens=sampled,
         discarded_tokens=segment.discarded_tokens,
         speculative_tokens=past_boundary if request.until_step else 0,
-        policy_flops=flops(writer.sampled + sampled) - flops(writer.sampled),
+        policy_flops=flops(sequence.sampled + sampled) - flops(sequence.sampled),
         queue_s=segment.queue_s,
         engine_s=segment.engine_s,
     )
