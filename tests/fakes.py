@@ -10,13 +10,13 @@ from orchestrator.core.account import Account
 from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget
-from orchestrator.core.nouns import Carry, Problem, Score, Selection
+from orchestrator.core.nouns import Problem, Score, Selection, StateHandle
 from orchestrator.core.protocols import (
     Answers,
     Finish,
     Generation,
-    Reading,
     Sampling,
+    ScoreRequest,
     Segment,
     Solution,
     Verdict,
@@ -60,9 +60,9 @@ class ScriptedPolicy:
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return [ids(text) for text in texts]
 
-    def generate(self, requests: Sequence[Generation]) -> "ScriptedWriting":
+    def generate(self, requests: Sequence[Generation]) -> "ScriptedStream":
         self.requests += requests
-        return ScriptedWriting(self, [self._plan(request) for request in requests])
+        return ScriptedStream(self, [self._plan(request) for request in requests])
 
     def _continuation(self, text: str, request: Generation) -> str:
         key = max((key for key in self.script if text.endswith(key)), key=len)
@@ -106,7 +106,7 @@ class CoinPolicy(ScriptedPolicy):
         return drawn
 
 
-class ScriptedWriting:
+class ScriptedStream:
     """One segment of each open sequence in turn."""
 
     def __init__(self, policy: ScriptedPolicy, plans: list[list[Segment]]) -> None:
@@ -126,7 +126,7 @@ class ScriptedWriting:
                         del self.plans[index]
                     yield index, segment
 
-    def __aiter__(self) -> "ScriptedWriting":
+    def __aiter__(self) -> "ScriptedStream":
         return self
 
     async def __anext__(self) -> tuple[int, Segment]:
@@ -176,11 +176,11 @@ class TableVerifier:
     def __init__(self, judge: Callable[[str], float]) -> None:
         self.judge = judge
         self.states: dict[str, str] = {}
-        self.batches: list[list[Reading]] = []
+        self.batches: list[list[ScoreRequest]] = []
         self.started = asyncio.Event()  # set at the first reading with a boundary
         self.gate: asyncio.Event | None = None
 
-    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
         self.batches.append(list(readings))
         if any(reading.boundaries for reading in readings):
             self.started.set()
@@ -189,7 +189,7 @@ class TableVerifier:
         await asyncio.sleep(0)
         return [self._verdict(reading) for reading in readings]
 
-    def _verdict(self, reading: Reading) -> Verdict:
+    def _verdict(self, reading: ScoreRequest) -> Verdict:
         covered = 0
         if reading.carry is not None:
             covered = reading.carry.num_tokens
@@ -200,11 +200,11 @@ class TableVerifier:
         self.states[key] = text_of(reading.token_ids)
         return Verdict(
             scores=tuple(Score(mean=self.judge(text_of(reading.token_ids[:end]))) for end in reading.boundaries),
-            carry=Carry(replica=0, epoch=0, key=key, num_tokens=len(reading.token_ids)),
+            carry=StateHandle(replica=0, epoch=0, key=key, num_tokens=len(reading.token_ids)),
             verifier_tokens=len(reading.token_ids) - covered,
         )
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         for carry in carries:
             self.states.pop(carry.key, None)
 
@@ -221,7 +221,7 @@ class TextVerifier:
         self.judge, self.scores_steps = judge, scores_steps
         self.asked: list[Solution] = []
 
-    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
         await asyncio.sleep(0)
         return [self._verdict(reading.solution) for reading in readings]
 
@@ -234,7 +234,7 @@ class TextVerifier:
         scores = scores if unjudged is None else ()
         return Verdict(scores=scores, carry=None, verifier_tokens=7, flops=70.0, unjudged=unjudged)
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         assert not carries
 
 

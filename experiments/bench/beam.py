@@ -16,8 +16,8 @@ from experiments.bench.tiny import POLICY, VERIFIER, problems, runtime
 from orchestrator.cluster import connected
 from orchestrator.core.config import RayConfig, StepConfig
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.nouns import Carry, Problem
-from orchestrator.core.protocols import Policy, Reading, Strategy, Verdict, Verifier
+from orchestrator.core.nouns import Problem, StateHandle
+from orchestrator.core.protocols import Policy, ScoreRequest, Strategy, Verdict, Verifier
 from orchestrator.pools import open_pools
 from orchestrator.search import for_each
 from strategies.beam_search import BeamSearch
@@ -40,7 +40,7 @@ class WholePrefix:
         self.reads_tokens = verifier.reads_tokens
         self.state_bytes = 0
 
-    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
         whole = [replace(r, carry=None) for r in readings]
         verdicts = await self._verifier.score([r for r in whole if r.boundaries])
         self._verifier.release([v.carry for v in verdicts if v.carry is not None])
@@ -48,7 +48,7 @@ class WholePrefix:
         unread = Verdict(scores=(), carry=None, verifier_tokens=0)
         return [replace(next(given), carry=None) if r.boundaries else unread for r in whole]
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         assert not carries
 
 

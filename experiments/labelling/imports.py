@@ -35,7 +35,7 @@ class Neutral(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class ImportRules:
     """How records are read."""
 
     neutral: Neutral = Neutral.positive  # prm800k only
@@ -74,7 +74,9 @@ class Imported:
     skipped: tuple[str, ...] = ()
 
 
-def read_solutions(format: str, path: Path, reading: Reading | None = None, *, max_skipped: float = 0.0) -> Imported:
+def read_solutions(
+    format: str, path: Path, reading: ImportRules | None = None, *, max_skipped: float = 0.0
+) -> Imported:
     """The labelled solutions of a file. Published files hold records that nobody can read: these are skipped, up to the
     share `max_skipped` of all records. Raises UserError that names file and line of the first where there are more."""
     if format not in FORMATS:
@@ -88,7 +90,7 @@ def read_solutions(format: str, path: Path, reading: Reading | None = None, *, m
         try:
             if isinstance(record, UserError):
                 raise record
-            solutions += list(FORMATS[format](record, reading or Reading()))  # all of a record or nothing
+            solutions += list(FORMATS[format](record, reading or ImportRules()))  # all of a record or nothing
         except UserError as error:
             skipped.append(error)
     if len(skipped) > max_skipped * num_records:
@@ -98,7 +100,7 @@ def read_solutions(format: str, path: Path, reading: Reading | None = None, *, m
     return Imported(solutions=tuple(solutions), skipped=tuple(map(str, skipped)))
 
 
-def _prm800k(record: Record, reading: Reading) -> Iterator[LabelledSolution]:
+def _prm800k(record: Record, reading: ImportRules) -> Iterator[LabelledSolution]:
     """OpenAI's format, both phases. A record is a trunk of chosen steps, each with the completions rated beside it.
 
     Where nothing was chosen the labeller stopped: in phase 2 at the first error, which is the first completion and here
@@ -136,7 +138,7 @@ def _prm800k(record: Record, reading: Reading) -> Iterator[LabelledSolution]:
         yield make(trunk)
 
 
-def _rated(record: Record, completion: Any, reading: Reading) -> tuple[str, float | None]:
+def _rated(record: Record, completion: Any, reading: ImportRules) -> tuple[str, float | None]:
     text = record.get("text", wanted=str, of=completion)
     rating = record.get("rating", wanted=(int, type(None)), of=completion)
     if completion.get("flagged") or rating is None:
@@ -151,7 +153,7 @@ _FIRST_STEP = re.compile(r"\s*\bStep 1:")
 _FIRST_STEP_IN_ANY_CASE = re.compile(r"\s*\bstep 1:", re.IGNORECASE)
 
 
-def _math_shepherd(record: Record, reading: Reading) -> Iterator[LabelledSolution]:
+def _math_shepherd(record: Record, reading: ImportRules) -> Iterator[LabelledSolution]:
     """Math-Shepherd's format (arXiv 2312.08935): `input` marks the end of each step, `label` has a sign for each mark.
 
     A + says that a rollout from there reached the right answer: so one after a - means that the rollouts before were
@@ -174,7 +176,7 @@ def _math_shepherd(record: Record, reading: Reading) -> Iterator[LabelledSolutio
     yield _solution("math_shepherd", prompt, [(s.strip(), sign) for s, sign in zip(steps, signs, strict=True)])
 
 
-def _stepwise(record: Record, reading: Reading) -> Iterator[LabelledSolution]:
+def _stepwise(record: Record, reading: ImportRules) -> Iterator[LabelledSolution]:
     """TRL's stepwise supervision: `prompt`, `completions`, and `labels` that say of each step whether it is right."""
     prompt, completions = record.get("prompt", wanted=str), record.get("completions", wanted=list)
     labels = record.get("labels", wanted=list)
@@ -188,7 +190,7 @@ def _stepwise(record: Record, reading: Reading) -> Iterator[LabelledSolution]:
     yield _solution("stepwise", prompt, list(zip(completions, numbers, strict=True)))
 
 
-FORMATS: dict[str, Callable[[Record, Reading], Iterator[LabelledSolution]]] = {
+FORMATS: dict[str, Callable[[Record, ImportRules], Iterator[LabelledSolution]]] = {
     "prm800k": _prm800k,
     "math_shepherd": _math_shepherd,
     "stepwise": _stepwise,

@@ -17,7 +17,7 @@ from experiments.data.datasets import Dataset
 from experiments.data.graders import answers_of, grader_of
 from experiments.labelling.agreement import agreement
 from experiments.labelling.config import LabelConfig, Method, SourceConfig
-from experiments.labelling.imports import Imported, Reading, read_solutions
+from experiments.labelling.imports import Imported, ImportRules, read_solutions
 from experiments.labelling.labellers import BinarySearch, Exact, Judged, Labeller, MonteCarlo
 from experiments.labelling.sources import Labelled, OpenSession, Recorded, Sampled, Source, as_labelled
 from experiments.labelling.writer import Cost, LabelWriter, read_labels
@@ -99,7 +99,7 @@ def _labelled(source: SourceConfig) -> tuple[dict[str, list[LabelledSolution]], 
     if source.labelled is not None:
         imported = Imported(solutions=tuple(read_labels(Path(resolve_path(source.labelled)))))
     elif source.path is not None and source.format is not None:
-        reading = Reading(neutral=source.neutral, alternatives=source.alternatives)
+        reading = ImportRules(neutral=source.neutral, alternatives=source.alternatives)
         path = Path(resolve_path(source.path))
         imported = read_solutions(source.format, path, reading, max_skipped=source.max_skipped)
     found: defaultdict[str, list[LabelledSolution]] = defaultdict(list)

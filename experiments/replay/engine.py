@@ -15,8 +15,8 @@ from itertools import accumulate
 from experiments.replay.recording import RecordedProblem, Recording, Sample
 from orchestrator.core.errors import UserError
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.nouns import Carry, Comparison, Problem
-from orchestrator.core.protocols import Answers, Finish, Generation, Reading, Segment, Verdict
+from orchestrator.core.nouns import Comparison, Problem, StateHandle
+from orchestrator.core.protocols import Answers, Finish, Generation, ScoreRequest, Segment, Verdict
 from orchestrator.core.seeds import derive_seed
 from orchestrator.search import SearchRuntime
 from orchestrator.session import SearchSession
@@ -54,9 +54,9 @@ class RecordedPolicy:
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         raise UserError(f"replay: only samples from the prompt were recorded, got text to inject: {texts[0]!r}")
 
-    def generate(self, requests: Sequence[Generation]) -> "RecordedWriting":
+    def generate(self, requests: Sequence[Generation]) -> "RecordedStream":
         """A sample's text comes with its last segment: the texts of single steps were not recorded."""
-        return RecordedWriting([self._segments(request) for request in requests])
+        return RecordedStream([self._segments(request) for request in requests])
 
     def _segments(self, request: Generation) -> list[Segment]:
         recorded = self._recording[request.prefix_ids]
@@ -112,15 +112,15 @@ class RecordedPolicy:
         return begun[turn]
 
 
-class RecordedWriting:
-    """Implements `Writing`. A turn of the event loop stands for one token of each sequence, as in an engine's batch:
-    what is written at the same time ends in the order of its length."""
+class RecordedStream:
+    """Implements `GenerationStream`. A turn of the event loop stands for one token of each sequence, as in an engine's
+    batch: what is written at the same time ends in the order of its length."""
 
     def __init__(self, plans: Sequence[Sequence[Segment]]) -> None:
         self._due = deque(_in_time(plans))
         self._now = 0
 
-    def __aiter__(self) -> "RecordedWriting":
+    def __aiter__(self) -> "RecordedStream":
         return self
 
     async def __anext__(self) -> tuple[int, Segment]:
@@ -162,10 +162,10 @@ class RecordedVerifier:
         self.flops_per_token = recording.verifier_flops
         self._recording = recording
 
-    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
         return [self._verdict(reading) for reading in readings]
 
-    def _verdict(self, reading: Reading) -> Verdict:
+    def _verdict(self, reading: ScoreRequest) -> Verdict:
         recorded = self._recording[reading.token_ids]
         prompt, size = len(recorded.prompt_ids), len(reading.token_ids)
         new_tokens = size - (reading.carry.num_tokens if reading.carry is not None else 0)
@@ -182,12 +182,12 @@ class RecordedVerifier:
             scores.append(score)
         return Verdict(
             scores=tuple(scores),
-            carry=Carry(replica=0, epoch=0, key=f"{size}-{hash(reading.token_ids)}", num_tokens=size),
+            carry=StateHandle(replica=0, epoch=0, key=f"{size}-{hash(reading.token_ids)}", num_tokens=size),
             verifier_tokens=new_tokens,
             flops=flops,
         )
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         pass
 
 

@@ -1,6 +1,6 @@
 """The nouns of a search. All values are frozen: extending or forking makes a new one that shares the prefix.
 
-Token ids are the truth about a trajectory. Text is for people, voters and graders; a `Carry` is a cache.
+Token ids are the truth about a trajectory. Text is for people, voters and graders; a `StateHandle` is a cache.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carry:
+class StateHandle:
     """A handle to a verifier state after `num_tokens` tokens (prompt included). Immutable: advancing gives a new one.
 
     The state lives in the replica's store under `key`; whether it is still there is the pool's business, because
@@ -86,7 +86,7 @@ class Trajectory:
     prompt_ids: tuple[int, ...]
     steps: tuple[Step, ...] = ()
     path: tuple[int, ...] = ()  # which child at each fork: seeds derive from it
-    carry: Carry | None = None
+    carry: StateHandle | None = None
     status: Status = Status.RUNNING
     answer: str | None = None  # extracted from the text once it is done
     unjudged: str | None = None  # why the verifier gives it no score: it ranks last, and is not asked about again

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
-from orchestrator.core.nouns import Carry, Comparison, Problem, Score, SearchResult, Selection, Trajectory
+from orchestrator.core.nouns import Comparison, Problem, Score, SearchResult, Selection, StateHandle, Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Segment:
     engine_s: float = 0.0  # in the engine
 
 
-class Writing(Protocol):
+class GenerationStream(Protocol):
     """Sequences being written: yields (index of the request, segment) in order of completion."""
 
     def __aiter__(self) -> AsyncIterator[tuple[int, Segment]]: ...
@@ -106,7 +106,7 @@ class Policy(Protocol):
         """Ids of raw text, without special tokens: for injection."""
         ...
 
-    def generate(self, requests: Sequence[Generation]) -> Writing: ...
+    def generate(self, requests: Sequence[Generation]) -> GenerationStream: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +120,12 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class ScoreRequest:
     """A trajectory to score. The carry, if any, covers a prefix of `token_ids`, which is the truth."""
 
     token_ids: tuple[int, ...]
     boundaries: tuple[int, ...]  # token counts (prompt included) after which to read a score, increasing
-    carry: Carry | None = None
+    carry: StateHandle | None = None
     keep_parent: bool = True  # False: nobody will fork from `carry` any more, so its state may go
     solution: Solution | None = None  # the same trajectory, for a verifier that reads text
 
@@ -138,7 +138,7 @@ class Verdict:
     """
 
     scores: tuple[Score, ...]
-    carry: Carry | None  # None: this verifier carries no state
+    carry: StateHandle | None  # None: this verifier carries no state
     verifier_tokens: int
     reingested_tokens: int = 0
     flops: float = 0.0
@@ -155,7 +155,7 @@ class Verifier(Protocol):
 
     @property
     def reads_text(self) -> bool:
-        """True: it wants `Reading.solution`."""
+        """True: it wants `ScoreRequest.solution`."""
         ...
 
     @property
@@ -173,9 +173,9 @@ class Verifier(Protocol):
         """Of one trajectory's carried state; 0 without one."""
         ...
 
-    async def score(self, readings: Sequence[Reading]) -> list[Verdict]: ...
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]: ...
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         """Frees states. A hint: releasing twice, or using a released carry, costs time and changes no score."""
         ...
 

@@ -25,7 +25,7 @@ from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy.host import Batch, ClientForgotten, PolicyInfo
 from orchestrator.policy.replica import PolicyReplica
-from orchestrator.policy.requests import PolicyRequest, PoolWriting
+from orchestrator.policy.requests import PolicyRequest, PoolStream
 from orchestrator.ray_calls import NoAnswer, ReplicaLost
 from orchestrator.routing import PrefixAffinity, choose_replica
 
@@ -114,10 +114,10 @@ class PolicyPool:
         encoded: list[tuple[int, ...]] = await self._ask(lambda actor: actor.encode_text.remote(list(texts)))
         return encoded
 
-    def generate(self, requests: Sequence[Generation]) -> PoolWriting:
+    def generate(self, requests: Sequence[Generation]) -> PoolStream:
         """See `Policy.generate`. Iterating raises PromptTooLong, ProblemError for what the engine refuses,
         PoolExhausted."""
-        writing = PoolWriting([self._checked(generation) for generation in requests], self._abort, self._cancel)
+        writing = PoolStream([self._checked(generation) for generation in requests], self._abort, self._cancel)
         if self._ended is not None:
             writing.arrived.put_nowait(self._ended)
         else:

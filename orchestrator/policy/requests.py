@@ -21,8 +21,8 @@ class Place(Protocol):
     def drop(self, request_id: int) -> "PolicyRequest": ...
 
 
-class PoolWriting:
-    """Implements `Writing`: the requests of one `generate`, where their segments arrive, or the error that ends it."""
+class PoolStream:
+    """Implements `GenerationStream`: where the segments of one `generate` arrive, or the error that ends it."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class PoolWriting:
 class PolicyRequest:
     """A generation in progress and what was delivered of it."""
 
-    writing: PoolWriting
+    writing: PoolStream
     index: int
     generation: Generation
     place: tuple[Place, int] | None = None  # and its id there; None: it waits, or is done

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.core.errors import HeadraceError, ReplicaError
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Reading, Solution
+from orchestrator.core.protocols import ScoreRequest, Solution
 from orchestrator.policy.pool import PolicyPool
 from orchestrator.serving.service import Health
 from orchestrator.verifier.opened import OpenVerifier
@@ -81,7 +81,7 @@ class PoolsHealth:
         [step_ids] = await self._policy.encode_text([_STEP])
         token_ids = (*prompt_ids, *step_ids)
         solution = Solution(problem=_PROBLEM, steps=(_STEP,), asked=(0,), ended=True)
-        reading = Reading(
+        reading = ScoreRequest(
             token_ids=token_ids,
             boundaries=(len(token_ids),),
             solution=solution if self._verifier.reads_text else None,

@@ -2,27 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.core.account import Account, Hold
+from orchestrator.core.account import Hold
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.nouns import Carry, Trajectory
-from orchestrator.core.protocols import Reading, Solution, Verdict, Verifier
+from orchestrator.core.nouns import StateHandle, Trajectory
+from orchestrator.core.protocols import ScoreRequest, Solution, Verdict, Verifier
+from orchestrator.session.books import Books
 from orchestrator.session.tracks import Track
 
 
 class Scoring:
     """Owner of a search's verifier states."""
 
-    def __init__(self, verifier: Verifier | None, account: Account, spend: Callable[[Ledger], None]) -> None:
+    def __init__(self, verifier: Verifier | None, books: Books) -> None:
         self._verifier = verifier
-        self._account = account
-        self._spend = spend
-        self._live: set[Carry] = set()
-        self._prompt_carry: asyncio.Task[Carry | None] | None = None
+        self._books = books
+        self._live: set[StateHandle] = set()
+        self._prompt_carry: asyncio.Task[StateHandle | None] | None = None
         self._prompt_hold: Hold | None = None  # for reading it
+
+    @property
+    def possible(self) -> bool:
+        return self._verifier is not None
 
     @property
     def flops_per_token(self) -> float:
@@ -69,7 +73,7 @@ class Scoring:
             if carry is not None and ends[0] <= carry.num_tokens:  # it covers more than the first unscored step
                 carry, own = prompt_carry, False
             readings.append(
-                Reading(
+                ScoreRequest(
                     token_ids=trajectory.token_ids[: ends[-1]],
                     boundaries=tuple(ends),
                     carry=carry,
@@ -113,7 +117,7 @@ class Scoring:
             first = 0
         return [i for i in range(max(0, first), len(steps)) if steps[i].score is None and not steps[i].forced]
 
-    async def _read_prompt(self, prompt_ids: tuple[int, ...]) -> Carry | None:
+    async def _read_prompt(self, prompt_ids: tuple[int, ...]) -> StateHandle | None:
         """The state after the prompt, read once for the whole search; None where no state is carried."""
         assert self._verifier is not None
         if not self._verifier.reads_tokens:
@@ -122,10 +126,10 @@ class Scoring:
             self._prompt_carry = asyncio.ensure_future(self._carry_of(prompt_ids))
         return await asyncio.shield(self._prompt_carry)
 
-    async def _carry_of(self, prompt_ids: tuple[int, ...]) -> Carry | None:
+    async def _carry_of(self, prompt_ids: tuple[int, ...]) -> StateHandle | None:
         assert self._verifier is not None
         began = time.monotonic()
-        [verdict] = await self._verifier.score([Reading(token_ids=prompt_ids, boundaries=())])
+        [verdict] = await self._verifier.score([ScoreRequest(token_ids=prompt_ids, boundaries=())])
         if verdict.carry is not None:
             self._live.add(verdict.carry)
         self._charge(verdict, time.monotonic() - began, self._prompt_hold)
@@ -138,7 +142,7 @@ class Scoring:
         if self._prompt_hold is None and trajectories and self._verifier is not None:
             tokens = len(trajectories[0].prompt_ids)
             flops = tokens * self._verifier.flops_per_token
-            self._prompt_hold = self._account.hold({"verifier_tokens": tokens, "flops": flops})
+            self._prompt_hold = self._books.account.hold({"verifier_tokens": tokens, "flops": flops})
 
     def unread(self, trajectory: Trajectory) -> int:
         """Tokens of the trajectory that the verifier must read before new ones; the prompt counts as read."""
@@ -154,13 +158,13 @@ class Scoring:
             verifier_s=seconds,
         )
         state_bytes = 0 if self._verifier is None else self._verifier.state_bytes * len(self._live)
-        self._spend(replace(cost, peak_state_bytes=state_bytes))
+        self._books.spend(replace(cost, peak_state_bytes=state_bytes))
         share_new = 1 - verdict.reingested_tokens / max(1, verdict.verifier_tokens)
         assert hold is not None, "nothing is read that was not promised"
         hold.use(verifier_tokens=verdict.verifier_tokens - verdict.reingested_tokens, flops=verdict.flops * share_new)
         return cost
 
-    def free(self, carries: set[Carry]) -> None:
+    def free(self, carries: set[StateHandle]) -> None:
         owned = carries & self._live
         if owned and self._verifier is not None:
             self._live -= owned

@@ -14,7 +14,7 @@ from functools import partial
 from orchestrator.core.account import Hold
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.protocols import Generation, Policy, Segment, Writing
+from orchestrator.core.protocols import Generation, GenerationStream, Policy, Segment
 
 _DRAIN_S = 5.0  # for the last segments of aborted sequences
 
@@ -85,7 +85,7 @@ class SequencesInFlight:
         """Of the calls that are not over."""
         return [sequence for sequences in self._receiving.values() for sequence in sequences]
 
-    async def _receive(self, writing: Writing, sequences: list[LiveSequence]) -> None:
+    async def _receive(self, writing: GenerationStream, sequences: list[LiveSequence]) -> None:
         try:
             async with aclosing(writing):
                 async for index, segment in writing:

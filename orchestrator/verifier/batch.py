@@ -5,8 +5,8 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.core.nouns import Carry
-from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.core.nouns import StateHandle
+from orchestrator.core.protocols import ScoreRequest, Verdict
 from verifiers.contract import Run
 
 _CALLS_IN_FLIGHT = 2  # per replica: one is read and one waits; what comes meanwhile shares the next call
@@ -18,10 +18,10 @@ _PACE_KEPT = 0.8  # how much of the earlier calls' pace is kept at each call
 class Job:
     """A reading on its way to its verdict."""
 
-    reading: Reading
+    reading: ScoreRequest
     key: str  # of the state after its last token
     verdict: asyncio.Future[Verdict]
-    carry: Carry | None  # what it can start from
+    carry: StateHandle | None  # what it can start from
     routed_tokens: int = 0
     tokens_read: int = 0
     reingested_tokens: int = 0
@@ -31,7 +31,7 @@ class Job:
     raised: list[tuple[int, int]] = field(default_factory=list)  # (replica, epoch) that raised while they read it alone
 
 
-def job_of(reading: Reading, key: str) -> Job:
+def job_of(reading: ScoreRequest, key: str) -> Job:
     """Raises ValueError for boundaries or a carry that don't fit the tokens."""
     num_tokens, boundaries, carry = len(reading.token_ids), reading.boundaries, reading.carry
     if any(b <= a for a, b in zip((0, *boundaries), (*boundaries, num_tokens + 1), strict=False)):
@@ -81,7 +81,7 @@ class Batch:
     def _keeps_parent(self, job: Job) -> bool:
         return job.reading.keep_parent or (job.carry is not None and job.carry.key in self.shared)
 
-    def _run(self, job: Job, carry: Carry | None) -> Run:
+    def _run(self, job: Job, carry: StateHandle | None) -> Run:
         reading = job.reading
         if carry is None:
             return Run(

@@ -8,13 +8,13 @@ from dataclasses import replace
 from itertools import count
 
 from orchestrator.core.errors import first_error
-from orchestrator.core.nouns import Carry
-from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.core.nouns import StateHandle
+from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.verifier.opened import OpenVerifier
 from orchestrator.verifier.verdicts import wrong_scores
 from verifiers.ensemble import Ensemble
 
-Carries = tuple[Carry | None, ...]  # of the members, in order
+Carries = tuple[StateHandle | None, ...]  # of the members, in order
 
 
 class EnsembleVerifier:
@@ -58,7 +58,7 @@ class EnsembleVerifier:
     async def stats(self) -> list[dict[str, int]]:
         return [stats for member in self._members for stats in await member.stats()]
 
-    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
         """Raises what a member raises."""
         known = [self._held.get(reading.carry.key) if reading.carry is not None else None for reading in readings]
         for reading, carries in zip(readings, known, strict=True):
@@ -85,7 +85,7 @@ class EnsembleVerifier:
         verdicts = zip(*(task.result() for task in judging), strict=True)
         return [self._verdict(*of_reading) for of_reading in zip(readings, known, verdicts, strict=True)]
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         """Frees the members' states."""
         self._free([held for carry in carries if (held := self._held.pop(carry.key, None)) is not None])
 
@@ -93,7 +93,7 @@ class EnsembleVerifier:
         for index, member in enumerate(self._members):
             member.release([own for carries in held if (own := carries[index]) is not None])
 
-    def _verdict(self, reading: Reading, known: Carries | None, verdicts: Sequence[Verdict]) -> Verdict:
+    def _verdict(self, reading: ScoreRequest, known: Carries | None, verdicts: Sequence[Verdict]) -> Verdict:
         """One out of the members'."""
         reingested = sum(verdict.reingested_tokens for verdict in verdicts)
         if reading.carry is not None and known is None:  # so members that carry a state were not given theirs
@@ -118,11 +118,11 @@ class EnsembleVerifier:
             unjudged=unjudged,
         )
 
-    def _carry(self, reading: Reading, own: Carries) -> Carry | None:
+    def _carry(self, reading: ScoreRequest, own: Carries) -> StateHandle | None:
         """One that stands for the members'; None where they carry nothing."""
         if not any(own):
             return None
-        carry = Carry(
+        carry = StateHandle(
             replica=0, epoch=0, key=f"{self._key_prefix}-{next(self._keys)}", num_tokens=len(reading.token_ids)
         )
         self._held[carry.key] = own
@@ -132,7 +132,7 @@ class EnsembleVerifier:
         return carry
 
 
-async def _judged(member: OpenVerifier, readings: Sequence[Reading]) -> list[Verdict]:
+async def _judged(member: OpenVerifier, readings: Sequence[ScoreRequest]) -> list[Verdict]:
     """A member's verdicts. One that reads no tokens is not given a prompt alone."""
     given = [reading for reading in readings if member.reads_tokens or reading.boundaries]
     verdicts = iter(await member.score(given)) if given else iter(())

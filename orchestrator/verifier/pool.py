@@ -18,8 +18,8 @@ from typing import Any
 
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import ReplicaError
-from orchestrator.core.nouns import Carry, Score
-from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.core.nouns import Score, StateHandle
+from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.ray_calls import ReplicaLost
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierRaised
@@ -102,7 +102,7 @@ class VerifierPool:
         """Of the replicas that are up and stay so: `tokens_read` since their start, `replica`. Raises ReplicaError."""
         return await self._keeper.stats()
 
-    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
         """Verdicts in order. Raises PoolExhausted, ReplicaError."""
         if self._closed:
             raise ReplicaError("verifier: the pool is closed")
@@ -123,7 +123,7 @@ class VerifierPool:
                 raise outcome
         return verdicts
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         """Frees states. A hint: releasing twice, or using a released carry, costs time and changes no score."""
         if self._closed:
             return
@@ -131,7 +131,7 @@ class VerifierPool:
         if self._states.any_released:
             self._schedule_flush()
 
-    async def migrate(self, carry: Carry, replica: int) -> Carry:
+    async def migrate(self, carry: StateHandle, replica: int) -> StateHandle:
         """Moves a state; earlier handles stay good. The carry itself when there is nothing to move."""
         if not 0 <= replica < len(self._replicas):
             raise ValueError(f"verifier: replica must be in 0..{len(self._replicas) - 1}, got {replica}")
@@ -256,7 +256,7 @@ class VerifierPool:
         reading = job.reading
         freed = reading.carry is not None and run.parent == reading.carry.key and not run.keep_parent
         self._states.leave(reading, freed=freed)
-        carry = Carry(replica=replica.index, epoch=epoch, key=job.key, num_tokens=len(reading.token_ids))
+        carry = StateHandle(replica=replica.index, epoch=epoch, key=job.key, num_tokens=len(reading.token_ids))
         verdict = self._verdict(job, answer.scores, carry)
         if verdict.unjudged is not None or job.verdict.done():
             self.release([carry])
@@ -269,7 +269,9 @@ class VerifierPool:
         if not job.verdict.done():
             job.verdict.set_result(self._verdict(job, (), None, reason))
 
-    def _verdict(self, job: Job, scores: Sequence[Score], carry: Carry | None, unjudged: str | None = None) -> Verdict:
+    def _verdict(
+        self, job: Job, scores: Sequence[Score], carry: StateHandle | None, unjudged: str | None = None
+    ) -> Verdict:
         return judged(
             job.reading,
             scores,

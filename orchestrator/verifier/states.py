@@ -5,8 +5,8 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Sequence
 
 from orchestrator.core.errors import HeadraceError
-from orchestrator.core.nouns import Carry
-from orchestrator.core.protocols import Reading
+from orchestrator.core.nouns import StateHandle
+from orchestrator.core.protocols import ScoreRequest
 from orchestrator.ray_calls import ReplicaLost
 from orchestrator.verifier.replica import Replica
 
@@ -25,7 +25,7 @@ class States:
         self._unwanted: set[str] = set()  # states that may go after these readings
         self._released: defaultdict[int, list[str]] = defaultdict(list)
 
-    def home(self, carry: Carry) -> Replica | None:
+    def home(self, carry: StateHandle) -> Replica | None:
         """The replica that should hold the state; None when it went down with its replica."""
         index, epoch = self._moved.get(carry.key, (carry.replica, carry.epoch))
         if not 0 <= index < len(self._replicas):
@@ -40,12 +40,12 @@ class States:
         while len(self._moved) > self._max_moved:
             self._moved.popitem(last=False)
 
-    def enter(self, reading: Reading) -> None:
+    def enter(self, reading: ScoreRequest) -> None:
         """A reading is under way."""
         if reading.carry is not None:
             self._starting[reading.carry.key] += 1
 
-    def leave(self, reading: Reading, *, freed: bool = False) -> None:
+    def leave(self, reading: ScoreRequest, *, freed: bool = False) -> None:
         """A reading is over. `freed`: the replica has already let its parent's state go."""
         carry = reading.carry
         if carry is None:
@@ -63,12 +63,12 @@ class States:
             else:
                 self.release([carry])
 
-    def shared(self, readings: Sequence[Reading]) -> frozenset[str]:
+    def shared(self, readings: Sequence[ScoreRequest]) -> frozenset[str]:
         """Keys of states from which other readings under way start, too."""
         own = Counter(reading.carry.key for reading in readings if reading.carry is not None)
         return frozenset(key for key, count in own.items() if self._starting[key] > count)
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         for carry in carries:
             home = self.home(carry)
             self._moved.pop(carry.key, None)
@@ -89,7 +89,7 @@ class States:
         """A replica's states went down with it."""
         self._released.pop(replica.index, None)
 
-    async def migrate(self, carry: Carry, source: Replica, target: Replica) -> Carry:
+    async def migrate(self, carry: StateHandle, source: Replica, target: Replica) -> StateHandle:
         """Moves a state; earlier handles stay good. The carry itself when that came to nothing."""
         epoch = target.epoch
         try:
@@ -100,7 +100,7 @@ class States:
             return carry
         self.remember(carry.key, target, epoch)
         self._released[source.index].append(carry.key)
-        return Carry(replica=target.index, epoch=epoch, key=carry.key, num_tokens=carry.num_tokens)
+        return StateHandle(replica=target.index, epoch=epoch, key=carry.key, num_tokens=carry.num_tokens)
 
     async def copy(self, source: Replica, target: Replica, epoch: int, names: dict[str, str]) -> bool:
         """Copies states through the object store, under new names; False when it came to nothing.

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from math import isfinite
 from numbers import Real
 
-from orchestrator.core.nouns import Carry, Score
-from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.core.nouns import Score, StateHandle
+from orchestrator.core.protocols import ScoreRequest, Verdict
 
 _ROUNDING = 1e-6  # a mean of ones may come out a little above one
 
 
 def judged(
-    reading: Reading,
+    reading: ScoreRequest,
     scores: Sequence[Score],
     *,
-    carry: Carry | None,
+    carry: StateHandle | None,
     verifier_tokens: int,
     reingested_tokens: int = 0,
     flops: float = 0.0,

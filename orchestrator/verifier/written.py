@@ -5,8 +5,8 @@ It carries no state; a prompt is the whole solution so far. Verifier tokens are 
 
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.nouns import Carry, Score
-from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.core.nouns import Score, StateHandle
+from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.verifier.verdicts import judged, wrong_scores
 from orchestrator.verifier.writers import Chain, Writer
 from verifiers.written import Abstention, Judge, Question, averaged
@@ -30,7 +30,7 @@ class WrittenVerifier:
     async def stats(self) -> list[dict[str, int]]:
         return [{"tokens_read": self._tokens_read}]
 
-    async def score(self, readings: Sequence[Reading]) -> list[Verdict]:
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
         """Raises what the writer raises."""
         asked = [self._questions(reading) for reading in readings]
         prompts = [question.prompt for questions, _ in asked for question in questions]
@@ -42,10 +42,10 @@ class WrittenVerifier:
         rest = iter(written)
         return [self._verdict(reading, *about, rest) for reading, about in zip(readings, asked, strict=True)]
 
-    def release(self, carries: Sequence[Carry]) -> None:
+    def release(self, carries: Sequence[StateHandle]) -> None:
         """There are none."""
 
-    def _questions(self, reading: Reading) -> tuple[list[Question], str | None]:
+    def _questions(self, reading: ScoreRequest) -> tuple[list[Question], str | None]:
         """What is asked about a reading, or why nothing can be."""
         if not reading.boundaries:
             return [], None
@@ -57,7 +57,7 @@ class WrittenVerifier:
 
     def _verdict(
         self,
-        reading: Reading,
+        reading: ScoreRequest,
         questions: Sequence[Question],
         unjudged: str | None,
         written: Iterator[tuple[Chain, ...]],

@@ -119,7 +119,7 @@ async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task
     async with asyncio.timeout(60):
         while not all(session._scoring._live for session in sessions) or len(sessions) < len(tasks):
             await policy_pool.stats()  # a round trip
-    carries = [carry for session in sessions for carry in session._live]
+    carries = [carry for session in sessions for carry in session._scoring._live]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.labelling.imports import Neutral, Reading, read_solutions
+from experiments.labelling.imports import ImportRules, Neutral, read_solutions
 from orchestrator.core.errors import UserError
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "formats"
@@ -35,7 +35,7 @@ def prm800k(*steps, reason="solution", **fields):
 def imported(tmp_path, format, *records, **reading):
     path = tmp_path / "records.jsonl"
     path.write_text("\n".join(json.dumps(record) for record in records))
-    return list(read_solutions(format, path, Reading(**reading)).solutions)
+    return list(read_solutions(format, path, ImportRules(**reading)).solutions)
 
 
 def labels(solutions):

@@ -16,7 +16,7 @@ from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Generation, Segment
 from orchestrator.serving.config import Limits
 from orchestrator.serving.service import Pools
-from tests.fakes import ScriptedPolicy, ScriptedWriting, TableVerifier
+from tests.fakes import ScriptedPolicy, ScriptedStream, TableVerifier
 from tests.orchestrator.serving.endpoint import Connection, chat, client_of, endpoint, num_searches, until
 
 PATH = "/v1/chat/completions"
@@ -202,11 +202,11 @@ class FailingPolicy(ScriptedPolicy):
         super().__init__(SCRIPT)
         self.error = error
 
-    def generate(self, requests: Sequence[Generation]) -> "FailingWriting":
-        return FailingWriting(self, [[] for _ in requests])
+    def generate(self, requests: Sequence[Generation]) -> "FailingStream":
+        return FailingStream(self, [[] for _ in requests])
 
 
-class FailingWriting(ScriptedWriting):
+class FailingStream(ScriptedStream):
     async def __anext__(self) -> tuple[int, Segment]:
         if self.policy.gate is not None:
             await self.policy.gate.wait()

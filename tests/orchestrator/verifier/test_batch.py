@@ -3,17 +3,17 @@
 import asyncio
 from dataclasses import replace
 
-from orchestrator.core.nouns import Carry, Problem
-from orchestrator.core.protocols import Reading, Solution
+from orchestrator.core.nouns import Problem, StateHandle
+from orchestrator.core.protocols import ScoreRequest, Solution
 from orchestrator.verifier.batch import Batch, CallQueue, Job
 
-CARRY = Carry(replica=0, epoch=0, key="parent", num_tokens=3)
-TOKENS = Reading(token_ids=(1, 2, 3, 4, 5), boundaries=(5,), carry=CARRY)
+CARRY = StateHandle(replica=0, epoch=0, key="parent", num_tokens=3)
+TOKENS = ScoreRequest(token_ids=(1, 2, 3, 4, 5), boundaries=(5,), carry=CARRY)
 SOLUTION = Solution(problem=Problem.from_prompt("p", "?"), steps=("a", "b"), asked=(1,))
 
 
-async def batch(readings: list[Reading]) -> Batch:
-    def job_of(number: int, reading: Reading) -> Job:
+async def batch(readings: list[ScoreRequest]) -> Batch:
+    def job_of(number: int, reading: ScoreRequest) -> Job:
         verdict = asyncio.get_running_loop().create_future()
         return Job(reading=reading, key=f"child {number}", verdict=verdict, carry=reading.carry)
 
@@ -51,7 +51,7 @@ def queue(batch_tokens: int = 100, stall_timeout_s: float = 4.0, alone: bool = F
 
 def job(num_tokens: int, *, suspect: bool = False) -> Job:
     verdict = asyncio.get_running_loop().create_future()
-    reading = Reading(token_ids=(1,) * num_tokens, boundaries=(num_tokens,))
+    reading = ScoreRequest(token_ids=(1,) * num_tokens, boundaries=(num_tokens,))
     return Job(reading=reading, key="", verdict=verdict, carry=None, routed_tokens=num_tokens, suspect=suspect)
 
 

@@ -2,18 +2,18 @@
 
 import asyncio
 
-from orchestrator.core.nouns import Carry
-from orchestrator.core.protocols import Reading
+from orchestrator.core.nouns import StateHandle
+from orchestrator.core.protocols import ScoreRequest
 from orchestrator.verifier.batch import Job
 from orchestrator.verifier.blame import Blame, Fault
 
-CARRY = Carry(replica=0, epoch=0, key="parent", num_tokens=1)
+CARRY = StateHandle(replica=0, epoch=0, key="parent", num_tokens=1)
 
 
 def jobs(count: int) -> list[Job]:
     def job(key: str) -> Job:
         verdict = asyncio.get_running_loop().create_future()
-        return Job(reading=Reading(token_ids=(1,), boundaries=(1,)), key=key, verdict=verdict, carry=CARRY)
+        return Job(reading=ScoreRequest(token_ids=(1,), boundaries=(1,)), key=key, verdict=verdict, carry=CARRY)
 
     return [job(str(number)) for number in range(count)]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from orchestrator.core.nouns import Carry, Score
-from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.core.nouns import Score, StateHandle
+from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.verifier.ensemble import EnsembleVerifier
 from orchestrator.verifier.writers import PolicyWriter
 from orchestrator.verifier.written import WrittenVerifier
@@ -41,7 +41,7 @@ def pair(**settings: object) -> tuple[EnsembleVerifier, Table, Table]:
 
 
 async def read(verifier: EnsembleVerifier, text: str, **fields: object) -> Verdict:
-    [verdict] = await verifier.score([Reading(token_ids=ids(text), boundaries=(len(text),), **fields)])
+    [verdict] = await verifier.score([ScoreRequest(token_ids=ids(text), boundaries=(len(text),), **fields)])
     return verdict
 
 
@@ -139,7 +139,7 @@ async def test_when_a_member_fails_or_the_caller_leaves_no_state_is_left_behind(
 
 async def test_what_one_member_can_not_judge_the_ensemble_can_not_and_no_state_is_left_behind() -> None:
     class Unsure(Table):
-        def _verdict(self, reading: Reading) -> Verdict:
+        def _verdict(self, reading: ScoreRequest) -> Verdict:
             if "?" in text_of(reading.token_ids):
                 return Verdict(scores=(), carry=None, verifier_tokens=1, unjudged="a riddle")
             return super()._verdict(reading)
@@ -204,4 +204,4 @@ def test_an_ensemble_is_as_ready_as_its_least_ready_member() -> None:
 
 def test_a_carry_of_nobody_is_ignored() -> None:
     verifier, *_ = pair()
-    verifier.release([Carry(replica=0, epoch=0, key="unknown", num_tokens=1)])
+    verifier.release([StateHandle(replica=0, epoch=0, key="unknown", num_tokens=1)])

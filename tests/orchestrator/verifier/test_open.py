@@ -7,13 +7,13 @@ import pytest
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Reading, Solution
+from orchestrator.core.protocols import ScoreRequest, Solution
 from orchestrator.verifier.open import open_verifier
 from orchestrator.verifier.pool import VerifierPool
 from tests.fakes import ScriptedPolicy
 
 TEMPLATE = "{problem}|{solution}#"
-READING = Reading(
+READING = ScoreRequest(
     token_ids=(1,),
     boundaries=(1,),
     solution=Solution(problem=Problem.from_prompt("p", "Q"), steps=("a",), asked=(0,)),

@@ -11,7 +11,7 @@ import torch
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Reading, Solution
+from orchestrator.core.protocols import ScoreRequest, Solution
 from orchestrator.verifier.pool import VerifierPool
 from orchestrator.verifier.pooling_host import PoolingHost
 from tests.verifiers.reward_checkpoints import CHECKPOINTS, qwen_prm
@@ -110,7 +110,10 @@ async def test_vllm_s_pooling_gives_the_scores_of_transformers_and_reads_its_pre
             answers = host.read([Run(key=f"{number}.{i}", token_ids=(), solution=one) for i, one in enumerate(call)])
             ends = [tuple(range(1, len(one.asked) + 1)) for one in call]
             verdicts = await pool.score(
-                [Reading(token_ids=(0,) * 9, boundaries=end, solution=one) for end, one in zip(ends, call, strict=True)]
+                [
+                    ScoreRequest(token_ids=(0,) * 9, boundaries=end, solution=one)
+                    for end, one in zip(ends, call, strict=True)
+                ]
             )
             for verdict, answer in zip(verdicts, answers, strict=True):
                 assert isinstance(answer, Read)

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Reading, Solution, Verdict
+from orchestrator.core.protocols import ScoreRequest, Solution, Verdict
 from orchestrator.verifier import url_writer
 from orchestrator.verifier.url_writer import UrlWriter
 from orchestrator.verifier.written import WrittenVerifier
@@ -83,17 +83,17 @@ def judge(server: Server) -> Judge:
     return GenerativePRM(url=server.url, chains=1, flops_per_token=2.0, timeout_s=10.0)
 
 
-def reading(text: str = "One.") -> Reading:
+def reading(text: str = "One.") -> ScoreRequest:
     solution = Solution(problem=Problem.from_prompt("p", "Q?"), steps=(text,), asked=(0,))
-    return Reading(token_ids=(1, 2), boundaries=(2,), solution=solution)
+    return ScoreRequest(token_ids=(1, 2), boundaries=(2,), solution=solution)
 
 
-async def verdicts(judge: Judge, *readings: Reading) -> list[Verdict]:
+async def verdicts(judge: Judge, *readings: ScoreRequest) -> list[Verdict]:
     async with UrlWriter.open(judge, "m") as writer:
         return await WrittenVerifier(judge, writer).score(readings or [reading()])
 
 
-async def means(judge: Judge, *readings: Reading) -> list[float]:
+async def means(judge: Judge, *readings: ScoreRequest) -> list[float]:
     return [verdict.scores[0].mean for verdict in await verdicts(judge, *readings)]
 
 

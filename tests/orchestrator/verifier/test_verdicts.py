@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from orchestrator.core.nouns import Carry, Score
-from orchestrator.core.protocols import Reading
+from orchestrator.core.nouns import Score, StateHandle
+from orchestrator.core.protocols import ScoreRequest
 from orchestrator.verifier.verdicts import judged
 
-CARRY = Carry(replica=0, epoch=0, key="state", num_tokens=2)
-READING = Reading(token_ids=(1, 2), boundaries=(1, 2))
+CARRY = StateHandle(replica=0, epoch=0, key="state", num_tokens=2)
+READING = ScoreRequest(token_ids=(1, 2), boundaries=(1, 2))
 
 
 def test_scores_in_the_unit_interval_are_a_verdict() -> None:

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import PoolExhausted, ReplicaError
-from orchestrator.core.protocols import Reading, Verdict
+from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.verifier.pool import VerifierPool
 from verifiers import VERIFIERS, VerifierEntry
 
@@ -102,10 +102,10 @@ async def pool(config: VerifierConfig) -> AsyncIterator[VerifierPool]:
         yield opened
 
 
-def readings(count: int, *, fault: int = 0, at: Sequence[int] = ()) -> list[Reading]:
+def readings(count: int, *, fault: int = 0, at: Sequence[int] = ()) -> list[ScoreRequest]:
     """Of growing lengths, those `at` these places with a last token that the host fails on."""
     texts = [(*range(length), fault if length in at else 0) for length in range(count)]
-    return [Reading(token_ids=text, boundaries=(len(text),)) for text in texts]
+    return [ScoreRequest(token_ids=text, boundaries=(len(text),)) for text in texts]
 
 
 def means(verdicts: Sequence[Verdict]) -> list[float | None]:
@@ -137,7 +137,7 @@ async def test_a_reading_on_which_the_verifier_fails_is_unjudged_and_all_others_
 
 
 async def test_scores_that_can_not_be_are_no_scores(pool: VerifierPool) -> None:
-    verdicts = await pool.score([Reading(token_ids=(1, 80 + kind), boundaries=(2,)) for kind in range(5)])
+    verdicts = await pool.score([ScoreRequest(token_ids=(1, 80 + kind), boundaries=(2,)) for kind in range(5)])
     for verdict, reason in zip(
         verdicts,
         [
@@ -155,7 +155,7 @@ async def test_scores_that_can_not_be_are_no_scores(pool: VerifierPool) -> None:
 async def test_a_slow_verifier_is_not_taken_for_a_dead_one(config: VerifierConfig) -> None:
     text = (0,) * 20 + (SLOW,)
     async with VerifierPool.open(replace(config, max_restarts=0)) as pool:
-        assert means(await pool.score([Reading(token_ids=text, boundaries=(21,))] * 40)) == [0.21] * 40  # 8 s
+        assert means(await pool.score([ScoreRequest(token_ids=text, boundaries=(21,))] * 40)) == [0.21] * 40  # 8 s
 
 
 @pytest.mark.parametrize(("fault", "why"), [(CRASHES, "ActorDiedError"), (RAISES, "one reading after another")])

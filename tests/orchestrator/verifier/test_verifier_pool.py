@@ -15,8 +15,8 @@ import torch
 
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import PoolExhausted, ReplicaError, UserError
-from orchestrator.core.nouns import Carry, Problem
-from orchestrator.core.protocols import Reading, Solution, Verdict
+from orchestrator.core.nouns import Problem, StateHandle
+from orchestrator.core.protocols import ScoreRequest, Solution, Verdict
 from orchestrator.verifier.pool import VerifierPool
 from tests.orchestrator.verifier.conftest import Whole
 from verifiers import VERIFIERS, VerifierEntry
@@ -38,7 +38,7 @@ def tokens(seed: int, count: int) -> tuple[int, ...]:
     return tuple(rng.randrange(32) for _ in range(count))
 
 
-def assert_same(verdict: Verdict, whole: Whole, reading: Reading) -> Carry:
+def assert_same(verdict: Verdict, whole: Whole, reading: ScoreRequest) -> StateHandle:
     wanted = whole(reading.token_ids, reading.boundaries)
     assert [s.mean for s in verdict.scores] == pytest.approx([s.mean for s in wanted], abs=1e-4)
     assert [s.std for s in verdict.scores] == pytest.approx([s.std for s in wanted], abs=1e-4)
@@ -46,12 +46,16 @@ def assert_same(verdict: Verdict, whole: Whole, reading: Reading) -> Carry:
     return verdict.carry
 
 
-def children(parent: Sequence[int], carry: Carry | None, count: int, keep_parent: bool = True) -> list[Reading]:
+def children(
+    parent: Sequence[int], carry: StateHandle | None, count: int, keep_parent: bool = True
+) -> list[ScoreRequest]:
     texts = [(*parent, *tokens(1000 + i, 5 + i)) for i in range(count)]
-    return [Reading(token_ids=text, boundaries=(len(text),), carry=carry, keep_parent=keep_parent) for text in texts]
+    return [
+        ScoreRequest(token_ids=text, boundaries=(len(text),), carry=carry, keep_parent=keep_parent) for text in texts
+    ]
 
 
-async def scored(pool: VerifierPool, readings: Sequence[Reading], whole: Whole) -> list[Verdict]:
+async def scored(pool: VerifierPool, readings: Sequence[ScoreRequest], whole: Whole) -> list[Verdict]:
     """Scores the readings and checks them against the whole texts."""
     verdicts = await pool.score(readings)
     for verdict, reading in zip(verdicts, readings, strict=True):
@@ -59,9 +63,9 @@ async def scored(pool: VerifierPool, readings: Sequence[Reading], whole: Whole) 
     return verdicts
 
 
-async def read(pool: VerifierPool, text: tuple[int, ...]) -> Carry:
+async def read(pool: VerifierPool, text: tuple[int, ...]) -> StateHandle:
     """The state after `text`."""
-    [verdict] = await pool.score([Reading(token_ids=text, boundaries=())])
+    [verdict] = await pool.score([ScoreRequest(token_ids=text, boundaries=())])
     assert verdict.carry is not None
     return verdict.carry
 
@@ -73,7 +77,7 @@ async def test_a_text_streamed_in_any_pieces_gets_the_scores_of_the_whole(pool: 
         carry = None
         for start, end in zip([0, *cuts], cuts, strict=False):
             boundaries = tuple(sorted({rng.randint(start + 1, end), end}))
-            reading = Reading(token_ids=text[:end], boundaries=boundaries, carry=carry, keep_parent=False)
+            reading = ScoreRequest(token_ids=text[:end], boundaries=boundaries, carry=carry, keep_parent=False)
             [verdict] = await pool.score([reading])
             carry = assert_same(verdict, whole, reading)
             assert (verdict.verifier_tokens, verdict.reingested_tokens) == (end - start, 0)
@@ -107,7 +111,7 @@ async def test_released_states_cost_time_and_change_no_score(pool: VerifierPool,
 async def test_a_boundary_that_the_carry_is_past_is_read_from_the_tokens(pool: VerifierPool, whole: Whole) -> None:
     text = tokens(3, 20)
     carry = await read(pool, text[:10])
-    [verdict] = await scored(pool, [Reading(token_ids=text, boundaries=(10, 20), carry=carry)], whole)
+    [verdict] = await scored(pool, [ScoreRequest(token_ids=text, boundaries=(10, 20), carry=carry)], whole)
     assert (verdict.verifier_tokens, verdict.reingested_tokens) == (20, 10)
 
 
@@ -132,7 +136,7 @@ async def test_children_of_an_overloaded_replica_are_read_by_another(pool: Verif
     prompt = tokens(5, 30)
     root = await read(pool, prompt)
     readings = [
-        Reading(token_ids=prompt + tokens(i, 300), boundaries=(330,), carry=root, keep_parent=i % 2 == 0)
+        ScoreRequest(token_ids=prompt + tokens(i, 300), boundaries=(330,), carry=root, keep_parent=i % 2 == 0)
         for i in range(40)
     ]
     verdicts = await scored(pool, readings, whole)
@@ -156,7 +160,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def test_one_tick_is_one_call(pool: VerifierPool, calls: list[int]) -> None:
-    await asyncio.gather(*(pool.score([Reading(token_ids=tokens(i, 9), boundaries=(9,))] * 2) for i in range(8)))
+    await asyncio.gather(*(pool.score([ScoreRequest(token_ids=tokens(i, 9), boundaries=(9,))] * 2) for i in range(8)))
     assert sum(calls) == 16 and len(calls) <= 2  # replicas
 
 
@@ -169,7 +173,7 @@ async def test_what_comes_while_replicas_are_busy_shares_the_next_call(
             os.kill(pid, signal.SIGSTOP)  # busy until all have come
         try:
             for seed in range(60):
-                tasks.create_task(scored(pool, [Reading(token_ids=tokens(seed, 20), boundaries=(20,))], whole))
+                tasks.create_task(scored(pool, [ScoreRequest(token_ids=tokens(seed, 20), boundaries=(20,))], whole))
                 await asyncio.sleep(0)  # each in a tick of its own
                 await asyncio.sleep(0)
         finally:
@@ -182,15 +186,15 @@ async def test_bad_readings_are_refused_and_fail_nobody_else(pool: VerifierPool,
     text = tokens(6, 9)
     carry = await read(pool, text)
     for bad, message in (
-        (Reading(token_ids=text, boundaries=(0,)), r"within 1\.\.9, got \(0,\)"),
-        (Reading(token_ids=text, boundaries=(4, 4)), r"must increase"),
-        (Reading(token_ids=text, boundaries=(10,)), r"within 1\.\.9"),
-        (Reading(token_ids=text[:5], boundaries=(5,), carry=carry), "carry covers 9 tokens, the reading has 5"),
+        (ScoreRequest(token_ids=text, boundaries=(0,)), r"within 1\.\.9, got \(0,\)"),
+        (ScoreRequest(token_ids=text, boundaries=(4, 4)), r"must increase"),
+        (ScoreRequest(token_ids=text, boundaries=(10,)), r"within 1\.\.9"),
+        (ScoreRequest(token_ids=text[:5], boundaries=(5,), carry=carry), "carry covers 9 tokens, the reading has 5"),
     ):
         with pytest.raises(ValueError, match=message):
             await pool.score([bad])
-    good = Reading(token_ids=text, boundaries=(9,))
-    strange = Reading(token_ids=(1, 99), boundaries=(2,))
+    good = ScoreRequest(token_ids=text, boundaries=(9,))
+    strange = ScoreRequest(token_ids=(1, 99), boundaries=(2,))
     [first, refused], [second] = await asyncio.gather(pool.score([good, strange]), pool.score([good]))
     assert refused.unjudged is not None and "token id 99 is outside the verifier's vocabulary" in refused.unjudged
     assert (refused.scores, refused.carry, refused.verifier_tokens) == ((), None, 0)
@@ -199,7 +203,7 @@ async def test_bad_readings_are_refused_and_fail_nobody_else(pool: VerifierPool,
 
 
 async def test_a_caller_that_leaves_disturbs_nobody(pool: VerifierPool, whole: Whole) -> None:
-    reading = Reading(token_ids=tokens(7, 200), boundaries=(200,))
+    reading = ScoreRequest(token_ids=tokens(7, 200), boundaries=(200,))
     leaving = asyncio.create_task(pool.score([reading] * 3))
     staying = asyncio.create_task(scored(pool, [reading], whole))
     await asyncio.sleep(0)
@@ -224,7 +228,9 @@ async def test_eviction_costs_time_and_never_changes_scores(
         root = await read(pool, prompt)
         first = await scored(pool, children(prompt, root, 6), whole)
         readings = [
-            Reading(token_ids=(*r.token_ids, 1, 2), boundaries=(len(r.token_ids) + 2,), carry=v.carry, keep_parent=keep)
+            ScoreRequest(
+                token_ids=(*r.token_ids, 1, 2), boundaries=(len(r.token_ids) + 2,), carry=v.carry, keep_parent=keep
+            )
             for r, v in zip(children(prompt, root, 6), first, strict=True)
             for keep in (True, False)
         ]
@@ -266,7 +272,7 @@ async def test_the_only_replica_is_restarted_and_then_given_up(config: VerifierC
         with pytest.raises(PoolExhausted, match="none of 1 replicas is left after 1 restarts each"):
             await pool.score(children(prompt, root, 2))
         with pytest.raises(PoolExhausted):
-            await pool.score([Reading(token_ids=prompt, boundaries=(1,))])
+            await pool.score([ScoreRequest(token_ids=prompt, boundaries=(1,))])
 
 
 async def test_a_stalled_replica_counts_as_dead(config: VerifierConfig) -> None:
@@ -300,7 +306,7 @@ async def test_where_a_run_may_take_seconds_the_deadline_is_of_each(local_ray: P
     entry = VerifierEntry(host="slow:SlowHost", scores_steps=False, reads_text=True, alone=True)
     monkeypatch.setitem(VERIFIERS, "slow", entry)
     solution = Solution(problem=Problem.from_prompt("p", "?"), steps=("42",), asked=(0,), ended=True)
-    reading = Reading(token_ids=(1,), boundaries=(1,), solution=solution)
+    reading = ScoreRequest(token_ids=(1,), boundaries=(1,), solution=solution)
     async with VerifierPool.open(VerifierConfig(name="slow", max_restarts=0, stall_timeout_s=5.0)) as pool:
         verdicts = await pool.score([reading] * 5)  # together longer than the deadline
     assert [verdict.scores[0].mean for verdict in verdicts] == [1.0] * 5
@@ -314,12 +320,12 @@ async def test_a_score_that_is_not_finite_is_none_and_what_was_read_is_counted(
     torch.nn.init.constant_(broken.head.bias.data, float("nan"))
     broken.save_pretrained(tmp_path)
     async with VerifierPool.open(replace(config, model=str(tmp_path))) as pool:
-        [verdict] = await pool.score([Reading(token_ids=(1, 2), boundaries=(2,))])
+        [verdict] = await pool.score([ScoreRequest(token_ids=(1, 2), boundaries=(2,))])
         assert verdict.unjudged is not None and "not a finite number" in verdict.unjudged
         assert (verdict.scores, verdict.carry, verdict.verifier_tokens) == ((), None, 2)
         assert [stats["tokens_read"] for stats in await pool.stats()] == [2]
     with pytest.raises(ReplicaError, match="closed"):
-        await pool.score([Reading(token_ids=(1, 2), boundaries=(2,))])
+        await pool.score([ScoreRequest(token_ids=(1, 2), boundaries=(2,))])
 
 
 async def test_a_checkpoint_that_cannot_be_loaded_is_the_users_error(config: VerifierConfig, tmp_path: Path) -> None:

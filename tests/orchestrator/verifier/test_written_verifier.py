@@ -6,7 +6,7 @@ import re
 import pytest
 
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Reading, Solution, Verifier
+from orchestrator.core.protocols import ScoreRequest, Solution, Verifier
 from orchestrator.verifier.writers import PolicyWriter
 from orchestrator.verifier.written import WrittenVerifier
 from strategies.best_of_n import BestOfN
@@ -21,10 +21,10 @@ BAD = "Step 1: The step is \\boxed{correct}\nStep 2: The step is \\boxed{incorre
 NONSENSE = "Looks good."
 
 
-def reading(*steps: str, asked: tuple[int, ...] | None = None) -> Reading:
+def reading(*steps: str, asked: tuple[int, ...] | None = None) -> ScoreRequest:
     asked = tuple(range(len(steps))) if asked is None else asked
     ends = [len("Q:" + "".join(steps[: index + 1])) for index in range(len(steps))]
-    return Reading(
+    return ScoreRequest(
         token_ids=ids("Q:" + "".join(steps)),
         boundaries=tuple(ends[index] for index in asked),
         solution=Solution(problem=Problem.from_prompt("p", "Q:"), steps=steps, asked=asked),
@@ -104,7 +104,7 @@ async def test_a_judge_writes_once_for_each_asked_step() -> None:
 
 async def test_a_reading_that_asks_nothing_costs_nothing() -> None:
     policy, verifier = generative(GOOD)
-    [verdict] = await verifier.score([Reading(token_ids=(1, 2), boundaries=())])
+    [verdict] = await verifier.score([ScoreRequest(token_ids=(1, 2), boundaries=())])
     assert (verdict.scores, verdict.verifier_tokens, policy.requests) == ((), 0, [])
 
 

@@ -1,0 +1,267 @@
+"""How a session writes: children of prefixes, as far as the budget goes, with their steps scored as they arrive."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from orchestrator.core.account import Amounts, affordable_tokens, share
+from orchestrator.core.errors import UserError, first_error
+from orchestrator.core.ledger import Ledger, Remaining
+from orchestrator.core.nouns import Status, Step, Trajectory
+from orchestrator.core.protocols import Finish, Generation, Policy, Sampling
+from orchestrator.core.seeds import derive_seed
+from orchestrator.session.books import Books
+from orchestrator.session.scoring import Scoring
+from orchestrator.session.sequences import LiveSequence, SequencesInFlight
+from orchestrator.session.speculation import Speculation
+from orchestrator.session.tracks import Track
+
+
+class Writing:
+    """Owner of a search's sequences in the policy. A child of a prefix is drawn with a seed of its own path."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        sampling: Sampling,
+        run_seed: int,
+        extract: Callable[[str], str | None],
+        books: Books,
+        scoring: Scoring,
+        speculation: int,
+    ) -> None:
+        """`extract` finds the answer in the text of a trajectory that has ended."""
+        self._policy = policy
+        self._sampling = sampling
+        self._run_seed = run_seed
+        self._extract = extract
+        self._books = books
+        self._scoring = scoring
+        self._in_flight = SequencesInFlight(policy, books.spend)
+        self.ahead = Speculation(self._in_flight, 0 if books.account.capped else speculation)
+        self._num_children: dict[tuple[int, ...], int] = {}
+        self._num_writing = 0  # calls of `write`
+        self._returned = asyncio.Event()  # one of them ended
+        self._deadlines: set[asyncio.Timeout] = set()  # theirs
+
+    async def drain(self) -> None:
+        """Gives up what is being written, and waits until all of it is accounted for."""
+        self.give_up()
+        await self._in_flight.drain()
+
+    def give_up(self) -> None:
+        self._in_flight.give_up(self._in_flight.sequences)
+
+    async def close(self) -> None:
+        await self._in_flight.close()
+
+    def reschedule(self) -> None:
+        """The search's end has moved."""
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(self._deadline())
+
+    def hard_cap(self, trajectory: Trajectory) -> int:
+        """How many tokens it may have: fewer where some were taken back, because those were sampled as well."""
+        room = self._policy.context_length - len(trajectory.prompt_ids)
+        return min(self._sampling.max_tokens - trajectory.retracted_tokens, room)
+
+    async def write(self, prefixes: Sequence[Trajectory], n: int, how: Generation, scored: bool) -> list[Trajectory]:
+        """The children of the prefixes, as `how` says, with their steps scored as they arrive."""
+        if scored and not self._scoring.possible:
+            raise UserError("this strategy scores steps, but the run has no verifier: got verifier: null")
+        if any(prefix.status.done for prefix in prefixes):
+            raise ValueError(f"only running trajectories can be continued, got {[p.status.value for p in prefixes]}")
+        tracks = self._tracks(prefixes, n)
+        await self._turn(tracks, scored)
+        writing = self._begin(tracks, how, scored)
+        self._num_writing += 1
+        arrived = asyncio.Event()
+        for track in writing:
+            assert track.sequence is not None
+            track.sequence.arrived = arrived
+        arrived.set()  # what ran ahead may have arrived already
+        late = asyncio.timeout_at(self._deadline())
+        try:
+            async with late, asyncio.TaskGroup() as tasks:
+                self._deadlines.add(late)
+                news = asyncio.Event()
+                if scored and writing:
+                    tasks.create_task(self._scoring.read_on(writing, news))
+                while not all(track.written for track in writing):
+                    await arrived.wait()
+                    arrived.clear()
+                    for track in writing:
+                        self._take(track, how)
+                    news.set()
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+        except TimeoutError:
+            if not late.expired():
+                raise
+            await self._cut(writing, how)
+        finally:
+            unwritten = [track.sequence for track in writing if track.sequence is not None and not track.written]
+            self._in_flight.give_up(unwritten)
+            for track in writing:
+                if track.sequence is not None:
+                    track.sequence.hold.close()
+            self._deadlines.discard(late)
+            self._num_writing -= 1
+            self._returned.set()
+        return [track.trajectory for track in tracks]
+
+    def _deadline(self) -> float | None:
+        """When the search must end, on the loop's clock."""
+        left = self._books.account.seconds_left
+        return None if left is None else asyncio.get_running_loop().time() + left
+
+    async def _turn(self, tracks: list[Track], scored: bool) -> None:
+        """Where the budget is too tight for all of it, waits for what other calls of this search give back."""
+        while self._num_writing and self._books.account.capped:
+            left, parts = self._books.account.remaining, len(tracks)
+            tight = left.candidates is not None and left.candidates < parts
+            for index, track in enumerate(tracks):
+                affordable = self._affordable(track.trajectory, left, parts, index, scored)
+                room = self.hard_cap(track.trajectory) - track.trajectory.num_tokens
+                tight |= affordable is not None and affordable < room
+            if not tight:
+                return
+            self._returned.clear()
+            await self._returned.wait()
+
+    def _tracks(self, prefixes: Sequence[Trajectory], n: int) -> list[Track]:
+        """One track per child; the first child of a prefix takes up the sequence that ran ahead of it."""
+        tracks = []
+        for prefix in prefixes:
+            first = self._num_children.get(prefix.path, 0)
+            self._num_children[prefix.path] = first + n
+            ahead = self.ahead.take(prefix) if n else None
+            for child in range(n):
+                sequence = ahead if child == 0 else None
+                tracks.append(
+                    Track(
+                        trajectory=replace(prefix, path=(*prefix.path, first + child)),
+                        shared_carry=prefix.carry,
+                        sequence=sequence,
+                        hold=None if sequence is None else sequence.hold,
+                    )
+                )
+        return tracks
+
+    def _begin(self, tracks: list[Track], how: Generation, scored: bool) -> list[Track]:
+        """Sends what is to be written, as far as the budget goes. The tracks that are being written."""
+        new = [track for track in tracks if track.sequence is None]
+        if scored:
+            self._scoring.hold_prompt([track.trajectory for track in tracks])
+        left = self._books.account.remaining
+        late = left.seconds is not None and left.seconds <= 0
+        allowed = len(new) if left.candidates is None else max(0, left.candidates)
+        for track in new[allowed:]:
+            self._books.cut_short = True
+            track.trajectory, track.written = replace(track.trajectory, status=Status.PRUNED), True
+        new = new[:allowed]
+        sequences = []
+        for index, track in enumerate(new):
+            trajectory = track.trajectory
+            hard_cap = self.hard_cap(trajectory)
+            room = hard_cap - trajectory.num_tokens
+            affordable = 0 if late else self._affordable(trajectory, left, len(new), index, scored)
+            if affordable is not None and affordable < room:
+                room, hard_cap = affordable, trajectory.num_tokens + affordable
+            room = min(room, how.max_tokens)
+            if room <= 0:
+                self._books.cut_short |= hard_cap < self.hard_cap(trajectory)
+                track.trajectory, track.written = self.ended(trajectory, Status.TRUNCATED), True
+                continue
+            request = replace(
+                how,
+                prefix_ids=trajectory.token_ids,
+                max_tokens=room,
+                seed=derive_seed(self._run_seed, trajectory.problem.id, trajectory.path),
+            )
+            track.hold = self._books.account.hold(self._amounts(trajectory, room, scored))
+            track.sequence = LiveSequence(request=request, hold=track.hold, hard_cap=hard_cap)
+            sequences.append(track.sequence)
+        self._in_flight.begin(sequences)
+        return [track for track in tracks if track.sequence is not None]
+
+    def _affordable(self, trajectory: Trajectory, left: Remaining, parts: int, index: int, scored: bool) -> int | None:
+        """Tokens that one of so many equal parts of what is left pays for; None: no cap."""
+        unread = self._scoring.unread(trajectory) if scored else 0
+        caps = [share(left.policy_tokens, parts, index)]
+        if scored and left.verifier_tokens is not None:
+            caps.append((share(left.verifier_tokens, parts, index) or 0) - unread)
+        if left.flops is not None:
+            caps.append(
+                affordable_tokens(
+                    self._policy.shape,
+                    prefix=len(trajectory.token_ids),
+                    flops=left.flops / parts,
+                    verifier_flops=self._scoring.flops_per_token if scored else 0.0,
+                    unread=unread,
+                )
+            )
+        return min((cap for cap in caps if cap is not None), default=None)
+
+    def _amounts(self, trajectory: Trajectory, tokens: int, scored: bool) -> Amounts:
+        """The most that writing and reading so many tokens can cost."""
+        prefix = len(trajectory.token_ids)
+        flops = self._policy.shape.flops(new_tokens=prefix + tokens, context_tokens=0, logits=tokens)
+        amounts: dict[str, float] = {"policy_tokens": tokens, "candidates": 1, "flops": flops}
+        if scored:
+            unread = self._scoring.unread(trajectory) + tokens
+            amounts |= {"verifier_tokens": unread, "flops": flops + self._scoring.flops_per_token * unread}
+        return amounts
+
+    def _take(self, track: Track, how: Generation) -> None:
+        """Moves what has arrived into the trajectory; what is past a boundary stays in the sequence."""
+        sequence = track.sequence
+        assert sequence is not None
+        while not track.written and sequence.segments:
+            segment, cost = sequence.segments.popleft()
+            trajectory = replace(track.trajectory, cost=track.trajectory.cost + cost)
+            if segment.token_ids:
+                step = Step(token_ids=segment.token_ids, text=segment.text, logprob=segment.logprob)
+                trajectory = trajectory.extended(step)
+            track.written = segment.finish is not None or how.until_step
+            if segment.finish is Finish.EOS:
+                trajectory = self.ended(trajectory, Status.FINISHED, sequence)
+            elif track.written and trajectory.num_tokens >= sequence.hard_cap:
+                self._books.cut_short |= sequence.hard_cap < self.hard_cap(trajectory)
+                trajectory = self.ended(trajectory, Status.TRUNCATED, sequence)
+                self._in_flight.give_up([sequence])
+            elif segment.finish is None and track.written:
+                self.ahead.keep(trajectory, sequence)
+            track.trajectory = trajectory
+        if not track.written and sequence.error is not None:
+            raise sequence.error
+        assert track.written or not sequence.finished, "the policy ended without finishing every sequence"
+
+    async def _cut(self, tracks: list[Track], how: Generation) -> None:
+        """Time is up: what is unwritten ends here, with the steps that it has."""
+        self._books.cut_short = True
+        for track in tracks:
+            if not track.written:
+                assert track.sequence is not None
+                self._take(track, how)
+                self._in_flight.give_up([track.sequence])
+        for track in tracks:
+            if not track.written:
+                track.trajectory, track.written = self.ended(track.trajectory, Status.TRUNCATED, track.sequence), True
+            elif track.trajectory.status is Status.RUNNING:
+                self.ahead.drop([track.trajectory])
+                track.trajectory = self.ended(track.trajectory, Status.TRUNCATED, track.sequence)
+
+    def ended(self, trajectory: Trajectory, status: Status, sequence: LiveSequence | None = None) -> Trajectory:
+        """A candidate; or pruned, when no more candidates are allowed. A sequence's is allowed since it began."""
+        if sequence is not None:
+            sequence.hold.use(candidates=1)
+        elif self._books.account.left("candidates") == 0:
+            self._books.cut_short = True
+            return replace(trajectory, status=Status.PRUNED)
+        else:
+            self._books.account.spend(candidates=1)
+        self._books.spend(Ledger(candidates=1))
+        return replace(trajectory, status=status, answer=self._extract(trajectory.text))
