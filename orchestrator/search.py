@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from orchestrator.core.account import Account
@@ -69,7 +69,7 @@ async def solve(
     timeout_s: float,
     workload: Workload | None = None,
 ) -> Outcome:
-    """Searches and leaves the session. A result says where a budget cut it short.
+    """Searches and leaves the session. A result says what it cost, and where a budget cut it short.
 
     What goes wrong with this problem alone is in the outcome, `LateError` among it. Raises UserError and ReplicaError,
     which concern every problem.
@@ -83,7 +83,7 @@ async def solve(
             if workload is not None:
                 session.workload = turns = _Turns(workload, deadline)
             result = await search(problem, session)
-        result = session.concluded(result)
+        result = replace(session.concluded(result), ledger=session.ledger)
     except (UserError, ReplicaError):
         raise
     except Exception as error:

@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 
 from orchestrator.core.ledger import Ledger
-from orchestrator.folders import ShardFolder, check_apart, make_table, read_parquet, shards
-from orchestrator.shard_writer import ShardWriter
+from orchestrator.results.files import check_apart, make_table, read_parquet
+from orchestrator.results.folder import ShardFolder, shards
+from orchestrator.results.shards import ShardWriter
 
 JUDGEMENTS_SCHEMA = pa.schema(
     [

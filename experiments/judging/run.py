@@ -31,8 +31,8 @@ from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, Trajectory
 from orchestrator.core.protocols import Answers, Sampling
 from orchestrator.policy.pool import PolicyPool
+from orchestrator.results.shards import ShardWriter
 from orchestrator.search import SearchRuntime, for_each_problem
-from orchestrator.shard_writer import ShardWriter
 from orchestrator.verifier.check import check_verifier, num_actors, with_paths
 from orchestrator.verifier.open import open_verifier
 from strategies.aggregation import Aggregation

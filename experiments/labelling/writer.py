@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from orchestrator.core.errors import UserError
-from orchestrator.folders import ShardFolder, check_apart, make_table, read_parquet
-from orchestrator.shard_writer import ShardWriter
+from orchestrator.results.files import check_apart, make_table, read_parquet
+from orchestrator.results.folder import ShardFolder
+from orchestrator.results.shards import ShardWriter
 from verifiers.training.labelled import SCHEMA, LabelledSolution, read_labelled
 
 

@@ -51,6 +51,7 @@ async def test_a_search_that_no_budget_cut_is_completed() -> None:
     outcome = await solve(problem(), SelfConsistency(n=2).search, open_session(policy()), timeout_s=10)
     assert outcome.error is None and outcome.result is not None
     assert (outcome.result.end_reason, outcome.result.answer) == (EndReason.COMPLETED, "1")
+    assert outcome.result.ledger.generated_tokens == 2 * len("Answer: 1.")
 
 
 @pytest.mark.parametrize(

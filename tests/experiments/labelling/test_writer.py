@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from experiments.labelling.writer import Cost, LabelWriter
-from orchestrator import folders
 from orchestrator.core.errors import UserError
+from orchestrator.results import folder
 from verifiers.training.labelled import LabelledSolution, read_labelled
 
 COST = Cost(solutions=2, steps=2, rollouts=8, rollout_tokens=40, flops=1e6, wall_s=0.5)
@@ -27,17 +27,17 @@ def fill(folder, *problems, **options):
 
 
 def test_a_folder_is_filled_over_several_runs_without_repeats(tmp_path):
-    folder = tmp_path / "labels"
-    fill(folder, "p1", "p2")
-    with open_writer(folder, resume=True) as writer:
+    path = tmp_path / "labels"
+    fill(path, "p1", "p2")
+    with open_writer(path, resume=True) as writer:
         assert writer.done() == {"p1", "p2"} and writer.cost == COST + COST
         with pytest.raises(ValueError, match="p1 was already labelled"):
             writer.add(solutions("p1"), COST)
         writer.add(solutions("p3"), COST)
         assert writer.cost.rollouts == 24
-    assert read_labelled(folder) == [*solutions("p1"), *solutions("p2"), *solutions("p3")]
-    assert len(list(folder.glob("*.parquet"))) == 2
-    assert fill(folder, resume=True).cost == COST + COST + COST
+    assert read_labelled(path) == [*solutions("p1"), *solutions("p2"), *solutions("p3")]
+    assert len(list(path.glob("*.parquet"))) == 2
+    assert fill(path, resume=True).cost == COST + COST + COST
 
 
 def test_what_was_labelled_is_replaced_only_when_asked(tmp_path):
@@ -52,14 +52,14 @@ def test_what_was_labelled_is_replaced_only_when_asked(tmp_path):
 
 def test_a_kill_between_the_two_files_of_a_shard_leaves_neither_half_a_problem_nor_two(tmp_path, monkeypatch):
     fill(tmp_path, "p1")
-    real = folders.write_parquet
+    real = folder.write_parquet
 
     def killed(path, table):
         if path.parent == tmp_path:
             raise KeyboardInterrupt
         real(path, table)
 
-    monkeypatch.setattr(folders, "write_parquet", killed)
+    monkeypatch.setattr(folder, "write_parquet", killed)
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path, "p2", resume=True)
     monkeypatch.undo()

@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import folders, shard_writer
 from orchestrator.core.errors import UserError
 from orchestrator.results import (
     CANDIDATES_SCHEMA,
@@ -25,6 +26,9 @@ from orchestrator.results import (
     read_results,
     to_json,
 )
+from orchestrator.results import folder as folder_module
+from orchestrator.results import shards as shards_module
+from orchestrator.results.files import read_parquet, write_parquet
 
 CONFIG = "policy:\n  model: tiny\nstrategies:\n- {name: best_of_n, n: 4}\nray:\n  address: null\n"
 
@@ -187,7 +191,7 @@ def test_rows_are_on_disk_after_so_many_problems(tmp_path: Path) -> None:
 
 def test_rows_are_on_disk_after_so_many_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(shard_writer.time, "monotonic", lambda: now)
+    monkeypatch.setattr(shards_module.time, "monotonic", lambda: now)
     with open_writer(tmp_path, flush_problems=1000, flush_seconds=5.0) as writer:
         now += 4.9
         writer.add(problem_row("p0"), [])
@@ -253,10 +257,10 @@ def test_half_a_character_is_stored_as_a_replacement(tmp_path: Path) -> None:
 def test_nullable_columns_that_older_runs_lack_are_null(tmp_path: Path) -> None:
     write(tmp_path, ["p0"])
     shard = tmp_path / "problems" / "part-000000.parquet"
-    table = folders.read_parquet(shard, PROBLEMS_SCHEMA)
-    folders.write_parquet(shard, table.drop_columns(["selection"]))
+    table = read_parquet(shard, PROBLEMS_SCHEMA)
+    write_parquet(shard, table.drop_columns(["selection"]))
     assert read_results(tmp_path)[0]["selection"].isna().all()
-    folders.write_parquet(shard, table.drop_columns(["version"]))
+    write_parquet(shard, table.drop_columns(["version"]))
     with pytest.raises(UserError, match="its columns differ"):
         read_results(tmp_path)
 
@@ -436,14 +440,14 @@ def test_two_writers_cannot_share_a_folder(tmp_path: Path) -> None:
 
 def test_the_loser_of_a_race_for_a_new_folder_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, winner = tmp_path / "run", list[ResultsWriter]()
-    real_lock = folders._lock
+    real_lock = folder_module._lock
 
     def lose(path: Path) -> int:
-        monkeypatch.setattr(folders, "_lock", real_lock)
+        monkeypatch.setattr(folder_module, "_lock", real_lock)
         winner.append(open_writer(path))
         return real_lock(path)
 
-    monkeypatch.setattr(folders, "_lock", lose)
+    monkeypatch.setattr(folder_module, "_lock", lose)
     with pytest.raises(UserError, match="another run is writing to"):
         open_writer(folder)
     winner[0].add(problem_row("p0"), candidate_rows("p0"))
@@ -605,3 +609,27 @@ def test_a_path_that_looks_like_a_partition_adds_no_column(tmp_path: Path) -> No
     problems, _ = read_results(folder)
     assert problems["seed"].tolist() == [0]
     assert problems.columns.tolist() == PROBLEMS_SCHEMA.names
+
+
+BEFORE = Path(__file__).parent / "written_before"  # by Headrace 0.1.0 as of November 2026; it stays as it is
+    Path(__file__).parent / "written_before"
+)  # a folder of Headrace 0.1.0 as of November 2026, which stays as it is
+
+
+def test_a_folder_that_was_written_before_is_read_and_resumed(tmp_path: Path) -> None:
+    problems, candidates = read_results(BEFORE)
+    assert problems["problem_id"].tolist() == ["p0", "p1"] and len(candidates) == len(candidate_rows("p0"))
+    assert list(candidates["token_ids"][0]) == list(candidate_rows("p0")[0].token_ids)
+    shutil.copytree(BEFORE, tmp_path / "run")
+    with open_writer(tmp_path / "run", (BEFORE / "run.yaml").read_text(), resume=True) as writer:
+        assert [key[0] for key in writer.done_keys()] == ["p0"]
+        writer.add(problem_row("p1"), candidate_rows("p1"))
+    assert_consistent(*read_results(tmp_path / "run"))
+
+
+def test_columns_that_are_added_later_are_nullable() -> None:
+    for kind, schema in (("problems", PROBLEMS_SCHEMA), ("candidates", CANDIDATES_SCHEMA)):
+        [shard] = (BEFORE / kind).glob("*.parquet")
+        known = set(pq.read_schema(shard).names)
+        assert all(schema.field(name).nullable for name in set(schema.names) - known)
+        assert known <= set(schema.names)

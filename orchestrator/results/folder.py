@@ -7,21 +7,18 @@ flushed and never leaves a row twice or half of one.
 
 import errno
 import fcntl
-import io
 import json
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from orchestrator.core.errors import UserError
+from orchestrator.results.files import unwritable, write_bytes, write_parquet, write_synced
+from orchestrator.results.same_run import check_same_run, parse_config
 
 _RUN_YAML, _VERSIONS, _LOCK, _PROBE = "run.yaml", "versions.json", ".lock", ".probe.tmp"
 _TEMP_FILES = (_PROBE, f"{_RUN_YAML}.tmp", f"{_VERSIONS}.tmp")
@@ -61,7 +58,7 @@ class ShardFolder:
         """
         if resume and overwrite:
             raise UserError("results: resume and overwrite exclude each other, got both")
-        wanted = _parse_config(run_yaml, "the configuration of this run")
+        wanted = parse_config(run_yaml, "the configuration of this run")
         created, lock_fd = False, None
         try:
             created = _make_folder(path)
@@ -138,7 +135,7 @@ class ShardFolder:
         """Everything that `open` does under the lock."""
         config_path = self.path / _RUN_YAML
         if config_path.exists() and resume:
-            _check_same_run(self.path, config_path, wanted, free_keys)
+            check_same_run(self.path, config_path, wanted, free_keys)
         elif self.shards() and not overwrite:
             raise UserError(
                 f"results: {self.path} already holds results; wanted --resume (to finish that run), "
@@ -156,8 +153,8 @@ class ShardFolder:
                 (self.path / name).unlink(missing_ok=True)
         if not (config_path.exists() and resume):
             versions_json = json.dumps(dict(versions), indent=2, sort_keys=True) + "\n"
-            _write_bytes(self.path / _VERSIONS, versions_json.encode())
-            _write_bytes(config_path, run_yaml.encode())  # last: it makes this a results folder
+            write_bytes(self.path / _VERSIONS, versions_json.encode())
+            write_bytes(config_path, run_yaml.encode())  # last: it makes this a results folder
         for subfolder in (self._rows, self._beside):
             (self.path / subfolder).mkdir(exist_ok=True)
         self.drop_orphans()
@@ -174,52 +171,6 @@ def check_results_folder(folder: Path) -> None:
         raise UserError(f"results: {folder} is not a folder")
     if not _is_results(folder):
         raise UserError(f"results: {folder} is not a results folder (it has no {_RUN_YAML} and {_VERSIONS})")
-
-
-def _parse_config(text: str, what: str) -> dict[str, Any]:
-    try:
-        config = OmegaConf.to_container(OmegaConf.create(text))
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"results: {what} is not readable YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"results: {what} must be a YAML mapping, got {type(config).__name__}")
-    return {str(key): value for key, value in config.items()}
-
-
-def _check_same_run(folder: Path, config_path: Path, wanted: dict[str, Any], free_keys: Sequence[str]) -> None:
-    try:
-        text = config_path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"results: {config_path} is not UTF-8: {error}") from error
-    found_flat = dict(_flat(_parse_config(text, str(config_path))))
-    wanted_flat = dict(_flat(wanted))
-    differing = [
-        f"{key} (there {found_flat.get(key, 'unset')!r}, now {wanted_flat.get(key, 'unset')!r})"
-        for key in dict.fromkeys([*found_flat, *wanted_flat])
-        if found_flat.get(key, _UNSET) != wanted_flat.get(key, _UNSET)
-        and not any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in free_keys)
-    ]
-    if differing:
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise UserError(
-            f"results: {folder} belongs to another run, which differs in {', '.join(differing[:3])}{more}; "
-            "wanted the same configuration, another folder, or --overwrite"
-        )
-
-
-_UNSET = object()
-
-
-def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested dicts and lists as (`a.b[0].c`, value)."""
-    if isinstance(config, dict) and config:
-        for key, value in config.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(config, list) and config:
-        for index, value in enumerate(config):
-            yield from _flat(value, f"{prefix}[{index}]")
-    else:
-        yield prefix, config
 
 
 def _make_folder(folder: Path) -> bool:
@@ -259,7 +210,7 @@ def _lock(folder: Path) -> int:
 def _probe(folder: Path) -> None:
     """Fails now, and not after an hour, where the disk is full or read-only."""
     try:
-        _write_synced(folder / _PROBE, bytes(_PROBE_BYTES))
+        write_synced(folder / _PROBE, bytes(_PROBE_BYTES))
     finally:
         (folder / _PROBE).unlink(missing_ok=True)
 
@@ -274,81 +225,3 @@ def _remove_new(folder: Path, subfolders: Sequence[str], *, locked: bool) -> Non
                 if path.exists():
                     path.rmdir()
         folder.rmdir()
-
-
-def check_apart(found: Iterable[tuple[Path, Iterable[Hashable]]]) -> None:
-    """Raises UserError where two shards hold rows of one key: each is written once."""
-    seen: dict[Hashable, Path] = {}
-    for path, keys in found:
-        for key in keys:
-            if seen.setdefault(key, path) != path:
-                raise UserError(f"results: {path} holds {key}, and so does {seen[key]}; was a shard copied?")
-
-
-def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """A row that does not fit the schema fails here, alone, and not later in a flush with good ones."""
-    table = pa.Table.from_pylist([{name: _storable(value) for name, value in row.items()} for row in rows], schema)
-    for name in schema.names:
-        if not schema.field(name).nullable and table[name].null_count:
-            raise ValueError(f"results: {name} must not be None")
-    return table
-
-
-def _storable(value: Any) -> Any:
-    """Text with U+FFFD for half characters, which a model or a server may write and no file can hold."""
-    if isinstance(value, list | tuple) and value and isinstance(value[0], str):
-        return [_storable(text) for text in value]
-    if not isinstance(value, str):
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
-    """Nullable columns that an older version did not write are null. Raises UserError for an unreadable file, for one
-    whose data fail their checksums and for another schema."""
-    try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"results: can't read {path}: {error}") from error
-    for index, field in enumerate(schema):
-        if field.nullable and field.name not in table.column_names:
-            table = table.add_column(min(index, table.num_columns), field, pa.nulls(table.num_rows, field.type))
-    if not table.schema.equals(schema):
-        raise UserError(f"results: {path} was written by another version of headrace: its columns differ")
-    return table
-
-
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """The whole file or nothing. Raises OSError."""
-    data = io.BytesIO()
-    pq.write_table(table, data, compression="zstd", write_page_checksum=True)
-    _write_bytes(path, data.getvalue())
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """The whole file or nothing, also across a power cut."""
-    temp = path.with_name(f"{path.name}.tmp")
-    try:
-        _write_synced(temp, data)
-        os.replace(temp, path)
-    except BaseException:
-        with suppress(OSError):
-            temp.unlink(missing_ok=True)
-        raise
-    folder_fd = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder_fd)
-    finally:
-        os.close(folder_fd)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def unwritable(folder: Path, error: OSError) -> UserError:
-    """What to raise."""
-    return UserError(f"results: can't write to {folder}: {error.strerror or error}")

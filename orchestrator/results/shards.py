@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 
 from orchestrator.core.errors import UserError
-from orchestrator.folders import ShardFolder, unwritable
+from orchestrator.results.files import unwritable
+from orchestrator.results.folder import ShardFolder
 
 
 @dataclass(frozen=True, slots=True)
