@@ -77,7 +77,7 @@ verifiers: install  ## label in three ways, train verifiers on the labels, compa
 	done
 	$(BIN)/headrace judge configs/verifiers.yaml --overwrite
 
-readme: install  ## run configs/tinymath.yaml and put its tables and figure into the README
+readme: install  ## run configs/tinymath.yaml and renew the tables of docs/benchmarks.md and the figure
 	$(BIN)/headrace run configs/tinymath.yaml --overwrite
 	$(BIN)/python -m experiments.readme results/tinymath
 

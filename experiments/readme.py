@@ -1,4 +1,5 @@
-"""Puts a run's tables and figure into the README: `python -m experiments.readme results/tinymath` (`make readme`)."""
+"""Puts a run's tables into docs/benchmarks.md, and its figure into experiments/figures: `make readme`, which runs
+`python -m experiments.readme results/tinymath`."""
 
 import re
 import shutil
@@ -31,4 +32,4 @@ def tables(report: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), PROJECT_ROOT / "README.md", PROJECT_ROOT / "experiments" / "figures" / "tinymath.png")
+    main(Path(sys.argv[1]), PROJECT_ROOT / "docs/benchmarks.md", PROJECT_ROOT / "experiments/figures/tinymath.png")
