@@ -170,7 +170,7 @@ class SearchResult:
     end_reason: EndReason = EndReason.COMPLETED
     selection: Selection | None = None  # None: there was nothing to choose from
     detail: Mapping[str, Any] = field(default_factory=dict)  # what the strategy decided, for analysis
-    ledger: Ledger = field(default_factory=Ledger)  # filled in by the session's owner
+    ledger: Ledger = field(default_factory=Ledger)  # what the search cost; set by `orchestrator.search.solve`
 
     @property
     def answer(self) -> str | None:

@@ -612,8 +612,6 @@ def test_a_path_that_looks_like_a_partition_adds_no_column(tmp_path: Path) -> No
 
 
 BEFORE = Path(__file__).parent / "written_before"  # by Headrace 0.1.0 as of November 2026; it stays as it is
-    Path(__file__).parent / "written_before"
-)  # a folder of Headrace 0.1.0 as of November 2026, which stays as it is
 
 
 def test_a_folder_that_was_written_before_is_read_and_resumed(tmp_path: Path) -> None:
