@@ -132,3 +132,11 @@ def test_a_delimiter_that_no_text_can_show_is_told_before_anything_starts(tmp_pa
     [warning] = plan_run(config, []).warnings
     assert warning == "steps.delimiters: '<eos>' holds a special token, which no decoded text shows: no step ends there"
     assert plan_run(config, ["steps.every_tokens=8"]).warnings == []
+
+
+def test_no_value_of_a_row_shows_the_reference_answer(tmp_path, monkeypatch):
+    reference = "98716253"
+    monkeypatch.setattr(f"{__name__}.problems", lambda count: [("How many?", f"Many.\n#### {reference}")] * count)
+    run(tmp_path, monkeypatch, ["Answer: 5"])
+    for rows in read_results(tmp_path / "x"):
+        assert len(rows) == 1 and reference not in rows.to_json()

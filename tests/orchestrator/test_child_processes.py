@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import psutil
 import pytest
+
+from tests.waiting import wait_until
 
 ACTOR = """
 import subprocess, sys
@@ -27,13 +27,6 @@ actor.wait()
 """
 
 
-def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-
-
 def gone(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -43,7 +36,7 @@ def gone(pid: int) -> bool:
 
 def stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
-    until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 def test_children_that_ignore_being_asked_end_with_an_actor_that_is_killed() -> None:
@@ -51,7 +44,7 @@ def test_children_that_ignore_being_asked_end_with_an_actor_that_is_killed() -> 
         assert actor.stdout is not None
         child = int(actor.stdout.readline())
         actor.kill()  # nothing is stopped here, so no SIGHUP of the kernel helps
-        until(lambda: gone(child))
+        wait_until(lambda: gone(child))
 
 
 def test_children_end_with_an_actor_that_is_killed_also_those_that_are_stopped() -> None:
@@ -60,7 +53,7 @@ def test_children_end_with_an_actor_that_is_killed_also_those_that_are_stopped()
         child = int(actor.stdout.readline())
         stop(child)
         actor.kill()
-        until(lambda: gone(child))
+        wait_until(lambda: gone(child))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own signal at a parent's death is Linux's")
@@ -71,4 +64,4 @@ def test_a_stopped_actor_and_its_children_end_with_their_node() -> None:
         stop(actor)
         stop(child)
         node.kill()
-        until(lambda: gone(actor) and gone(child))
+        wait_until(lambda: gone(actor) and gone(child))

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ray.cluster_utils import Cluster
 
 from experiments.doctor import TINY_POLICY, TINY_PRM
 from orchestrator.results import read_results
+from tests.waiting import wait_until
 
 RUN = """
 name: e2e
@@ -76,13 +76,6 @@ def tagged(tag: str) -> list[psutil.Process]:
     return found
 
 
-def until(condition, what: str, timeout_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out waiting until {what}"
-        time.sleep(0.2)
-
-
 def num_rows(folder: Path) -> int:
     return len(read_results(folder)[0]) if list(folder.glob("problems/*.parquet")) else 0
 
@@ -104,23 +97,29 @@ def test_a_run_survives_ctrl_c_and_sigkill_and_is_finished_on_a_cluster_of_two_n
 
     # Ctrl-C: a clean end that says how to go on
     process = driver()
-    until(lambda: num_rows(folder) > 0 or process.poll() is not None, "the first rows are saved")
+    wait_until(
+        lambda: num_rows(folder) > 0 or process.poll() is not None, "the first rows are saved", within_s=DEADLINE_S
+    )
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "--resume" in output and "Traceback" not in output
     after_ctrl_c = num_rows(folder)
     assert 0 < after_ctrl_c < NUM_SEARCHES
-    until(lambda: not tagged(driver.tag), "nothing is left running", 30)
+    wait_until(lambda: not tagged(driver.tag), "nothing is left running", within_s=30)
 
     # SIGKILL in the middle
     process = driver("--resume")
-    until(lambda: num_rows(folder) > after_ctrl_c or process.poll() is not None, "more rows are saved")
+    wait_until(
+        lambda: num_rows(folder) > after_ctrl_c or process.poll() is not None,
+        "more rows are saved",
+        within_s=DEADLINE_S,
+    )
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert num_rows(folder) < NUM_SEARCHES
-    until(lambda: not tagged(driver.tag), "nothing is left running", 60)
+    wait_until(lambda: not tagged(driver.tag), "nothing is left running", within_s=60)
 
     # the rest, on a cluster: same file, one more key
     address = request.getfixturevalue("two_nodes")

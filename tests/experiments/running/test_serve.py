@@ -24,6 +24,7 @@ from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import running_endpoint
 from orchestrator.serving.http_server import listen
 from strategies import STRATEGIES
+from tests.waiting import until
 
 CONFIG = PROJECT_ROOT / "configs" / "serve.yaml"
 TIMEOUT_S = 120.0
@@ -123,7 +124,7 @@ async def config(local_ray: Any) -> AsyncIterator[ServeConfig]:
         await health_when(planned, lambda found: found["searches"] == 1 and found["policy"]["running"] > 0)
         await asyncio.to_thread(endpoint.__exit__, None, None, None)
     assert await last == (200, "budget")  # requests in progress are answered when the server stops
-    await until(lambda: is_free(planned))
+    await until(lambda: is_free(planned), pause_s=0.05, within_s=TIMEOUT_S)
 
 
 async def last_answer(config: ServeConfig) -> tuple[int, str]:
@@ -147,12 +148,6 @@ def is_free(config: ServeConfig) -> bool:
         listen(config.host, config.port).close()
         return True
     return False
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.05)
 
 
 async def health(config: ServeConfig) -> dict[str, Any]:

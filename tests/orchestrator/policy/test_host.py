@@ -12,6 +12,7 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy.engine import Delta
 from orchestrator.policy.host import ClientForgotten, PolicyHost, Work
+from tests.waiting import until
 
 WORDS = ["<eos>", "\n", "\n\n", "a", "b"]
 EOS, NEWLINE, BLANK, A, B = range(5)
@@ -69,15 +70,6 @@ class ScriptedEngine:
     async def feed(self, seed: int, *token_ids: int, finish: Finish | None = None) -> None:
         await until(lambda: seed in self.feeds)
         self.feeds[seed].put_nowait(Delta(token_ids, 7, finish))
-
-
-async def until(condition) -> None:  # type: ignore[no-untyped-def]
-    """Lets other tasks run until the condition holds."""
-    for _ in range(100):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it did not come about")
 
 
 def work(seed: int, **options: object) -> Work:

@@ -32,6 +32,7 @@ from orchestrator.policy.host import PolicyHost, PolicyInfo
 from orchestrator.policy.prompts import PromptEncoder
 from orchestrator.ray_calls import ReplicaLost
 from tests.fakes import open_session
+from tests.waiting import until
 
 WORDS = ["a", "b", "c", "\n\n", "d"]
 INFO = PolicyInfo(
@@ -216,15 +217,6 @@ async def run(
             if sum(map(len, written)) == 1:
                 at_first()
     return written
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Lets other tasks run until the condition holds."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it did not come about")
 
 
 def ids(segments: Sequence[Segment]) -> list[int]:

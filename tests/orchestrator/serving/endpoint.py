@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -129,13 +129,6 @@ class Connection:
             return self._received.pop()
         await self._left.wait()
         return {"type": "http.disconnect"}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Lets other tasks run until the condition holds, for a bounded time."""
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
-            await asyncio.sleep(0)
 
 
 def num_searches(app: FastAPI) -> int:

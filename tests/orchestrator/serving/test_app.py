@@ -17,7 +17,8 @@ from orchestrator.core.protocols import Generation, Segment
 from orchestrator.serving.config import Limits
 from orchestrator.serving.service import Pools
 from tests.fakes import ScriptedPolicy, ScriptedStream, TableVerifier
-from tests.orchestrator.serving.endpoint import Connection, chat, client_of, endpoint, num_searches, until
+from tests.orchestrator.serving.endpoint import Connection, chat, client_of, endpoint, num_searches
+from tests.waiting import until
 
 PATH = "/v1/chat/completions"
 SCRIPT = {"Q:": ["a\n\nAnswer: 1", "bb\n\nAnswer: 2"]}

@@ -14,7 +14,8 @@ from orchestrator.core.errors import UserError
 from orchestrator.serving.config import Limits
 from orchestrator.serving.http_server import HttpServer, listen
 from tests.fakes import ScriptedPolicy
-from tests.orchestrator.serving.endpoint import TIMEOUT_S, chat, endpoint, num_searches, until
+from tests.orchestrator.serving.endpoint import TIMEOUT_S, chat, endpoint, num_searches
+from tests.waiting import until
 
 HOST = "127.0.0.1"
 
