@@ -1,6 +1,6 @@
 """Runs many searches, bounded in flight, and turns each into rows. The one place where a fault becomes a row.
 
-Searches that share a workload are all begun at once, because its budget goes to whoever gains most; the workload then
+Searches that share a workload are all begun at once, because its budget goes to the problems that gain most; the workload then
 bounds what is in flight.
 
 A problem that fails is a row with its error and the run goes on. What concerns every problem (a user's mistake, a

@@ -75,7 +75,7 @@ class VerifierInfo:
     model_hash: str
     tokenizer_fingerprint: str
     state_bytes: int  # per trajectory, whatever its length; 0: none, or not of a fixed size
-    flops_per_token: float  # of the policy's tokens; 0: known afterwards only
+    flops_per_token: float  # for one of the policy's tokens; 0: each reading says what it cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Fixed-size model states by key: in slots of one contiguous tensor, then in host memory, then dropped.
 
-Least recently used goes first. A dropped state is no loss of truth: whoever asks is told and rebuilds it from tokens.
+Least recently used goes first. A dropped state loses nothing: the caller is told, and rebuilds it from tokens.
 """
 
 from collections import OrderedDict

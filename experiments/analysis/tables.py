@@ -13,7 +13,7 @@ NARROW = 100  # characters: a console of fewer gets the columns that matter most
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
-    """A table, whoever shows it. The first column is text, the others are numbers."""
+    """A table for the terminal and for Markdown. The first column is text, the others are numbers."""
 
     title: str
     headers: Sequence[str]

@@ -1,7 +1,7 @@
 """Data sets: problems for the strategies, reference answers for the grader, kept apart from the start.
 
-What `metadata_fields` names goes along with the problem, where verifiers (and strategies) can see it. A rule verifier
-needs there what it compares with; naming the field of the answer makes it an oracle, by the user's explicit word.
+The fields that `metadata_fields` names go along with the problem, where verifiers and strategies can see them. A rule
+verifier compares with such a field. If it is the field of the reference answer, the verifier is an oracle.
 
 To add one: a function from `DataConfig` to examples and a line in `DATASETS`.
 """

@@ -106,7 +106,14 @@ class Policy(Protocol):
         """Ids of raw text, without special tokens: for injection."""
         ...
 
-    def generate(self, requests: Sequence[Generation]) -> GenerationStream: ...
+    def generate(self, requests: Sequence[Generation]) -> GenerationStream:
+        """Begins all the requests and returns at once; none waits for another.
+
+        The stream yields (index of the request, segment) as steps end, and for each request one last segment with its
+        `finish`. Whoever holds the stream ends it: `abort` ends single requests, `aclose` all of them. Iterating raises
+        ProblemError for a request that the engine refuses, ReplicaError when no replica can go on.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +141,7 @@ class ScoreRequest:
 class Verdict:
     """Scores at the asked boundaries, the state after the last token, and what it cost.
 
-    Where no score can be given, whoever were asked, `unjudged` says why, and there are neither scores nor a carry.
+    Where the verifier can give no score, `unjudged` says why, and there are neither scores nor a carry.
     """
 
     scores: tuple[Score, ...]
@@ -165,7 +172,7 @@ class Verifier(Protocol):
 
     @property
     def flops_per_token(self) -> float:
-        """Of the policy's tokens; 0 for one that reads text, whose cost is known afterwards only."""
+        """For one of the policy's tokens. 0 for a verifier that reads text: each verdict then says what it cost."""
         ...
 
     @property
@@ -173,7 +180,14 @@ class Verifier(Protocol):
         """Of one trajectory's carried state; 0 without one."""
         ...
 
-    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]: ...
+    async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
+        """A verdict for each request, in their order, with one score in [0, 1] for each of its boundaries.
+
+        States that verdicts carry belong to the caller, who gives each back with `release`. Cancelling the call frees
+        what it had begun. Raises ReplicaError when no replica can go on, UserError for a request that this verifier
+        does not take; what it can't judge is a verdict without scores.
+        """
+        ...
 
     def release(self, carries: Sequence[StateHandle]) -> None:
         """Frees states. A hint: releasing twice, or using a released carry, costs time and changes no score."""
@@ -291,7 +305,13 @@ class Strategy(Protocol):
     def needs_verifier(self) -> bool:
         return False
 
-    async def search(self, problem: Problem, session: Session) -> SearchResult: ...
+    async def search(self, problem: Problem, session: Session) -> SearchResult:
+        """Searches until it has its candidates, and chooses one of them; None where there is none.
+
+        The session bounds time and tokens: where a cap cuts something short, children come back truncated or pruned,
+        and the search goes on with what it has. It may be cancelled at any `await`; the session cleans up.
+        """
+        ...
 
 
 @runtime_checkable

@@ -109,7 +109,7 @@ def hosted_entry(config: VerifierConfig) -> VerifierEntry:
 
 
 def check_budgets(config: VerifierConfig, budgets: Sequence[Budget]) -> None:
-    """Raises UserError for caps that could not be kept, because what this verifier reads is known afterwards only."""
+    """Raises UserError for caps that can't be kept: a verifier of text knows what it read only after it has read it."""
     if not verifier_entry(config).reads_text and not isinstance(verifier_options(config), Ensemble):
         return
     capped = [name for name in ("verifier_tokens", "flops") if any(getattr(b, name) is not None for b in budgets)]

@@ -1,6 +1,6 @@
 """Loss terms at step boundaries. Labels may be soft (shares of rollouts) and are NaN where nobody looked.
 
-Terms are sums or one number per label; whoever adds them up divides by a batch's counts, so that a batch read in pieces
+Terms are sums or one number per label. The trainer divides by a batch's counts, so that a batch that is read in pieces
 has the gradients of the whole.
 """
 
