@@ -1,7 +1,7 @@
 """Runs many searches, bounded in flight, and turns each into rows. The one place where a fault becomes a row.
 
-Searches that share a workload are all begun at once, because its budget goes to the problems that gain most; the workload then
-bounds what is in flight.
+Searches that share a workload are all begun at once, because its budget goes to the problems that gain most. The
+workload then bounds what is in flight.
 
 A problem that fails is a row with its error and the run goes on. What concerns every problem (a user's mistake, a
 pool with no replica left, a full disk) ends the run; what was finished by then is saved.

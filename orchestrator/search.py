@@ -83,7 +83,7 @@ async def solve(
             if workload is not None:
                 session.workload = turns = _Turns(workload, deadline)
             result = await search(problem, session)
-        result = replace(session.concluded(result), ledger=session.ledger)
+        result = replace(session.with_end_reason(result), ledger=session.ledger)
     except (UserError, ReplicaError):
         raise
     except Exception as error:

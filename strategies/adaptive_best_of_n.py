@@ -16,7 +16,7 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.allocation import marginal_gain
 from strategies.checks import require
-from strategies.selection import as_candidates, concluded
+from strategies.selection import as_candidates, search_result
 
 
 class Rule(StrEnum):
@@ -70,7 +70,7 @@ class AdaptiveBestOfN(Strategy):
                 gain = await self._gain(completions, session)
             detail = {"gain": gain}
         candidates = as_candidates(completions, self.aggregation)
-        return await concluded(candidates, session, detail={**detail, "samples": len(candidates)})
+        return await search_result(candidates, session, detail={**detail, "samples": len(candidates)})
 
     def samples_for(self, confidence: float) -> int:
         """thresholds: samples in all, the probe included, from the mean score of the probe."""

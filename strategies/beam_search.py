@@ -13,7 +13,7 @@ from orchestrator.core.nouns import Problem, SearchResult, Trajectory
 from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, concluded, value
+from strategies.selection import as_candidates, search_result, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class BeamSearch(Strategy):
             finished += await session.rollout(frontier, expansion)
             session.release(frontier)
         candidates = as_candidates(finished, self.aggregation)
-        return await concluded(candidates, session)
+        return await search_result(candidates, session)
 
     async def _values(self, children: Sequence[Trajectory], session: Session) -> list[float]:
         """What each child is worth: its own scores or, with lookahead, those of its simulation."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 from orchestrator.core.nouns import Candidate, Problem, SearchResult, Selection, Trajectory
 from orchestrator.core.protocols import Session, Strategy
 from strategies.checks import require
-from strategies.selection import concluded
+from strategies.selection import search_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class BestLogprob(Strategy):
         root = await session.start(problem)
         completions = await session.rollout([root], self.n, scored=False, logprobs=True)
         candidates = [Candidate(trajectory=c, aggregate_score=_mean_logprob(c)) for c in completions if c.steps]
-        return await concluded(tuple(candidates), session, selection=Selection.SCORE)
+        return await search_result(tuple(candidates), session, selection=Selection.SCORE)
 
 
 def _mean_logprob(completion: Trajectory) -> float | None:

@@ -11,7 +11,7 @@ from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, concluded
+from strategies.selection import as_candidates, search_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +31,4 @@ class BestOfN(Strategy):
         root = await session.start(problem)
         completions = await session.rollout([root], self.n)
         candidates = as_candidates(completions, self.aggregation)
-        return await concluded(candidates, session)
+        return await search_result(candidates, session)

@@ -13,7 +13,7 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.concurrency import together
-from strategies.selection import as_candidates, concluded, value
+from strategies.selection import as_candidates, search_result, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class DVTS(Strategy):
         subtrees = await together(self._descend(root, session) for _ in range(self.n // self.beam_width))
         session.release([root])
         candidates = as_candidates([ended for subtree in subtrees for ended in subtree], self.aggregation)
-        return await concluded(candidates, session)
+        return await search_result(candidates, session)
 
     async def _descend(self, root: Trajectory, session: Session) -> list[Trajectory]:
         """One subtree, to the end of its kept child. All children that ended on the way are candidates."""

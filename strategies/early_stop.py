@@ -13,7 +13,7 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.concurrency import together
-from strategies.selection import as_candidates, concluded, value
+from strategies.selection import as_candidates, search_result, value
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class EarlyStop(Strategy):
         samples = await together(self._sample(root, session, race) for _ in range(self.n))
         session.release([root])
         candidates = as_candidates([sample for sample in samples if sample is not None], Aggregation.last)
-        return await concluded(candidates, session, detail={"stopped": self.n - len(candidates)})
+        return await search_result(candidates, session, detail={"stopped": self.n - len(candidates)})
 
     async def _sample(self, root: Trajectory, session: Session, race: _Race) -> Trajectory | None:
         """One sample, to its end; None if it was given up."""

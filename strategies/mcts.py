@@ -14,7 +14,7 @@ from orchestrator.core.nouns import Problem, SearchResult, Status, Trajectory
 from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, concluded, value
+from strategies.selection import as_candidates, search_result, value
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +74,7 @@ class MCTS(Strategy):
             ended += await session.rollout([best.trajectory])
         session.release([leaf.trajectory for leaf in leaves])
         candidates = as_candidates(ended, self.aggregation)
-        return await concluded(candidates, session, detail={"simulations": simulations})
+        return await search_result(candidates, session, detail={"simulations": simulations})
 
     def _select(self, root: _Node) -> list[_Node]:
         """The path from the root to a leaf along the highest PUCT; the first child wins a tie."""

@@ -17,7 +17,7 @@ from orchestrator.core.protocols import Session, Strategy
 from orchestrator.core.seeds import derive_seed
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, concluded, value
+from strategies.selection import as_candidates, search_result, value
 
 MARGIN = 1e-6  # scores are clipped this far from 0 and 1, where the logit is infinite
 
@@ -70,7 +70,7 @@ class ParticleFilter(Strategy):
                 particles = [particle if particle.status.done else next(children) for particle in particles]
                 steps += 1
         candidates = as_candidates(list({p.path: p for p in particles}.values()), self.aggregation)
-        return await concluded(candidates, session, detail={"steps": steps, "resamplings": resamplings})
+        return await search_result(candidates, session, detail={"steps": steps, "resamplings": resamplings})
 
 
 def softmax_of_logits(scores: Sequence[float], temperature: float) -> list[float]:

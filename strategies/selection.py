@@ -58,7 +58,7 @@ def sole(trajectory: Trajectory, *, detail: Mapping[str, Any] | None = None) -> 
     return SearchResult(candidates=candidates, chosen=0 if candidates else None, detail=detail or {})
 
 
-async def concluded(
+async def search_result(
     candidates: tuple[Candidate, ...],
     session: Session,
     *,

@@ -11,7 +11,7 @@ from orchestrator.core.nouns import Problem, SearchResult, Selection
 from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, concluded
+from strategies.selection import as_candidates, search_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,4 +37,4 @@ class SelfConsistency(Strategy):
         candidates = as_candidates(completions, self.aggregation if self.weighted else None)
         weighted = self.weighted and session.selection is not Selection.MAJORITY
         selection = Selection.WEIGHTED if weighted else Selection.MAJORITY
-        return await concluded(candidates, session, selection=selection)
+        return await search_result(candidates, session, selection=selection)

@@ -11,7 +11,7 @@ from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Problem, SearchResult, Selection, Trajectory
 from orchestrator.core.protocols import Session, Strategy
 from strategies.checks import require
-from strategies.selection import as_candidates, concluded
+from strategies.selection import as_candidates, search_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class TokenBudgetPrompt(Strategy):
             whole = [sample for sample in samples if sample.status.done] + await self._answered(cut, session)
             samples = sorted(whole, key=lambda sample: sample.path)
         candidates = as_candidates(samples, None)
-        return await concluded(candidates, session, selection=Selection.MAJORITY, detail={"cut": len(cut)})
+        return await search_result(candidates, session, selection=Selection.MAJORITY, detail={"cut": len(cut)})
 
     def _stated(self, problem: Problem) -> Problem:
         """The problem with the budget in its last user message."""

@@ -13,7 +13,7 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.allocation import marginal_gain
 from strategies.checks import require
-from strategies.selection import as_candidates, concluded
+from strategies.selection import as_candidates, search_result
 from strategies.workload import Workload
 
 
@@ -72,7 +72,7 @@ class WorkloadBudget(Strategy):
         finally:
             workload.leave(problem.id)
         candidates = as_candidates(completions, self.aggregation)
-        return await concluded(candidates, session, detail={"gain": gain, "samples": len(candidates)})
+        return await search_result(candidates, session, detail={"gain": gain, "samples": len(candidates)})
 
     async def _gain(self, completions: list[Trajectory], session: Session) -> float:
         candidates = as_candidates(completions, self.aggregation)

@@ -1,8 +1,8 @@
 """Models that judge, and their training.
 
 To add a verifier: write a class with the methods of `verifiers.contract.VerifierHost` and name it here. It is imported
-inside the actor's process only, so it may import torch at its top; this module, and those of the options, may not. To
-add one that has a policy write: derive its options from `verifiers.written.Judge`; nothing is hosted then.
+inside the actor's process only, so it may import torch at its top. This module, and those of the options, may not.
+To add a generative one: derive its options from `verifiers.generative_options.GenerativeOptions`. It needs no host.
 """
 
 from dataclasses import dataclass

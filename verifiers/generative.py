@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from orchestrator.core.protocols import Solution
-from verifiers.written import Abstention, Judge, Question
+from verifiers.generative_options import Abstention, GenerativeOptions, Question
 
 # The prompt of that paper's appendix: its training chains were written to it, and models that it did not train know
 # the format from it.
@@ -40,7 +40,7 @@ _VERDICT = re.compile(r"\\boxed\{(?:\\text\{)?(correct|incorrect)\}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerativePRM(Judge):
+class GenerativePRM(GenerativeOptions):
     """One question judges all asked steps of a solution."""
 
     template: str = _TEMPLATE

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from orchestrator.core.protocols import Solution
-from verifiers.written import Abstention, Judge, Question
+from verifiers.generative_options import Abstention, GenerativeOptions, Question
 
 _TEMPLATE = r"""Here are a problem and a solution of it, perhaps an unfinished one, one step after the other.
 
@@ -32,7 +32,7 @@ _BEST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class LLMJudge(Judge):
+class LLMJudge(GenerativeOptions):
     """One question for each asked step."""
 
     template: str = _TEMPLATE

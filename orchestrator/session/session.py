@@ -91,7 +91,7 @@ class SearchSession:
         self._books.account.end_within(seconds)
         self._writing.reschedule()
 
-    def concluded(self, result: SearchResult) -> SearchResult:
+    def with_end_reason(self, result: SearchResult) -> SearchResult:
         """The result of the search, which says so where a cap of the budget cut it short."""
         return replace(result, end_reason=EndReason.BUDGET) if self.cut_short else result
 

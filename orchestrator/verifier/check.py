@@ -13,8 +13,8 @@ from orchestrator.core.ledger import Budget
 from orchestrator.typed import typed
 from verifiers import VERIFIERS, VerifierEntry
 from verifiers.ensemble import Ensemble
+from verifiers.generative_options import GenerativeOptions
 from verifiers.transformer_options import Engine, PooledOptions
-from verifiers.written import Judge
 
 
 def verifier_entry(config: VerifierConfig) -> VerifierEntry:
@@ -56,7 +56,7 @@ def with_paths(config: VerifierConfig, resolve: Callable[[str], str]) -> Verifie
     return replace(config, model=model, options={**config.options, "members": members})
 
 
-def engine_config(config: VerifierConfig, judge: Judge, policy_model: str) -> PolicyConfig | None:
+def engine_config(config: VerifierConfig, judge: GenerativeOptions, policy_model: str) -> PolicyConfig | None:
     """The engine that writes for a judge; None: the run's own policy does, or a server. Raises UserError."""
     if judge.url is not None or config.model in ("", policy_model):
         if judge.engine:
@@ -77,7 +77,7 @@ def engine_config(config: VerifierConfig, judge: Judge, policy_model: str) -> Po
     return typed(PolicyConfig, {**own, **judge.engine}, "verifier.options.engine")
 
 
-def api_key(judge: Judge) -> str | None:
+def api_key(judge: GenerativeOptions) -> str | None:
     """The key of the judge's server. Raises UserError where the environment does not hold it."""
     if judge.api_key_env is None:
         return None
@@ -92,7 +92,7 @@ def num_actors(config: VerifierConfig, policy_model: str) -> int:
     options = verifier_options(config)
     if isinstance(options, Ensemble):
         return sum(num_actors(member, policy_model) for member in options.members)
-    if isinstance(options, Judge):
+    if isinstance(options, GenerativeOptions):
         engine = engine_config(config, options, policy_model)
         return 0 if engine is None else engine.replicas
     return config.replicas
@@ -133,7 +133,7 @@ def check_verifier(config: VerifierConfig) -> None:
                 check_verifier(member)
             except UserError as error:
                 raise UserError(f"verifier.options.members[{index}]: {error}") from None
-    if isinstance(options, Judge):
+    if isinstance(options, GenerativeOptions):
         _check_judge(config, options)
     if not entry.architectures:
         return
@@ -146,7 +146,7 @@ def check_verifier(config: VerifierConfig) -> None:
     check_safetensors(config.model, "verifier")
 
 
-def _check_judge(config: VerifierConfig, judge: Judge) -> None:
+def _check_judge(config: VerifierConfig, judge: GenerativeOptions) -> None:
     if judge.url is not None:
         if not config.model:
             raise UserError(f"verifier: model must name a model of the server {judge.url}, got nothing")

@@ -5,14 +5,14 @@ from contextlib import AsyncExitStack
 from orchestrator.core.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.policy.pool import PolicyPool
+from orchestrator.verifier.chains import ChainWriter, PolicyWriter
 from orchestrator.verifier.check import engine_config, verifier_options
 from orchestrator.verifier.ensemble import EnsembleVerifier
+from orchestrator.verifier.generative import GenerativeVerifier
 from orchestrator.verifier.opened import OpenVerifier
 from orchestrator.verifier.pool import VerifierPool
-from orchestrator.verifier.writers import PolicyWriter, Writer
-from orchestrator.verifier.written import WrittenVerifier
 from verifiers.ensemble import Ensemble
-from verifiers.written import Judge
+from verifiers.generative_options import GenerativeOptions
 
 
 async def open_verifier(stack: AsyncExitStack, config: VerifierConfig, *, policy: PolicyPool) -> OpenVerifier:
@@ -24,10 +24,10 @@ async def open_verifier(stack: AsyncExitStack, config: VerifierConfig, *, policy
     if isinstance(options, Ensemble):
         members = [await open_verifier(stack, member, policy=policy) for member in options.members]
         return EnsembleVerifier(options, members)
-    if isinstance(options, Judge):
-        return WrittenVerifier(options, await _open_writer(stack, config, options, policy))
+    if isinstance(options, GenerativeOptions):
+        return GenerativeVerifier(options, await _open_writer(stack, config, options, policy))
     pool = await stack.enter_async_context(VerifierPool.open(config))
-    if pool.hello().tokenizer_fingerprint not in ("", policy.fingerprint):  # "": any tokens will do
+    if pool.info.tokenizer_fingerprint not in ("", policy.fingerprint):  # "": any tokens will do
         raise UserError(
             f"verifier.model: {config.model} was trained with another tokenizer than {policy.model}; "
             "wanted the same vocabulary"
@@ -35,7 +35,9 @@ async def open_verifier(stack: AsyncExitStack, config: VerifierConfig, *, policy
     return pool
 
 
-async def _open_writer(stack: AsyncExitStack, config: VerifierConfig, judge: Judge, policy: PolicyPool) -> Writer:
+async def _open_writer(
+    stack: AsyncExitStack, config: VerifierConfig, judge: GenerativeOptions, policy: PolicyPool
+) -> ChainWriter:
     if judge.url is not None:
         from orchestrator.verifier.url_writer import UrlWriter  # the client takes seconds to import
 

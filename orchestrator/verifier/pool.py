@@ -66,7 +66,8 @@ class VerifierPool:
         finally:
             await pool._close()
 
-    def hello(self) -> VerifierInfo:
+    @property
+    def info(self) -> VerifierInfo:
         """What the verifier says about itself."""
         assert self._keeper.info is not None, "the pool is not open"
         return self._keeper.info
@@ -85,11 +86,11 @@ class VerifierPool:
 
     @property
     def flops_per_token(self) -> float:
-        return self.hello().flops_per_token
+        return self.info.flops_per_token
 
     @property
     def state_bytes(self) -> int:
-        return self.hello().state_bytes
+        return self.info.state_bytes
 
     @property
     def num_ready(self) -> int:

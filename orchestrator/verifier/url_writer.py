@@ -13,9 +13,9 @@ from typing import Any
 import openai
 
 from orchestrator.core.errors import ReplicaError, UserError, first_error
+from orchestrator.verifier.chains import Chain, chain_seed
 from orchestrator.verifier.check import api_key
-from orchestrator.verifier.writers import Chain, chain_seed
-from verifiers.written import Judge
+from verifiers.generative_options import GenerativeOptions
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ class _NoChain(Exception):
 
 
 class UrlWriter:
-    """Implements `Writer`. Owner of the client; see `open`."""
+    """Implements `ChainWriter`. Owner of the client; see `open`."""
 
     num_ready = 1  # whether the server can write is known by asking it only
 
-    def __init__(self, client: openai.AsyncOpenAI, model: str, judge: Judge) -> None:
+    def __init__(self, client: openai.AsyncOpenAI, model: str, judge: GenerativeOptions) -> None:
         """Use `open`."""
         self._client = client
         self._model = model
@@ -44,7 +44,7 @@ class UrlWriter:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, judge: Judge, model: str) -> AsyncIterator["UrlWriter"]:
+    async def open(cls, judge: GenerativeOptions, model: str) -> AsyncIterator["UrlWriter"]:
         """Raises UserError where the environment does not hold the server's key."""
         if judge.flops_per_token is None:
             log.warning(

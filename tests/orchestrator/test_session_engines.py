@@ -18,9 +18,9 @@ from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Sampling, Strategy
 from orchestrator.policy import PolicyPool
 from orchestrator.session import SearchSession
+from orchestrator.verifier.chains import PolicyWriter
+from orchestrator.verifier.generative import GenerativeVerifier
 from orchestrator.verifier.pool import VerifierPool
-from orchestrator.verifier.writers import PolicyWriter
-from orchestrator.verifier.written import WrittenVerifier
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from verifiers.generative import GenerativePRM
@@ -98,7 +98,7 @@ async def test_chains_of_a_real_engine_are_counted_as_it_counts_them_and_nonsens
     assert all(chain.text for chain in chains)
     assert sum(chain.num_tokens for chain in chains) == counted["prompt_tokens"] + counted["generated_tokens"]
 
-    verifier = WrittenVerifier(GenerativePRM(chains=2, max_tokens=40), PolicyWriter(policy_pool))
+    verifier = GenerativeVerifier(GenerativePRM(chains=2, max_tokens=40), PolicyWriter(policy_pool))
     async with session_of(policy_pool, verifier) as session:
         with pytest.raises(ProblemError, match=r"none of 1 candidates .*none of 2 written verdicts can be read"):
             await BestOfN(n=1).search(problems(1)[0], session)

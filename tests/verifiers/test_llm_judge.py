@@ -4,8 +4,8 @@ import pytest
 
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Solution
+from verifiers.generative_options import Abstention
 from verifiers.llm_judge import LLMJudge, rating
-from verifiers.written import Abstention
 
 SOLUTION = Solution(problem=Problem.from_prompt("p", "1 + 1?"), steps=("One.\n\n", "Two.\n\n", "Three."), asked=(0, 2))
 

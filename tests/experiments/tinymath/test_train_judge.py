@@ -27,7 +27,7 @@ from experiments.tinymath.train_judge import (
 )
 from orchestrator.verifier.check import verifier_options
 from verifiers.generative import correct_steps
-from verifiers.written import Question
+from verifiers.generative_options import Question
 
 CONFIGS = PROJECT_ROOT / "configs"
 POLICY = Path(experiments.tinymath.__file__).parent / "models" / "policy"

@@ -7,9 +7,9 @@ import pytest
 
 from orchestrator.core.nouns import Score, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
+from orchestrator.verifier.chains import PolicyWriter
 from orchestrator.verifier.ensemble import EnsembleVerifier
-from orchestrator.verifier.writers import PolicyWriter
-from orchestrator.verifier.written import WrittenVerifier
+from orchestrator.verifier.generative import GenerativeVerifier
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, ids, open_session, problem, text_of
@@ -164,7 +164,7 @@ async def test_a_search_leaves_no_state_behind() -> None:
 async def test_a_verifier_that_carries_states_and_one_that_writes_judge_together() -> None:
     script = {"Q:": ["Answer: 1", "Answer: 2"], "1#": ["Rating: \\boxed{10}"], "2#": ["Rating: \\boxed{0}"]}
     policy, table = ScriptedPolicy(script), Table(lambda text: 0.6 if text.endswith("2") else 0.4)
-    writes = WrittenVerifier(LLMJudge(template="{problem}{solution}#"), PolicyWriter(policy))
+    writes = GenerativeVerifier(LLMJudge(template="{problem}{solution}#"), PolicyWriter(policy))
     verifier = ensemble(table, writes, weights=[3.0, 1.0])
     assert (verifier.reads_text, verifier.scores_steps) == (True, True)
     async with open_session(policy, verifier) as session:
@@ -188,7 +188,7 @@ async def test_a_member_that_judges_whole_solutions_only_makes_the_ensemble_do_s
 
 async def test_an_ensemble_without_states_carries_none() -> None:
     policy = ScriptedPolicy({"#": ["Rating: \\boxed{4}"]})
-    writes = WrittenVerifier(LLMJudge(template="{problem}{solution}#"), PolicyWriter(policy))
+    writes = GenerativeVerifier(LLMJudge(template="{problem}{solution}#"), PolicyWriter(policy))
     verifier = ensemble(writes, writes)
     async with open_session(ScriptedPolicy({"Q:": ["x"]}), verifier) as session:
         [child] = await session.rollout([await session.start(problem())])

@@ -16,10 +16,10 @@ from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import ScoreRequest, Solution, Verdict
 from orchestrator.verifier import url_writer
+from orchestrator.verifier.generative import GenerativeVerifier
 from orchestrator.verifier.url_writer import UrlWriter
-from orchestrator.verifier.written import WrittenVerifier
 from verifiers.generative import GenerativePRM
-from verifiers.written import Judge, averaged
+from verifiers.generative_options import GenerativeOptions, averaged
 
 GOOD = "Step 1: It holds. The step is \\boxed{correct}"
 BAD = "Step 1: It fails. The step is \\boxed{incorrect}"
@@ -79,7 +79,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-def judge(server: Server) -> Judge:
+def judge(server: Server) -> GenerativeOptions:
     return GenerativePRM(url=server.url, chains=1, flops_per_token=2.0, timeout_s=10.0)
 
 
@@ -88,20 +88,22 @@ def reading(text: str = "One.") -> ScoreRequest:
     return ScoreRequest(token_ids=(1, 2), boundaries=(2,), solution=solution)
 
 
-async def verdicts(judge: Judge, *readings: ScoreRequest) -> list[Verdict]:
+async def verdicts(judge: GenerativeOptions, *readings: ScoreRequest) -> list[Verdict]:
     async with UrlWriter.open(judge, "m") as writer:
-        return await WrittenVerifier(judge, writer).score(readings or [reading()])
+        return await GenerativeVerifier(judge, writer).score(readings or [reading()])
 
 
-async def means(judge: Judge, *readings: ScoreRequest) -> list[float]:
+async def means(judge: GenerativeOptions, *readings: ScoreRequest) -> list[float]:
     return [verdict.scores[0].mean for verdict in await verdicts(judge, *readings)]
 
 
-async def test_chains_are_requests_and_the_servers_usage_is_what_counts(server: Server, judge: Judge) -> None:
+async def test_chains_are_requests_and_the_servers_usage_is_what_counts(
+    server: Server, judge: GenerativeOptions
+) -> None:
     server.answers = [completion(GOOD), completion(BAD), completion(None), completion(GOOD)]
     judge = replace(judge, chains=4, max_tokens=77, temperature=0.5)
     async with UrlWriter.open(judge, "m") as writer:
-        [verdict] = await WrittenVerifier(judge, writer).score([reading()])
+        [verdict] = await GenerativeVerifier(judge, writer).score([reading()])
     assert verdict.scores[0].mean == pytest.approx(averaged([1.0, 0.0, 1.0]).mean)
     assert verdict.verifier_tokens == 4 * 110
     assert verdict.flops == 2.0 * 4 * 110
@@ -111,17 +113,17 @@ async def test_chains_are_requests_and_the_servers_usage_is_what_counts(server: 
 
 
 async def test_unknown_flops_are_said_to_be_left_out(
-    server: Server, judge: Judge, caplog: pytest.LogCaptureFixture
+    server: Server, judge: GenerativeOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     judge = replace(judge, flops_per_token=None)
     async with UrlWriter.open(judge, "m") as writer:
-        [verdict] = await WrittenVerifier(judge, writer).score([reading()])
+        [verdict] = await GenerativeVerifier(judge, writer).score([reading()])
     assert (verdict.verifier_tokens, verdict.flops) == (110, 0.0)
     assert "FLOPs of m at http://127.0.0.1" in caplog.text
 
 
 async def test_the_key_comes_from_the_environment(
-    server: Server, judge: Judge, monkeypatch: pytest.MonkeyPatch
+    server: Server, judge: GenerativeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUDGE_KEY", "secret")
     monkeypatch.setenv("OPENAI_API_KEY", "not for this server")
@@ -134,13 +136,13 @@ async def test_the_key_comes_from_the_environment(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_server_that_is_busy_is_asked_again(server: Server, judge: Judge, status: int) -> None:
+async def test_a_server_that_is_busy_is_asked_again(server: Server, judge: GenerativeOptions, status: int) -> None:
     server.answers = [refusal(status), completion(GOOD)]
     assert await means(judge) == [1.0]
     assert len(server.asked) == 2
 
 
-async def test_a_server_that_stays_busy_is_a_fault(server: Server, judge: Judge) -> None:
+async def test_a_server_that_stays_busy_is_a_fault(server: Server, judge: GenerativeOptions) -> None:
     server.answers = [refusal(429)]
     with pytest.raises(ReplicaError, match=r"verifier: http.*RateLimitError.* 429"):
         await means(judge)
@@ -149,7 +151,7 @@ async def test_a_server_that_stays_busy_is_a_fault(server: Server, judge: Judge)
 
 @pytest.mark.parametrize("status", [401, 404])
 async def test_a_model_that_may_not_be_asked_is_the_users_error_at_once(
-    server: Server, judge: Judge, status: int
+    server: Server, judge: GenerativeOptions, status: int
 ) -> None:
     server.answers = [refusal(status)]
     with pytest.raises(UserError, match=f"verifier: http.* refuses .*refused with {status}"):
@@ -159,7 +161,7 @@ async def test_a_model_that_may_not_be_asked_is_the_users_error_at_once(
 
 @pytest.mark.parametrize("status", [400, 422])
 async def test_a_request_that_is_refused_is_not_repeated_and_leaves_the_others_their_scores(
-    server: Server, judge: Judge, status: int
+    server: Server, judge: GenerativeOptions, status: int
 ) -> None:
     server.answers = [refusal(status), completion(GOOD)]
     refused, good = await verdicts(replace(judge, requests_in_flight=1), reading("a"), reading("b"))
@@ -168,14 +170,16 @@ async def test_a_request_that_is_refused_is_not_repeated_and_leaves_the_others_t
     assert len(server.asked) == 2
 
 
-async def test_a_server_that_does_not_answer_is_a_fault_within_its_time(server: Server, judge: Judge) -> None:
+async def test_a_server_that_does_not_answer_is_a_fault_within_its_time(
+    server: Server, judge: GenerativeOptions
+) -> None:
     server.delay_s = 5.0
     async with asyncio.timeout(3):
         with pytest.raises(ReplicaError, match=r"no answer within 0\.4 s"):
             await means(replace(judge, timeout_s=0.1))
 
 
-async def test_a_server_that_is_not_there_is_a_fault(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_not_there_is_a_fault(judge: GenerativeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(url_writer, "_RETRIES", 0)
     with pytest.raises(ReplicaError, match="APIConnectionError"):
         await means(replace(judge, url="http://127.0.0.1:1/v1"))
@@ -195,7 +199,7 @@ async def test_a_server_that_is_not_there_is_a_fault(judge: Judge, monkeypatch: 
     ],
 )
 async def test_a_malformed_answer_is_a_fault_and_no_score(
-    server: Server, judge: Judge, answer: Callable[[], Response]
+    server: Server, judge: GenerativeOptions, answer: Callable[[], Response]
 ) -> None:
     server.answers = [answer()]
     with pytest.raises(ReplicaError, match="verifier: http"):
@@ -204,7 +208,7 @@ async def test_a_malformed_answer_is_a_fault_and_no_score(
 
 @pytest.mark.parametrize("fault", [lambda: refusal(500), lambda: PlainTextResponse("<html>")])
 async def test_a_prompt_that_breaks_a_server_which_answers_others_is_unjudged(
-    server: Server, judge: Judge, monkeypatch: pytest.MonkeyPatch, fault: Callable[[], Response]
+    server: Server, judge: GenerativeOptions, monkeypatch: pytest.MonkeyPatch, fault: Callable[[], Response]
 ) -> None:
     monkeypatch.setattr(url_writer, "_RETRIES", 0)
     server.answers = [fault(), completion("Yes"), completion(GOOD)]
@@ -214,14 +218,16 @@ async def test_a_prompt_that_breaks_a_server_which_answers_others_is_unjudged(
     assert len(server.asked) == 3
 
 
-async def test_chains_without_a_verdict_are_no_score(server: Server, judge: Judge) -> None:
+async def test_chains_without_a_verdict_are_no_score(server: Server, judge: GenerativeOptions) -> None:
     server.answers = [completion("Step 1: It ho", finish="length")]
     [verdict] = await verdicts(judge, reading("a"))
     assert verdict.unjudged is not None
     assert re.match(r"none of 1 .*\(1 were cut off at max_tokens 4096\).*no verdict for step 1", verdict.unjudged)
 
 
-async def test_requests_in_flight_are_bounded_and_answers_keep_their_order(server: Server, judge: Judge) -> None:
+async def test_requests_in_flight_are_bounded_and_answers_keep_their_order(
+    server: Server, judge: GenerativeOptions
+) -> None:
     server.delay_s = 0.02
     server.answers = [completion(GOOD), completion(BAD), completion(GOOD), completion(BAD)]
     judge = replace(judge, requests_in_flight=1)

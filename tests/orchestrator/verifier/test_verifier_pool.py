@@ -81,7 +81,7 @@ async def test_a_text_streamed_in_any_pieces_gets_the_scores_of_the_whole(pool: 
             [verdict] = await pool.score([reading])
             carry = assert_same(verdict, whole, reading)
             assert (verdict.verifier_tokens, verdict.reingested_tokens) == (end - start, 0)
-            assert verdict.flops == (end - start) * pool.hello().flops_per_token
+            assert verdict.flops == (end - start) * pool.info.flops_per_token
 
     await asyncio.gather(*(stream(seed) for seed in range(12)))
 
@@ -213,7 +213,7 @@ async def test_a_caller_that_leaves_disturbs_nobody(pool: VerifierPool, whole: W
 
 
 async def test_hello_says_who_it_is(pool: VerifierPool, prm: StreamingPRM) -> None:
-    info = pool.hello()
+    info = pool.info
     assert (info.name, info.model_hash) == ("streaming_prm", prm.model_hash)
     assert info.state_bytes == 4 * prm.state_numel
     assert info.flops_per_token == prm.config.flops_per_token

@@ -3,8 +3,8 @@
 import pytest
 
 from verifiers.generative import GenerativePRM
+from verifiers.generative_options import averaged
 from verifiers.llm_judge import LLMJudge
-from verifiers.written import averaged
 
 
 def test_a_score_is_the_share_of_chains_with_the_spread_of_a_beta_posterior() -> None:

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.core.nouns import Score, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
+from orchestrator.verifier.chains import Chain, ChainWriter
 from orchestrator.verifier.verdicts import judged, wrong_scores
-from orchestrator.verifier.writers import Chain, Writer
-from verifiers.written import Abstention, Judge, Question, averaged
+from verifiers.generative_options import Abstention, GenerativeOptions, Question, averaged
 
 
-class WrittenVerifier:
+class GenerativeVerifier:
     """Implements `OpenVerifier` over a writer that its caller owns."""
 
     scores_steps, reads_text, reads_tokens = True, True, False
     flops_per_token, state_bytes = 0.0, 0
 
-    def __init__(self, judge: Judge, writer: Writer) -> None:
+    def __init__(self, judge: GenerativeOptions, writer: ChainWriter) -> None:
         self._judge = judge
         self._writer = writer
         self._tokens_read = 0

@@ -7,13 +7,13 @@ import pytest
 
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import ScoreRequest, Solution, Verifier
-from orchestrator.verifier.writers import PolicyWriter
-from orchestrator.verifier.written import WrittenVerifier
+from orchestrator.verifier.chains import PolicyWriter
+from orchestrator.verifier.generative import GenerativeVerifier
 from strategies.best_of_n import BestOfN
 from tests.fakes import SHAPE, ScriptedPolicy, ids, open_session, problem
 from verifiers.generative import GenerativePRM
+from verifiers.generative_options import GenerativeOptions, Question, averaged
 from verifiers.llm_judge import LLMJudge
-from verifiers.written import Judge, Question, averaged
 
 TEMPLATE = "{problem}|{solution}#"  # what a scripted policy continues
 GOOD = "Step 1: The step is \\boxed{correct}\nStep 2: The step is \\boxed{correct}"
@@ -31,11 +31,11 @@ def reading(*steps: str, asked: tuple[int, ...] | None = None) -> ScoreRequest:
     )
 
 
-def written(policy: ScriptedPolicy, judge: Judge) -> WrittenVerifier:
-    return WrittenVerifier(judge, PolicyWriter(policy))
+def written(policy: ScriptedPolicy, judge: GenerativeOptions) -> GenerativeVerifier:
+    return GenerativeVerifier(judge, PolicyWriter(policy))
 
 
-def generative(*chains: str, context_length: int = 10_000) -> tuple[ScriptedPolicy, WrittenVerifier]:
+def generative(*chains: str, context_length: int = 10_000) -> tuple[ScriptedPolicy, GenerativeVerifier]:
     """One that writes these chains to each prompt."""
     policy = ScriptedPolicy({"#": list(chains)}, context_length=context_length)
     return policy, written(policy, GenerativePRM(template=TEMPLATE, chains=len(chains), max_tokens=200))

@@ -28,7 +28,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge(ABC):
+class GenerativeOptions(ABC):
     """Options of a verifier that writes, and the pure part of it: prompts from solutions, values from chains."""
 
     template: str  # of the prompt; {problem} and {solution} are filled in

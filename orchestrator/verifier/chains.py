@@ -27,7 +27,7 @@ class Chain:
         return cls(text="", cut=False, num_tokens=0, flops=0.0, refused=reason)
 
 
-class Writer(Protocol):
+class ChainWriter(Protocol):
     @property
     def num_ready(self) -> int:
         """Engines that can write now."""
@@ -47,7 +47,7 @@ def chain_seed(prompt: str, index: int) -> int:
 
 
 class PolicyWriter:
-    """Implements `Writer` over a policy pool that its caller owns."""
+    """Implements `ChainWriter` over a policy pool that its caller owns."""
 
     def __init__(self, policy: PolicyPool) -> None:
         self._policy = policy
