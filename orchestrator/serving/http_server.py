@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ _MAX_HEAD_BYTES = 65_536  # of a request line and its headers; browsers and serv
 _KEEP_ALIVE_S = 90.0  # an idle connection; longer than clients keep theirs, so that none is closed in their hands
 _FLUSH_S = 5.0  # for the last answers to leave, when the server stops
 _BACKLOG = 2048
+_UPGRADE = re.compile(rb"^(?:upgrade|http2-settings):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 
 
 class HttpServer:
@@ -75,34 +77,60 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Protocol(HttpToolsProtocol):
-    """Uvicorn's, with bounds on a request's head, and with OpenAI's error object for what is not HTTP."""
+    """Uvicorn's, with bounds on a request's head and on idle connections, and OpenAI's error object for what is not HTTP.
+
+    It speaks HTTP/1.1 alone: a client that offers another protocol (Java's offers HTTP/2) is answered in that.
+    """
 
     def __init__(self, timeout_s: float, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._timeout_s = timeout_s
         self._late: asyncio.TimerHandle | None = None
+        self._num_begun = 0  # requests
         self._in_head, self._head_bytes = True, 0
+        self._body_left = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
+        if not self._body_left and b"pgrade" in data:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"", head + end) + rest
+        num_begun = self._num_begun
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > _MAX_HEAD_BYTES:
-            self.send_400_response(f"the request line and headers must have at most {_MAX_HEAD_BYTES} bytes")
+        if self._in_head and self._num_begun == num_begun:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self.send_400_response(f"the request line and headers must have at most {_MAX_HEAD_BYTES} bytes")
+                return
+        if self._idle and self._late is None and self.timeout_keep_alive_task is None:
+            self._wait()  # uvicorn stopped its clock for what is no request, or the rest of one that is answered
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._await_head()
+        self._num_begun += 1
+        self._in_head, self._head_bytes = True, 0
+        if self._idle:
+            self._wait()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._body_left = False, True
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._body_left = False
+        self._stop_waiting()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._body_left or self._in_head:  # of this request, or of the next one
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -116,9 +144,14 @@ class _Protocol(HttpToolsProtocol):
         )
         self.transport.close()
 
-    def _await_head(self) -> None:
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wait(self) -> None:
+        """For a bounded time, for the rest of a head or of a body that nobody needs."""
         self._stop_waiting()
-        self._in_head, self._head_bytes = True, 0
         self._late = self.loop.call_later(self._timeout_s, self.transport.close)
 
     def _stop_waiting(self) -> None:

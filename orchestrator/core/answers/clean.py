@@ -22,6 +22,8 @@ _TAG = re.compile(
     r"tbody|thead|blockquote|details|summary)(?:\s[^<>]*)?/?>",
     re.IGNORECASE,
 )
+_MOST_OF_A_RUN = 40
+_RUNAWAY = re.compile(r"(?<=\S)([ \t])\1{40,}|([\\`*_#])\2{40,}")  # repeated without end, and no part of an answer
 _TURN_ENDS = re.compile(
     r"(?<=\S)\s*<(?:\|(?:im_end|eot_id|end_of_text|endoftext|eom_id|return|end)\||end_of_turn|eos)>"
 )
@@ -58,6 +60,7 @@ def _outside(text: str, begin: str, end: str) -> str:
 def cleaned(text: str) -> str:
     """The same text in plain characters, line by line."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
+    text = _RUNAWAY.sub(lambda match: match[0][:_MOST_OF_A_RUN], text)
     if "&" in text:
         for entity, character in _ENTITIES.items():
             text = text.replace(entity, character)

@@ -11,7 +11,7 @@ from orchestrator.core.answers.announced import answer_line, sentence
 from orchestrator.core.answers.boxes import boxed
 from orchestrator.core.answers.found import Found, is_answer, is_prose, is_value, num_words
 from orchestrator.core.answers.harness import gsm8k_flexible, gsm8k_strict, minerva
-from orchestrator.core.answers.words import CHOICE
+from orchestrator.core.answers.words import ANNOUNCED_CHOICE, BARE_CHOICE
 
 _HASH = re.compile(r"^[ \t>*]*#{4}[ \t]*(?P<answer>\S[^\n]{0,2000})$", re.MULTILINE)
 _VALUE_FIRST = re.compile(r"[\s$*\\(\[{]*[-+]?[$£€]?(?:\.?\d|\\(?:[dt]?frac|sqrt|pi|boxed))")
@@ -43,8 +43,10 @@ def last_number(text: str) -> Iterator[Found]:
 
 
 def choice(text: str) -> Iterator[Found]:
-    """A choice letter: `(B)`, `B)`, `**B.**`, `E: words`, alone or at the end of a sentence that names a choice."""
-    return (Found(match.start(), next(filter(None, match.groups()))) for match in CHOICE.finditer(text))
+    """The letter that the text calls its answer; where it calls none so, any `(B)`, `B)`, `**B.**`, `E: words`."""
+    announced = list(ANNOUNCED_CHOICE.finditer(text))
+    matches = announced or BARE_CHOICE.finditer(text)
+    return (Found(match.start(), next(filter(None, match.groups()))) for match in matches)
 
 
 def code(text: str) -> Iterator[Found]:

@@ -59,9 +59,13 @@ ANSWER_IS = (
 IS_AT_END = r"です|である|だ|となります|になります|입니다|이다|이에요|예요|है"
 """Verbs that end a sentence after its answer."""
 
-CHOICE = re.compile(
-    r"(?:answer|option|choice|choose|pick|select|选项|選項|答案|选|選)(?:\s+(?:is|are|option|\w+ly))*[\s:=*_(\[{$\\]*"
-    r"(?:(?:text|mathrm|textbf|boxed)\{)*\(?([A-J])\b(?![A-Za-z'’])"
-    r"|\(([A-J])\)|(?<![\w(])([A-J])\)|boxed\{(?:\\text\w*\{)?\(?([A-J])\b"
-    r"|(?:^|\n)[ \t*_>]*([A-J])(?=[ \t*_]*(?:[.):]|$|\n))"
+ANNOUNCED_CHOICE = re.compile(
+    r"(?i:answer|option|choice|choose|pick|select|选项|選項|答案|选|選)"
+    r"(?:(?i:\s+(?:is|are|option|choice|must be|should be|therefore|thus|hence|\w+ly))|[是为為])*[\s:：=*_(\[{$\\]*"
+    r"(?:(?:text|mathrm|textbf|boxed)\{)*\(?([A-J])(?![A-Za-z'’])"
+    r"|boxed\{(?:\\text\w*\{)?\(?([A-J])\b"
 )
+"""A letter that the text calls its answer."""
+
+BARE_CHOICE = re.compile(r"\(([A-J])\)|(?<![\w(])([A-J])\)|(?:^|\n)[ \t*_>]*([A-J])(?=[ \t*_]*(?:[.):]|$|\n))")
+"""A letter that stands as choices do."""

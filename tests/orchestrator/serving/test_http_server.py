@@ -45,6 +45,7 @@ async def said(port: int, *pieces: bytes) -> bytes:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
+                await asyncio.sleep(0.02)  # so that each is read alone
             return await reader.read()
         except ConnectionResetError:
             return b""
@@ -68,7 +69,7 @@ async def test_what_is_not_http_gets_an_error_object() -> None:
 @pytest.mark.parametrize("piece", [b"x-more: " + b"a" * 1000 + b"\r\n", b"a" * 1000])
 async def test_a_head_without_end_is_refused(piece: bytes) -> None:
     async with serving() as app:
-        answer = await said(app.state.port, b"GET /healthz HTTP/1.1\r\nx: ", *[piece] * 70)
+        answer = await said(app.state.port, b"GET /healthz HTTP/1.1\r\nx: ", *[piece * 35] * 2)
     assert "at most 65536 bytes" in error_of(answer)["message"]
 
 
@@ -83,6 +84,42 @@ async def test_a_head_that_stalls_is_cut_off_and_a_request_that_takes_longer_is_
             assert await said(app.state.port, b"GET /healthz HTTP/1.1\r\n") == b""
             policy.gate.set()
             assert (await answering).status_code == 200
+
+
+REFUSED = b"POST /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n"  # before its body is there
+
+
+@pytest.mark.parametrize(
+    "pieces", [(REFUSED, b"a", b"a"), (REFUSED, b"a" * 99), (b"GET /healthz HTTP/1.1\r\n\r\n", b"\r\n")]
+)
+async def test_a_connection_on_which_no_request_follows_is_closed(pieces: tuple[bytes, ...]) -> None:
+    async with serving(head_timeout_s=0.2) as app:
+        answer = await said(app.state.port, *pieces)
+    assert answer.startswith(b"HTTP/1.1 ") and answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_request_that_has_begun_does_not_end_the_one_before() -> None:
+    policy = ScriptedPolicy({"Q:": ["4"]})
+    policy.gate = asyncio.Event()
+    body = json.dumps(chat()).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    async with serving(head_timeout_s=0.1, policy=policy) as app:
+        answering = asyncio.create_task(said(app.state.port, head % len(body) + body + b"GET /hea"))
+        await until(lambda: num_searches(app) == 1)
+        await asyncio.sleep(0.3)  # longer than a head may take
+        policy.gate.set()
+        assert (await answering).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_client_that_offers_http_2_is_answered_in_http_1() -> None:
+    body = json.dumps(chat()).encode()
+    offer = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nconnection: close, Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
+        b"http2-settings: AAEAAEAAAAIAAAAB\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    )
+    async with serving(head_timeout_s=0.2) as app:
+        answer = await said(app.state.port, offer % len(body), body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_connection_serves_one_request_after_another() -> None:
