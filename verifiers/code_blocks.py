@@ -7,6 +7,7 @@ was cut off, or a text without blocks, stands for its longest run of definitions
 """
 
 import ast
+import builtins
 import re
 import symtable
 import textwrap
@@ -19,6 +20,8 @@ _PYTHON = ("python", "python3", "py", "py3")
 _OPENING = re.compile(r"[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)?(?P<fence>`{3,}(?!.*`)|~{3,})[ \t{.]*(?P<label>\w*).*")
 _CLOSING = re.compile(r"[ \t>]*(?P<fence>`{3,}|~{3,})[ \t]*")
 _CHUNK = re.compile(r"\n(?=[^\s)\]}])(?!(?:else|elif|except|finally)\b)")  # before a line that may open a statement
+_MARK = re.compile(r"^[ \t]*(?:\[/?(?:BEGIN|PYTHON|CODE|SOLUTION|ANSWER)\]|</?code>)[ \t]*$", re.MULTILINE | re.I)
+_DONE = re.compile(r"^[ \t]*\[(?:DONE|END)\][ \t]*$", re.MULTILINE)  # as MBPP's examples end
 _MAX_CHUNKS = 30  # of one statement: lines of a string may stand at the margin
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -42,8 +45,8 @@ def defines(sources: Sequence[str], name: str) -> bool:
 
 
 def longest_run(text: str) -> str:
-    """The longest run of whole statements with a definition among them; lines between them that only look like Python
-    are left out. Empty where there is none."""
+    """The longest run of whole statements that defines something or reads input; lines between them that only look like
+    Python are left out. Empty where there is none."""
     best, run, defining = "", list[str](), False
     chunks = _CHUNK.split(textwrap.dedent(text))
     start = 0
@@ -57,7 +60,7 @@ def longest_run(text: str) -> str:
         start += len(_CHUNK.split(statement))
         if not all(_is_prose(node) for node in tree.body):
             run.append(statement)
-        defining |= _has_definition(tree)
+        defining |= _has_definition(tree) or _reads_input(statement)
         if defining:
             best = max("\n".join(run), best, key=lambda code: code.count("\n"))
     return best
@@ -84,7 +87,8 @@ def _tree(code: str) -> ast.Module | None:
 def _candidates(text: str) -> list[tuple[bool, str]]:
     """The blocks that may be the program, at least one: whether each says that it is Python, and its code."""
     blocks = [(label in _PYTHON, _repaired(code)) for label, code in _blocks(text) if label in (*_PYTHON, "")]
-    return [block for block in blocks if block[0] or _tree(block[1]) is not None] or [(False, _repaired(text))]
+    plain = _MARK.sub("", _DONE.split(text, maxsplit=1)[0])
+    return [block for block in blocks if block[0] or _tree(block[1]) is not None] or [(False, _repaired(plain))]
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -123,7 +127,15 @@ def _code(lines: Sequence[str]) -> str:
 
 
 def _repaired(code: str) -> str:
-    return code if _tree(code) is not None else longest_run(code) or code
+    tree = _tree(code)
+    if tree is None:
+        return longest_run(code) or code
+    lines = code.split("\n")
+    for node in tree.body:  # `python` above the program, where a fence is missing
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Name) and node.end_lineno == node.lineno:
+            lines[node.lineno - 1] = ""
+    plain = "\n".join(lines)
+    return plain if _tree(plain) is not None else code
 
 
 def _fitness(block: tuple[bool, str], wanted: Collection[str], reads_input: bool) -> tuple[int, ...]:
@@ -133,9 +145,11 @@ def _fitness(block: tuple[bool, str], wanted: Collection[str], reads_input: bool
     if tree is None:
         return (0, 0, 0, says_python)
     used, defined = _names(code)
-    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    reads = bool(used & {"input", "open"} or "stdin" in attributes)
-    return (len(defined.intersection(wanted)), reads_input and reads, _has_definition(tree), says_python)
+    own = {node.name for node in tree.body if isinstance(node, _DEFINITIONS)}
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    own |= {target.id for target in targets if isinstance(target, ast.Name)}
+    whole = not used - defined - set(dir(builtins)) if reads_input else _has_definition(tree)
+    return (len(own.intersection(wanted)), reads_input and _reads_input(code), whole, says_python)
 
 
 def _needed(program: str, others: Sequence[str], wanted: Collection[str]) -> list[str]:
@@ -152,6 +166,38 @@ def _needed(program: str, others: Sequence[str], wanted: Collection[str]) -> lis
         taken |= found
         needed |= {name for one in found for name in names[one][0]} - own
     return [statement for statement in statements if statement in taken]
+
+
+def continued(prompt: str, text: str, name: str) -> str | None:
+    """The prompt's function of that name with the body that the text gives, as HumanEval asks base models; None where
+    the text gives none. Models lose the indentation of the body, or of its first line."""
+    said = without_thinking(text)
+    for body in [*(code for _, code in _blocks(said)), said]:
+        indented = textwrap.indent(textwrap.dedent(body), "    ")
+        for code in (prompt + body, prompt + indented, prompt + "    " + body.lstrip("\n ")):
+            program = longest_run(code)
+            if program and _has_body(program, name):
+                return program
+    return None
+
+
+def _has_body(code: str, name: str) -> bool:
+    """Whether the code defines a function of that name that does something."""
+    tree = _tree(code)
+    for node in tree.body if tree is not None else ():
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            said = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
+            return any(not isinstance(one, ast.Pass) for one in said)
+    return False
+
+
+def _reads_input(code: str) -> bool:
+    """Whether code that parses reads standard input."""
+    tree = _tree(code)
+    if tree is None:
+        return False
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return bool(_names(code)[0] & {"input", "open"} or "stdin" in attributes)
 
 
 def _has_definition(tree: ast.Module) -> bool:

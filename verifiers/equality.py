@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from verifiers.latex import canonical, without_spaces
-from verifiers.numbers import Number
+from verifiers.numbers import Number, read_number
 from verifiers.readings import Choice, Formula, Named, Reading, Several, Words, readings
 
 Algebra = Callable[[str, str], bool | None]
@@ -19,6 +19,7 @@ _NEAR = Fraction(1, 2_000_000)  # a rounded decimal for a fraction that has no e
 _FUNCTION = re.compile(r"[a-z]\([a-z]\)")
 _LETTER = re.compile(r"[a-zA-Z]")
 _SYMBOL = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
+_EXPRESSION = re.compile(r"[+*/]|\w\s*-|\\frac|\\cdot|\(|_|\^")  # more than a multiple of one symbol
 _ORDERED = ("tuple", "interval", "matrix", "ratio")
 
 
@@ -32,6 +33,8 @@ def equal(reference: str, answer: str, algebra: Algebra) -> bool | None:
     if reference == answer or without_spaces(canonical(reference)) == without_spaces(canonical(answer)):
         return True
     ours, theirs = readings(reference), readings(answer)
+    if isinstance(ours[0], Choice) and isinstance(theirs[0], Choice):
+        return ours[0].letter == theirs[0].letter
     return _any([_same(a, b, algebra) for a in ours for b in theirs])
 
 
@@ -188,11 +191,21 @@ def _same_formula(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
         return False
     if without_spaces(left) == without_spaces(right):
         return True
-    if "=" in right and "=" not in left and not _SYMBOL.search(right.rpartition("=")[0]):
-        return equal(left, right.rpartition("=")[2], algebra)  # 2 + 3 = 5
+    if "=" in right and "=" not in left and (value := _value_of(right, isinstance(a, Number))) is not None:
+        return equal(left, value, algebra)
+    if "=" in left and "=" not in right and (value := _value_of(left, isinstance(b, Number))) is not None:
+        return equal(value, right, algebra)
     if all(isinstance(reading, Number) or _LETTER.fullmatch(_latex(reading)) for reading in (a, b)):
         return False  # another symbol, or none
     return algebra(left, right)
+
+
+def _value_of(equation: str, of_a_number: bool) -> str | None:
+    """The last side of `2 + 3 = 5`; against a number that of `m + n = 204`, too, but not of an equation to be solved,
+    such as `2x = 204` or `x + y - 3 = 0`."""
+    sides, _, value = equation.rpartition("=")
+    named = of_a_number and _EXPRESSION.search(sides) and read_number(value) and value.strip() != "0"
+    return value if named or not _SYMBOL.search(sides) else None
 
 
 def _by_relation(a: Named, b: Named, algebra: Algebra) -> bool | None:

@@ -37,6 +37,8 @@ _REPLACED = (
     (re.compile(r"\\(?:dots|cdots|dotsc|dotsb)(?![a-zA-Z])|\.{3,}"), r"\\ldots "),
     (re.compile(r"\+\s*-(?=[\s\d])"), "- "),
     (re.compile(r"\\(?:varnothing)(?![a-zA-Z])"), r"\\emptyset "),
+    (re.compile(r"(?<=[\d.])\\(?:dot|bar)\s*\{(\d+)\}"), r"\\overline{\1}"),
+    (re.compile(r"^\s*(?:USD|EUR|GBP|INR|Rs\.?|US\s*(?=\$))\s*(?=[$\d])"), ""),
     (re.compile(r"\\%|\\?\bpercent(?:age)?\b"), "%"),
     (re.compile(r"\\\$"), "$"),
     (re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])|(?<=\d)\s*\bdegrees?\b"), r"^\\circ"),
@@ -44,13 +46,15 @@ _REPLACED = (
     (re.compile(r"\+\s*\\infty"), r"\\infty"),
 )  # fmt: skip
 _STARS = re.compile(r"\*\*")
-_DELIMITERS = re.compile(r"(?<!\\)\$(?!\s)([^$]+?)(?<![\s\\])\$(?!\d)|(?<!\\)\\\((.*?)\\\)|(?<!\\)\\\[(.*?)\\\]")
+_DELIMITERS = re.compile(
+    r"(?<!\\)\$(?!\s)((?:[^$\\]|\\.)+?)(?<![\s\\])\$(?!\d)|(?<!\\)\\\((.*?)\\\)|(?<!\\)\\\[(.*?)\\\]"
+)
 _DECIMAL_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d|[A-Za-z]))\s*(?:\{((?:[^{}]|\{[^{}]*\})*)\}|(\d|[A-Za-z]))")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[A-Za-z])(?![A-Za-z{\[])")
 _ONE_IN_BRACES = re.compile(r"([\^_])\{\s*(\w)\s*\}")
 _ASCII_NAME = re.compile(
-    r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|pi|theta|alpha|beta|"
+    r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec(?=\s*[\w\\({^])|csc|log|ln|exp|pi|theta|alpha|beta|"
     r"gamma|lambda|phi|omega|sigma)(?![a-zA-Z])"
 )
 _ASCII_INFINITY = re.compile(r"(?<![\\a-zA-Z])(?:infinity|inf|oo)(?![a-zA-Z])")

@@ -13,19 +13,19 @@ _MOST_EXPONENT = 300
 _SIGN = r"(?P<sign>[-+]?)"
 _PLAIN = r"\d+(?:\.\d*)?|\.\d+"
 _NUMBER = re.compile(
-    rf"{_SIGN}(?P<currency>[$£€¥]?)(?P<sign2>[-+]?)(?:"
+    rf"{_SIGN}(?P<currency>[$£€¥₹]?)(?P<sign2>[-+]?)(?:"
     rf"(?P<whole>\d+)?\\frac\{{(?P<top>[-+]?(?:{_PLAIN}))\}}\{{(?P<bottom>{_PLAIN})\}}"
     rf"|(?P<mixed>\d+) (?P<mtop>\d+)/(?P<mbottom>\d+)"
     rf"|(?P<ntop>{_PLAIN})/(?P<nbottom>{_PLAIN})"
     rf"|(?P<mantissa>{_PLAIN})\\cdot10\^(?:\{{(?P<power>[-+]?\d+)\}}|(?P<power1>\d))"
     rf"|(?P<repeating>\d*\.\d*)\\overline\{{(?P<period>\d+)\}}"
     rf"|(?P<plain>{_PLAIN})(?:[eE](?P<exponent>[-+]?\d+))?"
-    rf")(?:_(?:\{{(?P<base>\d+)\}}|(?P<base1>\d)))?(?P<percent>%?)(?P<degree>(?:\^\\circ)?)(?P<rest>.*)",
+    rf")(?:_(?:\{{(?P<base>\d+)\}}|(?P<base1>\d)))?(?P<percent>%?)(?P<degree>(?:\^\\circ(?:\s?[CF]\b)?)?)(?P<rest>.*)",
     re.DOTALL,
 )
 _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d])")
-_UNIT = re.compile(r"[^\W\d_]+|[$£€¥]|\^\{?[23]\}?")
-_UNIT_TEXT = re.compile(r"[\s\-]*(?:[^\W\d_]|\^\{?[23]\}?|[/.\s\-()$£€]|\\cdot)*")
+_UNIT = re.compile(r"(?:[^\W\d_]|[\u0900-\u0e7f])+|[$£€¥]|\^\{?[23]\}?")
+_UNIT_TEXT = re.compile(r"[\s\-]*(?:[^\W\d_]|[\u0900-\u0e7f]|\^\{?[23]\}?|[/.\s\-()$£€₹¥]|\\cdot)*")
 _SAME_UNIT = {
     "dollar": "$", "usd": "$", "buck": "$", "euro": "€", "eur": "€", "pound": "£", "gbp": "£", "cent": "¢",
     "cm": "centimeter", "centimetre": "centimeter", "mm": "millimeter", "millimetre": "millimeter", "m": "meter",
@@ -37,6 +37,7 @@ _SAME_UNIT = {
     "people": "person", "children": "child", "men": "man", "women": "woman", "feets": "foot",
 }  # fmt: skip
 _COMPOUND_UNITS = {"mph": ("mile", "hour"), "kph": ("kilometer", "hour"), "kmh": ("kilometer", "hour")}
+_ALSO_UNITS = ("min", "sec")  # and names of functions, where something follows
 _UNIT_LETTERS = frozenset("mgshlkcf")
 _SHORT_UNITS = frozenset("mg cl dl nm dm ha pt qt kb mb gb tb hz kw mw kj ev pm am ms ns mo wk".split())
 _UNIT_WORDS = frozenset(_SAME_UNIT) | frozenset(_SAME_UNIT.values()) | frozenset(_COMPOUND_UNITS) | _SHORT_UNITS
@@ -125,7 +126,7 @@ def read_unit(rest: str) -> frozenset[str] | None:
     words = [word.casefold() for word in _UNIT.findall(rest)]
     if not words or _is_symbol(words[0], apart=rest[0] in " -"):
         return None
-    if any(word in MATH_NAMES for word in words) or "and" in words or "or" in words:
+    if any(word in MATH_NAMES and word not in _ALSO_UNITS for word in words) or "and" in words or "or" in words:
         return None
     words = [part for word in words for part in _COMPOUND_UNITS.get(word, (word,))]
     plain = [_SAME_UNIT.get(word, _SAME_UNIT.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words]
@@ -134,7 +135,7 @@ def read_unit(rest: str) -> frozenset[str] | None:
 
 def _is_symbol(word: str, *, apart: bool) -> bool:
     """Whether what stands after a number is its factor rather than its unit: `5m`, `2xy`, `3 x`."""
-    if not word.isalpha():
+    if not word.isalpha() or not word.isascii():
         return False
     if len(word) == 1:
         return word not in _UNIT_LETTERS or not apart

@@ -91,6 +91,7 @@ _NAMED = re.compile(
 )
 _RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _VARIABLE = re.compile(rf"{_NAME}")
+_SET_BUILDER = re.compile(rf"\\\{{\s*{_NAME}\s*(?:\\in\s*\\mathbb\{{R\}}\s*)?(?:\\mid|\||:)\s*(.+)\\\}}", re.DOTALL)
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _SIZES = frozenset("least most more less fewer than over under between not no before after or and times".split())
 _VERBS = frozenset("is are was were be equals makes has have needs gets takes costs".split())
@@ -109,18 +110,28 @@ _MOST_OF_A_READING = 2000  # characters
 _DEEPEST = 40
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _ABOUT = re.compile(r"(?:approximately|approx\.?|about|around|roughly|nearly|circa|\\approx|\\sim)\s+", re.IGNORECASE)
+_ROUNDED = re.compile(r"([^=]*[^=\s].*?)\\approx\s*-?[\d.,]+\s*", re.DOTALL)  # the exact value, and what it is about
+_EXACT = re.compile(r"\d|\\pi|\\sqrt")
+_LETTERS = re.compile(r"[A-J]{2,5}")
 _DECIMAL_COMMA = re.compile(r"-?0,\d+%?")
 
 
 @lru_cache(maxsize=65536)
 def readings(answer: str) -> tuple[Reading, ...]:
     """Every reading of a text, the likeliest first."""
-    text = _ABOUT.sub("", canonical(answer))
+    text = canonical(answer)
+    if (exact := _ROUNDED.fullmatch(text)) is not None and _EXACT.search(exact[1]):
+        text = exact[1].strip()
+    text = _ABOUT.sub("", text)
     if len(text) > _MOST_OF_A_READING or _depth(text) > _DEEPEST:
         return (Words((without_spaces(text),)),)  # equal to itself alone
     choice = _LETTER.fullmatch(text)
     if choice is not None:
-        return (Choice(choice[1], alone=not choice["rest"].strip(" :.)")),)
+        rest = choice["rest"].strip(" :.)")
+        found_choice = Choice(choice[1], alone=not rest)
+        return (found_choice, _reading(rest)) if rest else (found_choice,)
+    if _LETTERS.fullmatch(text):
+        return (_reading(text), Several("list", tuple(Choice(letter, alone=True) for letter in text)))
     found: list[Reading] = []
     if _GROUPED.search(text) and "(" not in text and "[" not in text and "\\{" not in text:
         number = read_number(_GROUPED.sub(lambda match: match[0].replace(",", ""), text))
@@ -149,6 +160,8 @@ def _reading(text: str) -> Reading:
     number = read_number(text)
     if number is not None:
         return number
+    if text.startswith("\\{") and (defined := _SET_BUILDER.fullmatch(text)) is not None:
+        return _relation(defined[1].strip()) or Formula(text)
     if "\\ldots" in text or "..." in text:
         return Words((without_spaces(text),))  # equal to itself alone
     if text in ("\\emptyset", "\\{\\}") or _NOTHING.fullmatch(text):
@@ -234,7 +247,7 @@ def _bracketed(text: str) -> Reading | None:
     if text.startswith("\\{") and text.endswith("\\}") and _closes(text, 2, len(text) - 2):
         inside = text[2:-2]
         if re.search(r"\\mid|\||(?<!\d):(?!\d)", inside):
-            return None  # defined by a property
+            return None  # defined by another property
         return Several("set", _flat(inside))
     if text[:1] == "{" and text[-1:] == "}" and _closes(text, 1, len(text) - 1) and "," in text:
         return Several("set", _flat(text[1:-1]))

@@ -17,13 +17,21 @@ from functools import lru_cache
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Solution
 from verifiers import confinement, sandbox
-from verifiers.code_blocks import defines, extract_program, global_names, longest_run
+from verifiers.code_blocks import continued, defines, extract_program, global_names
 from verifiers.code_tests import Assertions, Call, Exchange, Test, parse_tests
 from verifiers.contract import HostSettings
 from verifiers.rules import NoVerdict, RuleHost, metadata_field
 from verifiers.sandbox import Ended, Limits, Outcome, SandboxError
 
 log = logging.getLogger(__name__)
+
+
+_THREADS = """
+import threading
+threading.Thread.start = lambda self: self.run()
+threading.Thread.join = lambda self, timeout=None: None
+threading.stack_size = lambda size=0: 0
+"""  # the sandbox has one: solutions of contests run their `main` in another, for a larger stack
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +86,7 @@ class UnitTestsHost(RuleHost):
 def passes(program: Sequence[str], test: Test, limits: Limits) -> bool:
     """`program`: its sources, run one after the other. Raises SandboxError."""
     if isinstance(test, Exchange):
-        sources = _sources(program, test.setup)
+        sources = {"threads": _THREADS, **_sources(program, test.setup)}
         outcome = sandbox.run(sources, stdin=test.input, limits=limits)
         return outcome.exit_code == 0 and same_output(outcome.stdout, test.output)
     return _run(program, test.setup, test.source, limits).ended is Ended.COMPLETED
@@ -106,8 +114,8 @@ def _program(text: str, tests: Sequence[Test], problem: Problem) -> tuple[str, .
     program = extract_program(text, wanted, reads_input=any(isinstance(test, Exchange) for test in tests))
     prompt, entry_point = problem.metadata.get("prompt"), problem.metadata.get("entry_point")
     if isinstance(prompt, str) and isinstance(entry_point, str) and not defines(program, entry_point):
-        continued = longest_run(prompt + text)  # HumanEval's way with base models: the body alone
-        return (continued,) if defines((continued,), entry_point) else program
+        whole = continued(prompt, text, entry_point)
+        return program if whole is None else (whole,)
     return program
 
 

@@ -77,7 +77,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Protocol(HttpToolsProtocol):
-    """Uvicorn's, with bounds on a request's head and on idle connections, and OpenAI's error object for what is not HTTP.
+    """Uvicorn's, with bounds on heads and on idle connections, and with OpenAI's error object for what is not HTTP.
 
     It speaks HTTP/1.1 alone: a client that offers another protocol (Java's offers HTTP/2) is answered in that.
     """

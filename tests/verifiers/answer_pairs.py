@@ -2,6 +2,8 @@ r"""Pairs of a reference and an answer, by the kind of fault that they guard aga
 
 EQUAL = {
     "fractions": [
+        (r"\frac{1}{3}", r"\frac13 \approx 0.333"),
+        (r"\frac{1}{3}", r"0.\dot{3}"),
         (r"\frac{1}{2}", r"\dfrac{1}{2}"),
         (r"\frac{1}{2}", r"\tfrac12"),
         (r"\frac{1}{2}", "1/2"),
@@ -29,6 +31,8 @@ EQUAL = {
         (r"\frac{1}{12}", "0.0833333333333333"),
     ],
     "numbers": [
+        ("5", r"5\;"),
+        ("5", r"5\ "),
         ("1000", "10^3"),
         ("8", "2^{3}"),
         ("25", "5^2"),
@@ -97,6 +101,15 @@ EQUAL = {
         ("0.18", r"18\%"),
     ],
     "units and money": [
+        ("42", "42个"),
+        ("42", "42개"),
+        ("42", "42 ชิ้น"),
+        ("30 minutes", "30 min"),
+        ("45", r"45 \text{ sec}"),
+        ("20", "20°C"),
+        ("42", "USD 42"),
+        ("42", "₹42"),
+        ("3500", r"$\$3,500$ per year"),
         (r"4\sqrt{13}", r"4\sqrt{13}\text{ cm}"),
         (r"4\pi", r"4\pi\text{ cm}^2"),
         (r"12\pi", r"12\pi \text{ square units}"),
@@ -157,6 +170,8 @@ EQUAL = {
         ("no solution", r"\text{No solution}"),
     ],
     "choices": [
+        ("7", r"\textbf{(D) } 7"),
+        ("ABD", "A, B, D"),
         ("B", "Option B"),
         ("E", "E"),
         ("E", "(E)"),
@@ -231,6 +246,9 @@ EQUAL = {
         (r"(\sqrt{4}, 3)", "(2,3)"),
     ],
     "intervals": [
+        (r"(3,\infty)", r"\{x \mid x > 3\}"),
+        ("[1,3]", r"\{x | 1 \le x \le 3\}"),
+        (r"(-\infty,0)", r"\{x\in\mathbb{R} \mid x<0\}"),
         (r"\mathbb{R}", "all real numbers"),
         (r"(2,12) \cup (12,102)", r"(2, 12)\cup(12, 102)"),
         (r"(2,12) \cup (12,102)", r"(12,102) \cup (2,12)"),
@@ -305,6 +323,11 @@ EQUAL = {
         ("A3_{16}", "A3_{16}"),
     ],
     "relations and names": [
+        ("204", "m+n = 204"),
+        ("204", "m+n = 200+4 = 204"),
+        ("5", r"\frac{m}{n} = 5"),
+        ("25", "a^2+b^2 = 25"),
+        ("5", "f(f(2)) = 5"),
         ("y = x", "x = y"),
         ("y = 2x", "x = y/2"),
         ("D = (0, 1)", "(0,1)"),
@@ -436,6 +459,8 @@ UNEQUAL = {
         ("Anna", "5"),
     ],
     "choices": [
+        ("(B) 7", "(D) 7"),
+        ("ABD", "A, B"),
         ("E", "D"),
         ("E", "(D)"),
         (r"\text{(E)}", "(A)"),
@@ -526,6 +551,8 @@ UNEQUAL = {
         (r"a_{12}", r"a_{21}"),
     ],
     "equations": [
+        ("204", "2x = 204"),
+        ("3", "x + y = 4"),
         ("y = x", "y = -x"),
         ("x = y", "x = y + 1"),
         ("3x-y+13=0", "3x+4y+14=0"),

@@ -40,6 +40,14 @@ def test_what_a_reader_calls_unequal_is_unequal_both_ways(equivalence, kind):
     assert [pair for pair, equal in verdicts(equivalence, UNEQUAL[kind]).items() if equal is not False] == []
 
 
+@pytest.mark.parametrize(
+    ("reference", "answer"), [(r"#### \frac{1}{2}", "1/2"), ("#### $18", "18"), ("#### yes", "Yes")]
+)
+def test_a_reference_after_hashes_is_what_follows_them(equivalence, reference, answer):
+    [comparison] = equivalence.compare(reference_answer(reference), [answer])
+    assert comparison.equal
+
+
 @pytest.mark.skipif(not REPORTED.exists(), reason="the reported cases are not here")
 def test_every_reported_case_has_its_verdict(equivalence):
     with REPORTED.open() as lines:

@@ -19,6 +19,25 @@ needs_sandbox = pytest.mark.skipif(
 
 ADD = "Here it is.\n```python\ndef add(a, b):\n    return a + b\n```\nDone."
 WRONG = ADD.replace("+", "-")
+IN_A_THREAD = """```python
+import sys, threading
+def main():
+    print(sum(map(int, input().split())))
+sys.setrecursionlimit(1 << 25)
+threading.stack_size(1 << 26)
+thread = threading.Thread(target=main)
+thread.start()
+thread.join()
+```"""
+FIXED = """```python
+def main():
+    print(input())
+main()
+```
+Fixed:
+```python
+print(sum(map(int, input().split())))
+```"""
 SUM = "```\nprint(sum(map(int, input().split())))\n```"
 
 
@@ -59,6 +78,15 @@ def score(text: str, tests: object, beside: Mapping[str, object] = {}, **options
         ("if False:\\", "assert add(1, 2) == 3", 0.0),
         (SUM, {"input": "1 2 3\n", "output": "6\n"}, 1.0),
         (SUM, [{"input": "1 2 3", "output": "6"}, {"input": "4", "output": "5"}], 0.0),
+        (
+            "[BEGIN]\ndef add(a, b):\n  return a + b\n[DONE]\nassert add(1, 1) == 3",
+            "assert add(1, 2) == 3",
+            1.0,
+        ),  # MBPP
+        ("python\ndef add(a, b):\n  return a + b", "assert add(1, 2) == 3", 1.0),
+        ("Here is the solution:\n\nprint(sum(map(int, input().split())))", {"input": "1 2", "output": "3"}, 1.0),
+        (IN_A_THREAD, {"input": "1 2", "output": "3"}, 1.0),
+        (FIXED, {"input": "1 2", "output": "3"}, 1.0),
         ("print(6)\nraise SystemExit", {"input": "", "output": "6"}, 1.0),  # how such programs may end
         ("print(6)\nexit()\nprint(7)", {"input": "", "output": "6"}, 1.0),
         ("print(6)\nquit(0)", {"input": "", "output": "6"}, 1.0),
@@ -245,3 +273,37 @@ def test_a_program_that_reads_is_not_displaced_by_an_example():
     program = "def double(n):\n    return 2 * n\nprint(double(int(input())))"
     text = f"```python\n{program}\n```\nFor example\n```python\nprint(double(3))\n```\nprints\n```\n6\n```"
     assert score(text, {"input": "7", "output": "14"}) == 1.0
+
+
+HUMAN_EVAL = {"prompt": 'def add(a, b):\n    """Adds."""\n', "entry_point": "add"}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    c = a + b\n    return c\n",
+        "```python\n    c = a + b\n    return c\n```",
+        "The body:\n```python\nc = a + b\nreturn c\n```",
+        "c = a + b\n    return c\n",
+    ],
+)
+def test_the_body_of_a_function_goes_on_where_its_prompt_ends(text: str):
+    answer = judged(text, "assert add(1, 2) == 3", HUMAN_EVAL)
+    assert isinstance(answer, Read) and answer.scores[0].mean == 1.0
+
+
+@needs_sandbox
+def test_a_first_attempt_that_imports_what_the_tests_use_is_not_the_program():
+    text = """```python
+import math
+def area(r):
+    return r
+```
+Fixed:
+```python
+from math import pi
+def area(r):
+    return pi * r * r
+```"""
+    assert score(text, "import math\nassert math.isclose(area(2), math.pi * 4)") == 1.0

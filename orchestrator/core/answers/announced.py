@@ -35,7 +35,7 @@ _STOPS = re.compile(
     r"(?<!i\.e)(?<!e\.g)[.!?。！？](?=\s|$|[*_)\]}\"'$])(?![.])|(?<=[。！？])|\n|"
     r",?\s+(?:because|since|as\s+(?:we|the|it|required|desired|expected|claimed|needed|stated|shown|given)|which|where|"
     r"so\s|thus|hence|therefore|when|if\s|given|for\s+(?:the|all))\b|"
-    r",\s+(?:but|not)\b|\s+(?:I hope it is correct)",
+    r",\s+(?:but|not|and\s+(?:the|it|this|that))\b|\s+(?:I hope it is correct)",
     re.IGNORECASE,
 )
 _LINE_STOPS = re.compile(r"(?<=[\w)}$%\]*])[.!?](?=\s+[A-Z\\])|[。！？]|\s+I hope it is correct", re.IGNORECASE)

@@ -11,7 +11,7 @@ from orchestrator.core.answers.clean import cleaned, without_thinking
 from orchestrator.core.answers.found import is_prose
 from orchestrator.core.answers.harness import gsm8k_strict
 from orchestrator.core.answers.normalise import normalise
-from orchestrator.core.answers.rules import RULES, stated
+from orchestrator.core.answers.rules import RULES, hash_line, stated
 
 PRESETS = {
     "auto": ("stated", "bare"),  # any model that says which its answer is
@@ -79,6 +79,8 @@ def reference_answer(text: str) -> str:
     text = cleaned(text)
     if strict := list(gsm8k_strict(text)):
         return normalise(text.rsplit("####", 1)[-1]) or strict[-1].answer
+    if lines := list(hash_line(text)):
+        return normalise(lines[-1].answer) or text
     if boxes := list(boxed(text)):
         return normalise(boxes[-1].answer) or text
     if is_prose(text) and (found := list(stated(text))):

@@ -21,7 +21,11 @@ _JUDGEMENT = re.compile(
     r"verified|confirmed|found|unique|given|provided|unknown)\b.*",
     re.IGNORECASE,
 )
+_JUDGEMENT_ALONE = re.compile(r"(?:in)?(?:correct|valid|consistent)|right|wrong|unknown", re.IGNORECASE)
 _VALUE = re.compile(r"[\d\\$π∞√]|^\W*[A-Za-z]\W*$")
+_VALUE_FIRST = re.compile(
+    r"[\s$*_\\(\[{|]*[-+±]?(?:[$£€¥₹]?\s?\.?\d|\\|[√π∞]|\$|(?:\w+(?:\(\w\))?\s*=)|[A-Za-z]\W*$|\(?[A-J]\))"
+)
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
 _WORDS_OF_PROSE = 5
 
@@ -39,6 +43,17 @@ def is_answer(answer: str) -> bool:
     if plain is None or _BOX.search(answer) is not None or is_placeholder(plain):
         return False
     return _REFERENCE.fullmatch(plain.strip("()")) is None and _JUDGEMENT.fullmatch(plain) is None
+
+
+def is_judgement(answer: str) -> bool:
+    """Whether it is a word about an answer (`correct`), which can be an answer itself where there is no other."""
+    plain = normalise(answer)
+    return plain is not None and _JUDGEMENT_ALONE.fullmatch(plain) is not None
+
+
+def begins_like_a_value(answer: str) -> bool:
+    """Whether it begins as values do: with a number, mathematics, a name and `=`, or a letter alone."""
+    return _VALUE_FIRST.match(answer) is not None
 
 
 def is_placeholder(answer: str) -> bool:

@@ -31,6 +31,7 @@ _WRAPPER = re.compile(
 )
 _OPEN_LEFT = re.compile(r"\\left\s*(?:\\\{|\.|\\lbrace)(?P<inside>.*)\\right\s*\.", re.DOTALL)
 _SPACES = re.compile(r"(?<!\\)\\[,!;:> ]|\\q?quad\b|~")  # not the end of a matrix's row
+_LONE_BACKSLASH = re.compile(r"(?<!\\)\\\s*$")
 _THIN = re.compile(r"(?<=\d)\s*(?:\{,\}|\\[,!;: ])+\s*(?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d.,])[-+]?\d{1,3}(?:,\\!\d{3})+(?!\d)")
 _ENDS = re.compile(
@@ -53,6 +54,7 @@ def normalise(answer: str) -> str | None:
     answer = _GROUPED.sub(lambda match: match[0].replace("\\!", ""), answer)
     answer = _BOLD.sub(r"\1", answer)
     answer = _THIN.sub("", answer)  # 1\,940 and 1{,}234: thin spaces and protected commas group digits
+    answer = _LONE_BACKSLASH.sub("", _SPACES.sub(" ", answer)).strip()
     for _ in range(_MAX_PEELS):
         peeled = _peeled(answer)
         if peeled == answer:

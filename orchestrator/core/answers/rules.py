@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 
 from orchestrator.core.answers.announced import answer_line, sentence
 from orchestrator.core.answers.boxes import boxed
-from orchestrator.core.answers.found import Found, is_answer, is_prose, is_value, num_words
+from orchestrator.core.answers.found import (
+    Found,
+    begins_like_a_value,
+    is_answer,
+    is_judgement,
+    is_prose,
+    is_value,
+    num_words,
+)
 from orchestrator.core.answers.harness import gsm8k_flexible, gsm8k_strict, minerva
 from orchestrator.core.answers.words import ANNOUNCED_CHOICE, BARE_CHOICE
 
@@ -64,10 +72,13 @@ def bare(text: str) -> Iterator[Found]:
 
 
 def stated(text: str) -> Iterator[Found]:
-    """What the text itself calls its answer: the last box, `####`, answer line or sentence. A box is displaced by
-    another value only, not by "Answer: see above" or "the answer is positive"."""
+    """What the text itself calls its answer: the last box, `####`, answer line or sentence. What begins like a value is
+    displaced by another such only, not by "Answer: see above" or "the answer is less than 20"."""
     boxes = list(boxed(text))
-    others = [found for rule in (hash_line, answer_line, sentence) for found in rule(text) if is_answer(found.answer)]
+    said = [found for rule in (hash_line, answer_line, sentence) for found in rule(text)]
+    outside = _outside_code(text, said)
+    said = outside if boxes or outside else said
+    others = [found for found in said if is_answer(found.answer)]
     if boxes:
         last = boxes[-1]
         others = [
@@ -77,7 +88,17 @@ def stated(text: str) -> Iterator[Found]:
             and not is_prose(found.answer)
             and (is_value(found.answer) or not is_value(last.answer))
         ]
-    return iter(sorted([*boxes, *others], key=lambda found: found.start))
+    found = sorted([*boxes, *others], key=lambda found: found.start)
+    if not found:
+        return iter([found for found in said if is_judgement(found.answer)])
+    values = [index for index, one in enumerate(found) if one in boxes or begins_like_a_value(one.answer)]
+    return iter(found[: values[-1] + 1] if values else found)
+
+
+def _outside_code(text: str, found: list[Found]) -> list[Found]:
+    """Those that no fence holds."""
+    fenced = [(match.start(), match.end()) for match in _CODE.finditer(text)]
+    return [one for one in found if not any(start <= one.start < end for start, end in fenced)]
 
 
 def stated_number(text: str) -> Iterator[Found]:
