@@ -15,6 +15,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+_FIRST = {"the pools": 0, "a Ray of its own": 1}
+
+
 @pytest.fixture(scope="session")
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Yields a folder from which the actors can import what a test writes there."""
@@ -40,7 +43,8 @@ async def policy_pool(local_ray: Path) -> AsyncIterator[PolicyPool]:
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whichever test comes first pays for the start of the engines. Where tests run in two processes (`make test`), one
-    of them has all that share the pools, and each module without a group of its own stays whole."""
+    has all that share the pools, the other those that start a Ray of their own: these are begun first, and never in one
+    process. Each module without a group of its own stays whole."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if "policy_pool" in fixtures:
@@ -48,3 +52,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("xdist_group") is None:
             shares = fixtures & {"policy_pool", "local_ray"}
             item.add_marker(pytest.mark.xdist_group("the pools" if shares else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: _FIRST.get(_group(item), len(_FIRST)))
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    assert mark is not None
+    return str(mark.args[0])
