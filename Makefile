@@ -44,7 +44,7 @@ demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accura
 	$(BIN)/headrace run configs/demo.yaml --overwrite
 
 test: install  ## run the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 soak: install  ## a minute of clients that leave the endpoint in parallel, then every strategy must answer
 	$(BIN)/python -m pytest tests/experiments/running/test_serve.py -m soak

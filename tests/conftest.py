@@ -3,7 +3,9 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,6 @@ from orchestrator.policy import PolicyPool
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-_FIRST = {"the pools": 0, "a Ray of its own": 1}
 
 
 @pytest.fixture(scope="session")
@@ -40,22 +39,37 @@ async def policy_pool(local_ray: Path) -> AsyncIterator[PolicyPool]:
         yield pool
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test comes first pays for the start of the engines. Where tests run in two processes (`make test`), one
-    has all that share the pools, the other those that start a Ray of their own: these are begun first, and never in one
-    process. Each module without a group of its own stays whole."""
+    """Whichever test comes first pays for the start of the engines. The two large groups are begun first, so that each
+    has a process of its own."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if "policy_pool" in fixtures:
+        if "policy_pool" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(1500))
-        if item.get_closest_marker("xdist_group") is None:
-            shares = fixtures & {"policy_pool", "local_ray"}
-            item.add_marker(pytest.mark.xdist_group("the pools" if shares else item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: _FIRST.get(_group(item), len(_FIRST)))
+    items.sort(key=lambda item: _FIRST.get(_resource(item.nodeid.partition("::")[0]), len(_FIRST)))
 
 
-def _group(item: pytest.Item) -> str:
-    mark = item.get_closest_marker("xdist_group")
-    assert mark is not None
-    return str(mark.args[0])
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, where `make test` runs two processes
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Modules that share the pools go to one process, one after the other; so do those that start a Ray of their own,
+    and those that look for processes which the sandbox left behind."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByResource(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _resource(nodeid.partition("::")[0])
+
+    return ByResource(config, log)
+
+
+_FIRST = {"the pools": 0, "a Ray of its own": 1}
+
+
+@cache
+def _resource(module: str) -> str:
+    path = Path(__file__).parents[1] / module
+    if path.parent.name == "running" and path.name in ("test_run.py", "test_serve.py"):
+        return "a Ray of its own"
+    if path.name in ("test_sandbox.py", "test_unit_tests.py"):
+        return "the sandbox"
+    text = path.read_text(encoding="utf-8")
+    return "the pools" if "policy_pool" in text or "local_ray" in text or "orchestrator/verifier" in module else module

@@ -21,8 +21,6 @@ import pytest
 from verifiers import confinement, sandbox
 from verifiers.sandbox import Ended, Limits, Outcome, SandboxError
 
-pytestmark = pytest.mark.xdist_group("the sandbox")  # tests look for processes that it left behind
-
 if confinement.supported_machine() is not None:
     pytest.skip(f"no sandbox here: {confinement.supported_machine()}", allow_module_level=True)
 

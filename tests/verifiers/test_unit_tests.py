@@ -11,8 +11,6 @@ from verifiers.contract import HostSettings, Read, Run, Unreadable
 from verifiers.sandbox import SandboxError
 from verifiers.unit_tests import UnitTestsHost, UnitTestsOptions, same_output
 
-pytestmark = pytest.mark.xdist_group("the sandbox")  # tests look for processes that it left behind
-
 needs_sandbox = pytest.mark.skipif(
     confinement.supported_machine() is not None, reason=f"no sandbox here: {confinement.supported_machine()}"
 )

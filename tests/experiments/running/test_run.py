@@ -91,7 +91,6 @@ def two_nodes():
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.xdist_group("a Ray of its own")
 def test_a_run_survives_ctrl_c_and_sigkill_and_is_finished_on_a_cluster_of_two_nodes(driver, tmp_path, request):
     folder = tmp_path / "e2e"
 

@@ -28,10 +28,7 @@ from tests.waiting import until
 
 CONFIG = PROJECT_ROOT / "configs" / "serve.yaml"
 TIMEOUT_S = 120.0
-pytestmark = [
-    pytest.mark.timeout(900),  # the first test on the endpoint pays for its start
-    pytest.mark.xdist_group("a Ray of its own"),
-]
+pytestmark = pytest.mark.timeout(900)  # the first test on the endpoint pays for its start
 PROMPT: Any = [{"role": "user", "content": "Box with 58 pens\nJon sells 16\nZoe buys 6\nHow many now?"}]
 LONG: Any = {"strategy": "best_of_n", "n": 64}  # with a high temperature: seconds of work
 
