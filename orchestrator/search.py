@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from orchestrator.core.account import Account
-from orchestrator.core.errors import ReplicaError, UserError, first_error
+from orchestrator.core.errors import LateError, ReplicaError, UserError, first_error
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, SearchResult, Selection
 from orchestrator.core.protocols import Answers, Policy, Sampling, Session, Verifier, Workload
@@ -55,10 +55,6 @@ class Outcome:
     result: SearchResult | None
     error: Exception | None
     wall_s: float  # without the time that it waited for its turn in a workload
-
-
-class LateError(TimeoutError):
-    """A problem was not done in its time."""
 
 
 async def solve(

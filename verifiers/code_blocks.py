@@ -13,6 +13,7 @@ import symtable
 import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 from orchestrator.core.answers.clean import without_thinking
 
@@ -22,6 +23,7 @@ _CLOSING = re.compile(r"[ \t>]*(?P<fence>`{3,}|~{3,})[ \t]*")
 _CHUNK = re.compile(r"\n(?=[^\s)\]}])(?!(?:else|elif|except|finally)\b)")  # before a line that may open a statement
 _MARK = re.compile(r"^[ \t]*(?:\[/?(?:BEGIN|PYTHON|CODE|SOLUTION|ANSWER)\]|</?code>)[ \t]*$", re.MULTILINE | re.I)
 _DONE = re.compile(r"^[ \t]*\[(?:DONE|END)\][ \t]*$", re.MULTILINE)  # as MBPP's examples end
+_MAX_ENDS = 20  # fences that may stand in strings of one block
 _MAX_CHUNKS = 30  # of one statement: lines of a string may stand at the margin
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -100,7 +102,8 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
         at += 1
         if opening is None:
             continue
-        ends = [end for end in range(at, len(lines)) if _ends(lines[end], opening["fence"])] or [len(lines)]
+        closing = (end for end in range(at, len(lines)) if _ends(lines[end], opening["fence"]))
+        ends = list(islice(closing, _MAX_ENDS)) or [len(lines)]
         # a fence in a string of the program ends nothing
         end = next((end for end in ends if _tree(_code(lines[at:end])) is not None), ends[0])
         label, code = opening["label"].lower(), _code(lines[at:end])
@@ -145,6 +148,7 @@ def _fitness(block: tuple[bool, str], wanted: Collection[str], reads_input: bool
     if tree is None:
         return (0, 0, 0, says_python)
     used, defined = _names(code)
+    # what a block imports is not what the tests call
     own = {node.name for node in tree.body if isinstance(node, _DEFINITIONS)}
     targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
     own |= {target.id for target in targets if isinstance(target, ast.Name)}

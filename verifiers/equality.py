@@ -142,6 +142,8 @@ def _same_several(a: Several, b: Several, algebra: Algebra) -> bool | None:
         return _are_proportional(a, b)
     if {a.kind, b.kind} <= {"interval"} and a.brackets != b.brackets:
         return False
+    if a.brackets == b.brackets == "letters":
+        return False  # as words they differ
     if "," in (a.brackets, b.brackets) and (a.kind in _ORDERED or b.kind in _ORDERED):
         return False
     if "set" in (a.kind, b.kind) and (a.kind in _ORDERED or b.kind in _ORDERED):
@@ -193,7 +195,7 @@ def _same_formula(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
         return True
     if "=" in right and "=" not in left and (value := _value_of(right, isinstance(a, Number))) is not None:
         return equal(left, value, algebra)
-    if "=" in left and "=" not in right and (value := _value_of(left, isinstance(b, Number))) is not None:
+    if "=" in left and "=" not in right and (value := _value_of(left, False)) is not None:
         return equal(value, right, algebra)
     if all(isinstance(reading, Number) or _LETTER.fullmatch(_latex(reading)) for reading in (a, b)):
         return False  # another symbol, or none
@@ -201,8 +203,8 @@ def _same_formula(a: Reading, b: Reading, algebra: Algebra) -> bool | None:
 
 
 def _value_of(equation: str, of_a_number: bool) -> str | None:
-    """The last side of `2 + 3 = 5`; against a number that of `m + n = 204`, too, but not of an equation to be solved,
-    such as `2x = 204` or `x + y - 3 = 0`."""
+    """The last side of `2 + 3 = 5`. Where the reference is a number, that of the answer `m + n = 204`, too. None for an
+    equation to be solved, such as `2x = 204` or `x + y - 3 = 0`."""
     sides, _, value = equation.rpartition("=")
     named = of_a_number and _EXPRESSION.search(sides) and read_number(value) and value.strip() != "0"
     return value if named or not _SYMBOL.search(sides) else None

@@ -68,7 +68,8 @@ class Equivalence:
             self._process = None
 
     def _are_equal(self, a: str, b: str, hard: bool) -> bool:
-        return self._compared(a, b).equal is True if hard else quick(a, b) is True
+        """In either order: an answer may say more than another (`m + n = 204` than `204`)."""
+        return quick(a, b) is True or quick(b, a) is True or (hard and self._compared(a, b).equal is True)
 
     def _compared(self, reference: str, answer: str) -> Comparison:
         key = (reference, answer)

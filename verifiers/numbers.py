@@ -42,6 +42,7 @@ _UNIT_LETTERS = frozenset("mgshlkcf")
 _SHORT_UNITS = frozenset("mg cl dl nm dm ha pt qt kb mb gb tb hz kw mw kj ev pm am ms ns mo wk".split())
 _UNIT_WORDS = frozenset(_SAME_UNIT) | frozenset(_SAME_UNIT.values()) | frozenset(_COMPOUND_UNITS) | _SHORT_UNITS
 _MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_MAGNITUDE = re.compile(rf"\s*({'|'.join(_MAGNITUDES)})s?\b", re.IGNORECASE)
 _UNIT_NOISE = {"of", "the", "a", "an", "in", "per", "each", "total", "about", "is"}
 
 
@@ -65,7 +66,9 @@ def read_number(text: str) -> Number | None:
     if match is None or (match["sign"] and match["sign2"]):
         return None
     group = match.groupdict()
-    rest = group["rest"]
+    rest, scale = group["rest"], 1
+    while (magnitude := _MAGNITUDE.match(rest)) is not None:  # of `3 hundred thousand dollars`
+        rest, scale = rest[magnitude.end() :], scale * 10 ** _MAGNITUDES[magnitude[1].lower()]
     unit = read_unit(rest)
     if unit is None:
         return None
@@ -80,8 +83,7 @@ def read_number(text: str) -> Number | None:
     digits = group["base"] or group["base1"]
     if group["currency"]:
         unit |= {group["currency"]}
-    value *= 10 ** sum(_MAGNITUDES.get(word, 0) for word in unit)
-    unit -= _MAGNITUDES.keys()
+    value *= scale
     percent = bool(group["percent"]) or "%" in unit
     degree = bool(group["degree"])
     return Number(

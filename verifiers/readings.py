@@ -60,7 +60,9 @@ class Several:
 
     kind: str
     items: tuple["Reading", ...]
-    brackets: str = ""  # of an interval or tuple: `(]`; `,` of a list that reads as a number, too
+    brackets: str = (
+        ""  # of an interval or tuple: `(]`; `,` of a list that reads as a number, too; `letters`: a word, too
+    )
 
 
 Reading = Number | Words | Choice | Formula | Named | Several
@@ -110,7 +112,7 @@ _MOST_OF_A_READING = 2000  # characters
 _DEEPEST = 40
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _ABOUT = re.compile(r"(?:approximately|approx\.?|about|around|roughly|nearly|circa|\\approx|\\sim)\s+", re.IGNORECASE)
-_ROUNDED = re.compile(r"([^=]*[^=\s].*?)\\approx\s*-?[\d.,]+\s*", re.DOTALL)  # the exact value, and what it is about
+_ROUNDED = re.compile(r"([^=]*[^=\s].*?)\\approx\s*-?[\d.,]+\s*", re.DOTALL)  # an exact value, and its decimal
 _EXACT = re.compile(r"\d|\\pi|\\sqrt")
 _LETTERS = re.compile(r"[A-J]{2,5}")
 _DECIMAL_COMMA = re.compile(r"-?0,\d+%?")
@@ -131,7 +133,7 @@ def readings(answer: str) -> tuple[Reading, ...]:
         found_choice = Choice(choice[1], alone=not rest)
         return (found_choice, _reading(rest)) if rest else (found_choice,)
     if _LETTERS.fullmatch(text):
-        return (_reading(text), Several("list", tuple(Choice(letter, alone=True) for letter in text)))
+        return (_reading(text), Several("list", tuple(Choice(letter, alone=True) for letter in text), "letters"))
     found: list[Reading] = []
     if _GROUPED.search(text) and "(" not in text and "[" not in text and "\\{" not in text:
         number = read_number(_GROUPED.sub(lambda match: match[0].replace(",", ""), text))
@@ -247,7 +249,7 @@ def _bracketed(text: str) -> Reading | None:
     if text.startswith("\\{") and text.endswith("\\}") and _closes(text, 2, len(text) - 2):
         inside = text[2:-2]
         if re.search(r"\\mid|\||(?<!\d):(?!\d)", inside):
-            return None  # defined by another property
+            return None  # defined by a property
         return Several("set", _flat(inside))
     if text[:1] == "{" and text[-1:] == "}" and _closes(text, 1, len(text) - 1) and "," in text:
         return Several("set", _flat(text[1:-1]))

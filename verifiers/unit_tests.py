@@ -86,7 +86,9 @@ class UnitTestsHost(RuleHost):
 def passes(program: Sequence[str], test: Test, limits: Limits) -> bool:
     """`program`: its sources, run one after the other. Raises SandboxError."""
     if isinstance(test, Exchange):
-        sources = {"threads": _THREADS, **_sources(program, test.setup)}
+        sources = _sources(program, test.setup)
+        if any("thread" in source for source in program):
+            sources = {"threads": _THREADS, **sources}
         outcome = sandbox.run(sources, stdin=test.input, limits=limits)
         return outcome.exit_code == 0 and same_output(outcome.stdout, test.output)
     return _run(program, test.setup, test.source, limits).ended is Ended.COMPLETED

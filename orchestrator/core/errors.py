@@ -3,7 +3,8 @@
 HeadraceError
  ├─ UserError            the user's mistake (bad config, path, data): one message, exit code 2
  ├─ ProblemError         one problem can't be searched: becomes a row with its error, the run goes on
- │   └─ PromptTooLong
+ │   ├─ PromptTooLong
+ │   └─ LateError        its time is over
  └─ ReplicaError         a replica died or stalled and its work could not be placed elsewhere
      └─ PoolExhausted    no replica is left and none could be restarted
 """
@@ -23,6 +24,10 @@ class ProblemError(HeadraceError):
 
 class PromptTooLong(ProblemError):
     """The prompt leaves no room in the policy's context."""
+
+
+class LateError(ProblemError, TimeoutError):
+    """A problem was not done in its time."""
 
 
 class ReplicaError(HeadraceError):

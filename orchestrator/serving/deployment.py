@@ -65,6 +65,8 @@ class Endpoint:
         """Serve replaces a replica that fails this, and so opens new pools."""
         if failure := self._failure or self._service.failure:
             raise failure
+        if self._server.ended:
+            raise ReplicaError("the HTTP server has ended")
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from orchestrator.core.errors import UserError
 from orchestrator.serving.errors import invalid
 
 _MAX_HEAD_BYTES = 65_536  # of a request line and its headers; browsers and servers stop far below
-_KEEP_ALIVE_S = 90.0  # an idle connection; longer than clients keep theirs, so that none is closed in their hands
-_FLUSH_S = 5.0  # for the last answers to leave, when the server stops
+_KEEP_ALIVE_S = 90  # an idle connection; longer than clients keep theirs, so that none is closed in their hands
+_FLUSH_S = 5  # for the last answers to leave, when the server stops
 _BACKLOG = 2048
 _UPGRADE = re.compile(rb"^(?:upgrade|http2-settings):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 
@@ -36,8 +36,8 @@ class HttpServer:
                 log_config=None,
                 log_level="error",
                 access_log=False,
-                timeout_keep_alive=int(_KEEP_ALIVE_S),
-                timeout_graceful_shutdown=int(_FLUSH_S),
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_FLUSH_S,
                 backlog=_BACKLOG,
             )
         )
@@ -47,6 +47,11 @@ class HttpServer:
         """Serves from now on. Raises UserError when nothing can listen there."""
         listener = listen(*self._address)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it serves no more, for whatever reason."""
+        return self._serving is not None and self._serving.done()
 
     async def stop(self) -> None:
         """Accepts no more connections, lets answers leave, and ends the app's lifespan."""
@@ -95,7 +100,7 @@ class _Protocol(HttpToolsProtocol):
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        if not self._body_left and b"pgrade" in data:
+        if not self._body_left and b"pgrade" in data.lower():
             head, end, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"", head + end) + rest
         num_begun = self._num_begun

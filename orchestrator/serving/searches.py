@@ -7,10 +7,10 @@ from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core.errors import PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
+from orchestrator.core.errors import LateError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
 from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Session
-from orchestrator.search import LateError, SearchRuntime, solve
+from orchestrator.search import SearchRuntime, solve
 from orchestrator.serving.config import Limits
 from orchestrator.serving.errors import ApiError, busy, internal, invalid, stopping, timed_out, unavailable
 from orchestrator.serving.openai_api import Answered, Order

@@ -46,11 +46,11 @@ class Writing:
         self._deadlines: set[asyncio.Timeout] = set()  # theirs
 
     async def drain(self) -> None:
-        """Gives up what is being written, and waits until all of it is accounted for."""
-        self.give_up()
+        """Waits until all that was given up is accounted for."""
         await self._in_flight.drain()
 
     def give_up(self) -> None:
+        """Nobody waits for what is being written any more."""
         self._in_flight.give_up(self._in_flight.sequences)
 
     async def close(self) -> None:

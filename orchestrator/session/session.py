@@ -20,7 +20,7 @@ from orchestrator.session.tracks import Track
 
 
 class SearchSession:
-    """Implements `Session`. Owner of the search's ledger and account."""
+    """Implements `Session`: the verbs over its books, its writing and its scoring."""
 
     def __init__(
         self,

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.core.errors import PoolExhausted, ProblemError, UserError
+from orchestrator.core.errors import LateError, PoolExhausted, ProblemError, UserError
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import EndReason, Problem, SearchResult
 from orchestrator.core.protocols import Sampling, Session
-from orchestrator.search import LateError, SearchRuntime, for_each, for_each_problem, solve, told
+from orchestrator.search import SearchRuntime, for_each, for_each_problem, solve, told
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
 from tests.fakes import ANSWERS, ScriptedPolicy, open_session, problem

@@ -42,6 +42,21 @@ def test_a_reference_is_met_by_an_answer_that_says_more_of_the_same():
     assert quick("6:30 am", "6:30 pm") is False
 
 
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("204", "m+n = 204"),
+        ("204", "m+n = 200+4 = 204"),
+        ("5", r"\frac{m}{n} = 5"),
+        ("25", "a^2+b^2 = 25"),
+        ("5", "f(f(2)) = 5"),
+    ],
+)
+def test_a_number_is_met_by_an_equation_for_it_and_an_equation_not_by_its_number(reference, answer):
+    assert quick(reference, answer) is True
+    assert equal(answer, reference, lambda a, b: False) is False
+
+
 def test_a_chain_of_equations_is_its_last_value_unless_it_has_symbols():
     assert quick("7", "3 + 4 = 7") is True
     assert quick("3", "3 + 4 = 7") is not True

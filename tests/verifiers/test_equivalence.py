@@ -40,6 +40,11 @@ def test_what_a_reader_calls_unequal_is_unequal_both_ways(equivalence, kind):
     assert [pair for pair, equal in verdicts(equivalence, UNEQUAL[kind]).items() if equal is not False] == []
 
 
+def test_a_vote_takes_an_equation_for_a_number_as_that_number_in_any_order(equivalence):
+    assert equivalence.classes(["204", "m+n = 204", "7"]) == [0, 0, 1]
+    assert equivalence.classes(["m+n = 204", "7", "204"]) == [0, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("reference", "answer"), [(r"#### \frac{1}{2}", "1/2"), ("#### $18", "18"), ("#### yes", "Yes")]
 )

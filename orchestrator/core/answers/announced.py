@@ -13,7 +13,7 @@ _MOST = 100  # announcements of a text that are looked at: the last ones, for th
 
 _LINE = re.compile(
     rf"(?:^|(?<=[\s*_#>{{(|.]))(?P<label>{ANSWER})(?:[ \t]{{0,20}}\([^()\n]{{1,40}}\))?[ \t*_`}}]{{0,40}}"
-    r"(?:=>|-{1,2}>|[:=→⇒➡]|\bis\b[ \t]{{0,20}}:|(?<=[ \t])[-—](?=[ \t])|(?<=\bans)\.|(?<=คำตอบ)คือ)"
+    r"(?:=>|-{1,2}>|[:=→⇒➡]|\bis\b[ \t]{0,20}:|(?<=[ \t])[-—](?=[ \t])|(?<=\bans)\.|(?<=คำตอบ)คือ)"
     r"(?:[ \t]*[*_`}]+(?=\s|$))?(?P<answer>[^\n]{0,2000})",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -5,6 +5,7 @@ A rule gives every place where it finds an answer, in order. To add one: a funct
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 from orchestrator.core.answers.announced import answer_line, sentence
@@ -19,10 +20,10 @@ from orchestrator.core.answers.found import (
     num_words,
 )
 from orchestrator.core.answers.harness import gsm8k_flexible, gsm8k_strict, minerva
-from orchestrator.core.answers.words import ANNOUNCED_CHOICE, BARE_CHOICE
+from orchestrator.core.answers.words import CHOICES
 
 _HASH = re.compile(r"^[ \t>*]*#{4}[ \t]*(?P<answer>\S[^\n]{0,2000})$", re.MULTILINE)
-_VALUE_FIRST = re.compile(r"[\s$*\\(\[{]*[-+]?[$£€]?(?:\.?\d|\\(?:[dt]?frac|sqrt|pi|boxed))")
+_NUMBER_FIRST = re.compile(r"[\s$*\\(\[{]*[-+]?[$£€]?(?:\.?\d|\\(?:[dt]?frac|sqrt|pi|boxed))")
 _HEADING = re.compile(r"\d+[.):]\s+[^\W\d_]")
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-+])?\$?"
@@ -41,7 +42,7 @@ def hash_line(text: str) -> Iterator[Found]:
     for match in _HASH.finditer(text):
         answer = match["answer"]
         ends = match.end() >= last and not answer.rstrip().endswith(":")
-        if (ends or (_VALUE_FIRST.match(answer) and not _HEADING.match(answer))) and not is_prose(answer):
+        if (ends or (_NUMBER_FIRST.match(answer) and not _HEADING.match(answer))) and not is_prose(answer):
             yield Found(match.start(), answer)
 
 
@@ -51,9 +52,8 @@ def last_number(text: str) -> Iterator[Found]:
 
 
 def choice(text: str) -> Iterator[Found]:
-    """The letter that the text calls its answer; where it calls none so, any `(B)`, `B)`, `**B.**`, `E: words`."""
-    announced = list(ANNOUNCED_CHOICE.finditer(text))
-    matches = announced or BARE_CHOICE.finditer(text)
+    """The letter that the text calls its answer, or else names as a choice, or else any `(B)`, `B)`, `E: word`."""
+    matches = next(filter(None, (list(pattern.finditer(text)) for pattern in CHOICES)), [])
     return (Found(match.start(), next(filter(None, match.groups()))) for match in matches)
 
 
@@ -88,17 +88,17 @@ def stated(text: str) -> Iterator[Found]:
             and not is_prose(found.answer)
             and (is_value(found.answer) or not is_value(last.answer))
         ]
-    found = sorted([*boxes, *others], key=lambda found: found.start)
-    if not found:
+    if not boxes and not others:
         return iter([found for found in said if is_judgement(found.answer)])
-    values = [index for index, one in enumerate(found) if one in boxes or begins_like_a_value(one.answer)]
-    return iter(found[: values[-1] + 1] if values else found)
+    values = [*boxes, *(found for found in others if begins_like_a_value(found.answer))]
+    last_value = max((found.start for found in values), default=len(text))
+    return iter(sorted((found for found in (*boxes, *others) if found.start <= last_value), key=lambda one: one.start))
 
 
 def _outside_code(text: str, found: list[Found]) -> list[Found]:
     """Those that no fence holds."""
-    fenced = [(match.start(), match.end()) for match in _CODE.finditer(text)]
-    return [one for one in found if not any(start <= one.start < end for start, end in fenced)]
+    edges = [edge for match in _CODE.finditer(text) for edge in match.span()]  # in order: inside is after an odd number
+    return [one for one in found if bisect_right(edges, one.start) % 2 == 0]
 
 
 def stated_number(text: str) -> Iterator[Found]:

@@ -59,13 +59,15 @@ ANSWER_IS = (
 IS_AT_END = r"です|である|だ|となります|になります|입니다|이다|이에요|예요|है"
 """Verbs that end a sentence after its answer."""
 
-ANNOUNCED_CHOICE = re.compile(
-    r"(?i:answer|option|choice|choose|pick|select|选项|選項|答案|选|選)"
-    r"(?:(?i:\s+(?:is|are|option|choice|must be|should be|therefore|thus|hence|\w+ly))|[是为為])*[\s:：=*_(\[{$\\]*"
-    r"(?:(?:text|mathrm|textbf|boxed)\{)*\(?([A-J])(?![A-Za-z'’])"
-    r"|boxed\{(?:\\text\w*\{)?\(?([A-J])\b"
-)
-"""A letter that the text calls its answer."""
+_IS = r"(?:(?i:\s+(?:is|are|option|choice|must be|should be|therefore|thus|hence|\w+ly))|[是为為])*[\s:：=*_(\[{$\\]*"
+_LETTER = r"(?:(?:text|mathrm|textbf|boxed)\{)*\(?([A-J])(?![A-Za-z'’])"
 
-BARE_CHOICE = re.compile(r"\(([A-J])\)|(?<![\w(])([A-J])\)|(?:^|\n)[ \t*_>]*([A-J])(?=[ \t*_]*(?:[.):]|$|\n))")
-"""A letter that stands as choices do."""
+CHOICES = (
+    re.compile(
+        rf"(?i:answer|(?:correct|right|best)\s+(?:option|choice)|choose|pick|select|答案|选|選)(?!项|項){_IS}{_LETTER}"
+        r"|boxed\{(?:\\text\w*\{)?\(?([A-J])\b"
+    ),
+    re.compile(rf"(?i:option|choice|选项|選項){_IS}{_LETTER}"),
+    re.compile(r"\(([A-J])\)|(?<![\w(])([A-J])\)|(?:^|\n)[ \t*_>]*([A-J])(?=[ \t*_]*(?:[.):]|$|\n))"),
+)
+"""How a choice letter stands in a text, the likeliest to be its answer first: called so, named as a choice, alone."""
