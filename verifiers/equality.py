@@ -6,6 +6,7 @@ and exact numbers are compared here, and only single formulas are left to algebr
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from verifiers.latex import canonical, without_spaces
@@ -136,6 +137,8 @@ def _same_several(a: Several, b: Several, algebra: Algebra) -> bool | None:
         a, b = _as_vector(a), _as_vector(b)
     if len(a.items) != len(b.items):
         return False
+    if a.kind in _ORDERED or b.kind in _ORDERED:
+        a, b = _by_name(a), _by_name(b)
     if a.kind != b.kind and {a.kind, b.kind} & {"union", "ratio"}:
         return False
     if a.kind == "ratio" and all(isinstance(item, Number) for item in (*a.items, *b.items)):
@@ -152,6 +155,15 @@ def _same_several(a: Several, b: Several, algebra: Algebra) -> bool | None:
     if a.kind in _ORDERED or b.kind in _ORDERED:
         return _all([pairs[i][i] for i in range(len(pairs))])
     return _matched(pairs)
+
+
+def _by_name(several: Several) -> Several:
+    """`y = 5, x = 3` as the point (3, 5) has it; what is not all named stays."""
+    named = [item for item in several.items if isinstance(item, Named) and item.name]
+    if len(named) < len(several.items):
+        return several
+    ordered = sorted(named, key=lambda item: item.name)
+    return replace(several, items=tuple(ordered))
 
 
 def _are_proportional(a: Several, b: Several) -> bool:
