@@ -19,6 +19,7 @@ from orchestrator.core.checkpoints import check_policy_checkpoint
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.resolve import resolve
 
 TINY_POLICY = PROJECT_ROOT / "experiments/tinymath/models/policy"
 TINY_PRM = PROJECT_ROOT / "experiments/tinymath/models/prm"
@@ -85,7 +86,7 @@ def examine() -> Iterator[Finding]:
     yield _kernels()
     for what, check in (
         ("tiny policy", lambda: check_policy_checkpoint(str(TINY_POLICY))),
-        ("tiny PRM", lambda: check_verifier(VerifierConfig(model=str(TINY_PRM)))),
+        ("tiny PRM", lambda: check_verifier(resolve(VerifierConfig(model=str(TINY_PRM))))),
     ):
         try:
             check()

@@ -13,7 +13,7 @@ from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Sampling, Strategy
 from orchestrator.pools import open_pools
 from orchestrator.search import SearchRuntime, solve
-from orchestrator.verifier.check import num_actors
+from orchestrator.verifier.resolve import resolve
 
 
 class Headrace:
@@ -55,10 +55,11 @@ async def open_headrace(
     """
     policy = PolicyConfig(model=policy) if isinstance(policy, str) else policy
     verifier = VerifierConfig(model=verifier) if isinstance(verifier, str) else verifier
-    replicas = policy.replicas + (num_actors(verifier, policy.model) if verifier is not None else 0)
+    judge = None if verifier is None else resolve(verifier)
+    replicas = policy.replicas + (0 if judge is None else judge.num_actors(policy.model))
     with connected(ray or RayConfig(), replicas):
         async with AsyncExitStack() as stack:
-            writes, judges = await open_pools(stack, policy=policy, steps=steps or StepConfig(), verifier=verifier)
+            writes, judges = await open_pools(stack, policy=policy, steps=steps or StepConfig(), verifier=judge)
             answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(answer)))
             runtime = SearchRuntime(
                 policy=writes,

@@ -2,15 +2,17 @@
 
 from contextlib import AsyncExitStack
 
-from orchestrator.core.config import PolicyConfig, StepConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
+from orchestrator.policy.opened import OpenPolicy
 from orchestrator.policy.pool import PolicyPool
 from orchestrator.verifier.open import open_verifier
 from orchestrator.verifier.opened import OpenVerifier
+from orchestrator.verifier.resolve import ResolvedVerifier
 
 
 async def open_pools(
-    stack: AsyncExitStack, *, policy: PolicyConfig, steps: StepConfig, verifier: VerifierConfig | None
-) -> tuple[PolicyPool, OpenVerifier | None]:
+    stack: AsyncExitStack, *, policy: PolicyConfig, steps: StepConfig, verifier: ResolvedVerifier | None
+) -> tuple[OpenPolicy, OpenVerifier | None]:
     """Both; the stack closes them. Raises UserError when the verifier reads tokens of another vocabulary."""
     writing = await stack.enter_async_context(PolicyPool.open(policy, steps))
     if verifier is None:

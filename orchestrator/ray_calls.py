@@ -6,7 +6,8 @@ that leaves the endpoint: so it is made in an empty context.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -28,18 +29,49 @@ def submit(call: Callable[[], Any]) -> Any:
     return Context().run(call)
 
 
+def create_actor(cls: type, *arguments: Any, **options: Any) -> Any:
+    """A handle to a new actor. Ray does not restart it: its pool does, and knows what to send again."""
+    import ray
+
+    options = {"max_concurrency": 1000, "max_restarts": 0, "max_task_retries": 0, **options}
+    return submit(lambda: ray.remote(cls).options(**options).remote(*arguments))
+
+
+def kill_actor(actor: Any) -> None:
+    """Ends the actor at once. Ray kills a process that can't answer; its children end with it."""
+    import ray
+
+    ray.kill(actor)
+
+
+def free_resources() -> dict[str, float]:
+    """Of the cluster, by Ray's names for them."""
+    import ray
+
+    found: dict[str, float] = ray.available_resources()
+    return found
+
+
 async def answered(reply: Awaitable[T], who: str, timeout_s: float) -> T:
     """The reply of a call within the timeout.
 
     Raises what `as_error` makes of Ray's errors, and NoAnswer when there is no reply in time.
     """
+    with meaning(who):
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await reply
+        except TimeoutError:
+            raise NoAnswer(f"{who}: no answer within {timeout_s:g} s") from None
+
+
+@contextmanager
+def meaning(who: str) -> Iterator[None]:
+    """Raises what `as_error` makes of one of Ray's errors inside."""
     from ray.exceptions import RayError
 
     try:
-        async with asyncio.timeout(timeout_s):
-            return await reply
-    except TimeoutError:
-        raise NoAnswer(f"{who}: no answer within {timeout_s:g} s") from None
+        yield
     except RayError as error:
         raise as_error(error, who) from error
 

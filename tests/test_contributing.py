@@ -8,6 +8,7 @@ import pytest
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.protocols import ScoreRequest
 from orchestrator.verifier.pool import VerifierPool
+from orchestrator.verifier.resolve import resolve
 from tests.fakes import ScriptedPolicy, TableVerifier, open_session, problem
 from verifiers import VERIFIERS, VerifierEntry
 
@@ -37,7 +38,7 @@ async def test_the_verifier_of_the_guide_scores_in_a_pool(monkeypatch, local_ray
     (local_ray / "brevity.py").write_text(example("verifier"))
     entry = VerifierEntry(host="brevity:BrevityHost")
     monkeypatch.setitem(VERIFIERS, "brevity", entry)
-    async with VerifierPool.open(VerifierConfig(name="brevity")) as pool:
+    async with VerifierPool.open(resolve(VerifierConfig(name="brevity"))) as pool:
         [prefix] = await pool.score([ScoreRequest(token_ids=(1, 2), boundaries=())])
         [whole] = await pool.score([ScoreRequest(token_ids=(1, 2, 3, 4), boundaries=(3, 4), carry=prefix.carry)])
     assert [score.mean for score in whole.scores] == pytest.approx([0.99**3, 0.99**4])

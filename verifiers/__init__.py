@@ -28,13 +28,15 @@ class VerifierEntry:
     architectures: tuple[str, ...] = ()  # one of which the checkpoint's config.json must name; (): no checkpoint
     scores_steps: bool = True  # False: it judges whole solutions only
     reads_text: bool = False  # True: it wants `Run.solution`, in whatever tokens the policy writes
-    alone: bool = False  # True: a run may take seconds, so each is a call of its own, with a deadline of its own
+    one_run_per_call: bool = False  # True: a run may take seconds, so that each has a deadline of its own
     learned: bool = True  # False: a rule, which training against it can satisfy only by being right
     options: type = NoOptions  # a frozen dataclass: what `verifier.options` in YAML may set
 
 
 def _rule(host: str, options: type) -> VerifierEntry:
-    return VerifierEntry(host=host, scores_steps=False, reads_text=True, alone=True, learned=False, options=options)
+    return VerifierEntry(
+        host=host, scores_steps=False, reads_text=True, one_run_per_call=True, learned=False, options=options
+    )
 
 
 # Decoders whose cost and keys and values are computed alike.

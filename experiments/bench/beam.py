@@ -20,6 +20,7 @@ from orchestrator.core.nouns import Problem, StateHandle
 from orchestrator.core.protocols import Policy, ScoreRequest, Strategy, Verdict, Verifier
 from orchestrator.pools import open_pools
 from orchestrator.search import for_each
+from orchestrator.verifier.resolve import resolve
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from strategies.early_stop import EarlyStop
@@ -80,7 +81,7 @@ def variants() -> dict[str, Variant]:
 async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
     with connected(RayConfig(), replicas=2):
         async with AsyncExitStack() as stack:
-            policy, verifier = await open_pools(stack, policy=POLICY, steps=StepConfig(), verifier=VERIFIER)
+            policy, verifier = await open_pools(stack, policy=POLICY, steps=StepConfig(), verifier=resolve(VERIFIER))
             assert verifier is not None
             ledgers: dict[str, Ledger] = {}
 

@@ -109,9 +109,9 @@ def _serve(connection: Connection, config: PolicyConfig) -> None:
 
 
 async def _serve_requests(connection: Connection, config: PolicyConfig) -> None:
-    from orchestrator.policy.vllm_engine import engine_args, prepare_process
+    from orchestrator.policy.engines.vllm import engine_args, prepare_process
 
-    prepare_process(config, num_threads=1)
+    prepare_process(config.model, num_threads=1)
     args = engine_args(config)
 
     from vllm import SamplingParams

@@ -24,17 +24,18 @@ from experiments.labelling.writer import Cost, LabelWriter, read_labels
 from experiments.running.run import versions
 from experiments.tinymath.task import generate
 from orchestrator.cluster import connected
-from orchestrator.core.checkpoints import check_policy_checkpoint
 from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, Trajectory
 from orchestrator.core.protocols import Answers, Sampling
 from orchestrator.policy.pool import PolicyPool
+from orchestrator.policy.resolve import resolve_policy
 from orchestrator.results.shards import ShardWriter
 from orchestrator.search import SearchRuntime, for_each_problem
-from orchestrator.verifier.check import check_verifier, num_actors, with_paths
+from orchestrator.verifier.check import check_verifier
 from orchestrator.verifier.open import open_verifier
+from orchestrator.verifier.resolve import ResolvedVerifier, resolve
 from strategies.aggregation import Aggregation
 from verifiers.training.labelled import LabelledSolution
 
@@ -81,7 +82,7 @@ class JudgePlan:
 
     config: JudgeConfig
     policy: PolicyConfig
-    verifiers: dict[str, VerifierConfig]
+    verifiers: dict[str, ResolvedVerifier]
     dataset: Dataset
     resolved_yaml: str
 
@@ -93,12 +94,11 @@ class JudgePlan:
 def plan_judging(config_path: Path, overrides: Sequence[str]) -> JudgePlan:
     """Reads and checks the configuration, the data and the checkpoints' outsides. Raises UserError."""
     config, resolved_yaml = load_yaml(config_path, JudgeConfig, overrides)
-    policy = replace(config.policy, model=resolve_path(config.policy.model))
-    check_policy_checkpoint(policy.model)
+    policy = resolve_policy(config.policy, resolve_path)
     verifiers = {}
     for name, verifier in config.verifiers.items():
         try:
-            verifiers[name] = with_paths(verifier, resolve_path)
+            verifiers[name] = resolve(verifier, resolve_path)
             check_verifier(verifiers[name])
         except UserError as error:
             raise UserError(f"verifiers.{name}: {error}") from None
@@ -162,7 +162,7 @@ async def judge(
     done = [writers.solutions.done(), *(writer.done() for writer in writers.judgements.values())]
     if all(problems == everything for problems in done):
         return failed
-    actors = [num_actors(verifier, plan.policy.model) for verifier in plan.verifiers.values()]
+    actors = [verifier.num_actors(plan.policy.model) for verifier in plan.verifiers.values()]
     with connected(plan.config.ray, plan.policy.replicas + max(actors)):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy", 0)
@@ -188,13 +188,13 @@ async def judge(
             await work("sampling", writers.solutions.done(), _sampler(plan, runtime, writers.solutions))
             writers.solutions.flush()
             problems = await _problems(plan, answers)
-            for name, config in plan.verifiers.items():
+            for name, resolved in plan.verifiers.items():
                 writer = writers.judgements[name]
                 if writer.done() >= problems.keys():
                     continue
                 on_stage(f"starting {name}", 0)
                 async with AsyncExitStack() as verifier_stack:
-                    verifier = await open_verifier(verifier_stack, config, policy=policy)
+                    verifier = await open_verifier(verifier_stack, resolved, policy=policy)
                     judging = replace(runtime, verifier=verifier)
                     each = _judger(partial(judging.session, plan.config.seed), problems, writer)
                     await work(f"judging with {name}", writer.done(), each)

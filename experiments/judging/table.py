@@ -15,7 +15,6 @@ from experiments.analysis.tables import Cells, percent
 from experiments.judging.rows import read_judgements
 from experiments.judging.run import JudgePlan
 from orchestrator.core.errors import UserError
-from orchestrator.verifier.check import scores_steps
 from strategies.aggregation import Aggregation, aggregate
 from verifiers.metrics import auroc, first_error_accuracy, labelled_steps
 
@@ -33,7 +32,7 @@ def table(plan: JudgePlan) -> Cells:
     rows = []
     for name, verifier in plan.verifiers.items():
         judged, costs = (frame[frame["problem_id"].isin(common)] for frame in found[name])
-        rows.append(_line(name, judged, costs, how, by_steps=scores_steps(verifier)))
+        rows.append(_line(name, judged, costs, how, by_steps=verifier.scores_steps))
     pools = _pools(judged, how)
     by_chance = np.mean([np.mean(pool.correct) for pool in pools])
     by_majority = np.mean([vote_at_k(pool, [len(pool)], weighted=False)[len(pool)] for pool in pools])

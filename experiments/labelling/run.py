@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +27,16 @@ from experiments.tinymath import task
 from orchestrator.answers import open_answers
 from orchestrator.cluster import connected
 from orchestrator.core.answers import AnswerFormat
-from orchestrator.core.checkpoints import check_policy_checkpoint
-from orchestrator.core.config import PolicyConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Answers
+from orchestrator.policy.resolve import resolve_policy
 from orchestrator.pools import open_pools
 from orchestrator.search import SearchRuntime, for_each_problem
-from orchestrator.verifier.check import check_verifier, num_actors, scores_steps, with_paths
+from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.resolve import ResolvedVerifier, resolve
 from verifiers.training.labelled import LabelledSolution
 
 _SAMPLES = 4  # of each problem, unless the configuration says how many
@@ -49,7 +50,7 @@ class LabelPlan:
 
     config: LabelConfig
     policy: PolicyConfig | None  # the configuration's, its model's path made absolute; None when none is needed
-    verifier: VerifierConfig | None  # likewise; None when the method asks none
+    verifier: ResolvedVerifier | None  # None when the method asks none
     resolved_yaml: str
     dataset: Dataset | None
     problems: tuple[Problem, ...]  # that have solutions to label
@@ -67,13 +68,12 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
     config, resolved_yaml = load_yaml(config_path, LabelConfig, overrides)
     policy = config.policy if config.wants_policy else None
     if policy is not None:
-        policy = replace(policy, model=resolve_path(policy.model))
-        check_policy_checkpoint(policy.model)
-    verifier = config.verifier if config.method is Method.verifier else None
-    if verifier is not None:
-        verifier = with_paths(verifier, resolve_path)
+        policy = resolve_policy(policy, resolve_path)
+    verifier = None
+    if config.method is Method.verifier and config.verifier is not None:
+        verifier = resolve(config.verifier, resolve_path)
         check_verifier(verifier)
-        if not scores_steps(verifier):
+        if not verifier.scores_steps:
             raise UserError(f"verifier: wanted one that judges steps, got {verifier.name}, which judges solutions only")
     dataset = load_data(config.data) if config.data is not None and config.method is not Method.imported else None
     if config.compare is not None:
@@ -198,7 +198,7 @@ async def _open_engines(
     if plan.policy is None:
         return None
     on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
-    judging = num_actors(plan.verifier, plan.policy.model) if plan.verifier else 0
+    judging = plan.verifier.num_actors(plan.policy.model) if plan.verifier else 0
     stack.enter_context(connected(config.ray, plan.policy.replicas + judging))
     policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
     runtime = SearchRuntime(policy=policy, verifier=verifier, sampling=config.sampling, answers=answers)

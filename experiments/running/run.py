@@ -15,14 +15,16 @@ from experiments.data.graders import Grader, answers_of, grader_of
 from experiments.running.trust import Trust, judge
 from orchestrator.cluster import connected
 from orchestrator.core.account import Account
-from orchestrator.core.checkpoints import check_policy_checkpoint, special_tokens
-from orchestrator.core.config import PolicyConfig, VerifierConfig
+from orchestrator.core.checkpoints import special_tokens
+from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import ReplicaError, UserError
+from orchestrator.policy.resolve import resolve_policy
 from orchestrator.pools import open_pools
 from orchestrator.results import ResultsWriter, read_results
 from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
 from orchestrator.search import SearchRuntime
-from orchestrator.verifier.check import check_budgets, check_verifier, num_actors, scores_steps, with_paths
+from orchestrator.verifier.check import check_budgets, check_verifier
+from orchestrator.verifier.resolve import ResolvedVerifier, resolve
 from strategies.best_of_n import BestOfN
 
 ENGINE_COUNTERS = ("generated_tokens", "preemptions")
@@ -34,7 +36,7 @@ class Plan:
 
     config: RunConfig
     policy: PolicyConfig  # the configuration's, its model's path made absolute
-    verifier: VerifierConfig | None  # likewise; None when no strategy asks it
+    verifier: ResolvedVerifier | None  # None when no strategy asks it
     resolved_yaml: str
     dataset: Dataset
     strategies: tuple[NamedStrategy, ...]
@@ -76,15 +78,14 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     needy = [named.name for named in strategies if named.strategy.needs_verifier]
     if needy and config.verifier is None:
         raise UserError(f"verifier: {', '.join(dict.fromkeys(needy))} scores candidates, got verifier: null")
-    policy = replace(config.policy, model=resolve_path(config.policy.model))
-    check_policy_checkpoint(policy.model)
-    verifier: VerifierConfig | None = None
+    policy = resolve_policy(config.policy, resolve_path)
+    verifier = None
     if needy and config.verifier is not None:
-        verifier = with_paths(config.verifier, resolve_path)
+        verifier = resolve(config.verifier, resolve_path)
         check_verifier(verifier)
         check_budgets(verifier, [config.budget, config.run_budget])
         by_steps = [n.name for n in strategies if n.strategy.needs_step_scores]
-        if by_steps and not scores_steps(verifier):
+        if by_steps and not verifier.scores_steps:
             raise UserError(
                 f"verifier: {', '.join(dict.fromkeys(by_steps))} wants a value for each step, "
                 f"got {verifier.name}, which judges whole solutions only"
@@ -125,7 +126,7 @@ async def execute(
 ) -> None:
     """Runs what has no row yet. Leaves nothing running, also when cancelled."""
     config = plan.config
-    replicas = plan.policy.replicas + (num_actors(plan.verifier, plan.policy.model) if plan.verifier else 0)
+    replicas = plan.policy.replicas + (plan.verifier.num_actors(plan.policy.model) if plan.verifier else 0)
     with connected(config.ray, replicas):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))

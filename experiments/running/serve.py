@@ -16,11 +16,12 @@ from rich.markup import escape
 
 from experiments.config import load_yaml, resolve_path
 from orchestrator.cluster import connected
-from orchestrator.core.checkpoints import check_policy_checkpoint
+from orchestrator.policy.resolve import resolve_policy
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import make_catalog, running_endpoint
 from orchestrator.serving.http_server import listen
-from orchestrator.verifier.check import check_budgets, check_verifier, num_actors, with_paths
+from orchestrator.verifier.check import check_budgets, check_verifier
+from orchestrator.verifier.resolve import resolve
 from strategies import STRATEGIES
 
 
@@ -28,24 +29,28 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     """Reads and checks the configuration and the checkpoints' outsides. Raises UserError."""
     config, _ = load_yaml(config_path, ServeConfig, overrides)
     make_catalog(config, STRATEGIES)
-    policy = replace(config.policy, model=resolve_path(config.policy.model))
-    check_policy_checkpoint(policy.model)
-    verifier = config.verifier
+    policy = resolve_policy(config.policy, resolve_path)
+    verifier = None if config.verifier is None else resolve(config.verifier, resolve_path)
     if verifier is not None:
-        verifier = with_paths(verifier, resolve_path)
         check_verifier(verifier)
         check_budgets(verifier, [config.budget])
     if config.ray.address is None:
         listen(config.host, config.port).close()
-    return replace(config, policy=policy, verifier=verifier)
+    return replace(config, policy=policy, verifier=None if verifier is None else verifier.config)
 
 
 def serve(config_path: Path, overrides: list[str], console: Console) -> None:
     """Serves until Ctrl-C or SIGTERM. Raises UserError, ReplicaError."""
     config = plan_serving(config_path, overrides)
-    replicas = config.policy.replicas + (num_actors(config.verifier, config.policy.model) if config.verifier else 0)
+    replicas = config.policy.replicas
+    if config.verifier is not None:
+        replicas += resolve(config.verifier).num_actors(config.policy.model)
     with suppress(KeyboardInterrupt):
-        with console.status("starting Ray") as status, connected(config.ray, replicas), _sigterm_interrupts():
+        with (
+            console.status("starting Ray") as status,
+            connected(config.ray, replicas),
+            _sigterm_interrupts(),
+        ):
             status.update("starting the policy and the verifier" if config.verifier else "starting the policy")
             with running_endpoint(config, STRATEGIES):
                 with suppress(KeyboardInterrupt):

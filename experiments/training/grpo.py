@@ -88,9 +88,9 @@ def train(
             sources["grader"] = Source(
                 judge=_grader(stack, plan.dataset, config.data, runner), weight=config.grader_weight
             )
-        if config.verifier is not None and config.verifier_weight > 0:
-            on_stage(f"loading {config.verifier.name}")
-            judge = VerifierJudge.load(config.verifier, config.steps, tokenizer)
+        if plan.verifier is not None and config.verifier_weight > 0:
+            on_stage(f"loading {plan.verifier.name}")
+            judge = VerifierJudge.load(plan.verifier, config.steps, tokenizer)
             sources["verifier"] = Source(judge=judge, weight=config.verifier_weight)
         held_out: HeldOut | None = None
         if plan.held_out is not None and config.held_out is not None:

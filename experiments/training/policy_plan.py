@@ -16,7 +16,8 @@ from orchestrator.core.checkpoints import check_policy_checkpoint
 from orchestrator.core.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.protocols import Sampling
-from orchestrator.verifier.check import check_verifier, verifier_entry, with_paths
+from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.resolve import ResolvedVerifier, resolve
 from verifiers import VERIFIERS
 
 CONFIG = "train.yaml"  # makes a folder one of a training
@@ -92,6 +93,7 @@ class PolicyPlan:
 
     config: TrainPolicyConfig
     resolved_yaml: str
+    verifier: ResolvedVerifier | None
     dataset: Dataset
     held_out: Dataset | None
 
@@ -106,8 +108,8 @@ class PolicyPlan:
     @property
     def warning(self) -> str | None:
         """Said before a training whose reward can be gamed."""
-        verifier = self.config.verifier
-        if verifier is None or self.config.verifier_weight == 0 or not verifier_entry(verifier).learned:
+        verifier = self.verifier
+        if verifier is None or self.config.verifier_weight == 0 or not verifier.entry.learned:
             return None
         return (
             f"the reward includes {verifier.name}, a learned verifier: the policy may learn to please it instead of "
@@ -124,10 +126,9 @@ def plan_policy(config_path: Path, overrides: list[str]) -> PolicyPlan:
         raise UserError(f"train-policy: {' and '.join(missing)} can't be imported; wanted the extra headrace[train]")
     model = resolve_path(config.model)
     check_policy_checkpoint(model)
-    verifier = config.verifier
+    verifier = None if config.verifier is None else resolve(config.verifier, resolve_path)
     if verifier is not None:
-        verifier = with_paths(verifier, resolve_path)
-        if verifier_entry(verifier).host is None:
+        if verifier.entry.host is None:
             hosted = ", ".join(name for name, entry in VERIFIERS.items() if entry.host is not None)
             raise UserError(f"verifier: {verifier.name} can't be read within a training; wanted one of {hosted}")
         check_verifier(verifier)
@@ -146,7 +147,8 @@ def plan_policy(config_path: Path, overrides: list[str]) -> PolicyPlan:
                 f"held_out: {len(shared)} of its problems are trained on, the first is {shared[0]!r}; wanted others"
             )
     return PolicyPlan(
-        config=replace(config, model=model, verifier=verifier),
+        config=replace(config, model=model),
+        verifier=verifier,
         resolved_yaml=resolved_yaml,
         dataset=dataset,
         held_out=held_out,

@@ -12,15 +12,15 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.core.config import StepConfig, VerifierConfig
+from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Answers, Solution
 from orchestrator.policy.steps import StepSplitter, TextStream
 from orchestrator.runner import Grader
-from orchestrator.verifier.check import verifier_entry, verifier_options
 from orchestrator.verifier.loading import load_host
+from orchestrator.verifier.resolve import ResolvedVerifier
 from verifiers.contract import Missing, Read, Run, VerifierHost
 
 
@@ -111,19 +111,18 @@ class VerifierJudge:
         self._tokenizer = tokenizer  # of the policy, as the `tokenizers` library has it
 
     @classmethod
-    def load(cls, config: VerifierConfig, steps: StepConfig, tokenizer: PreTrainedTokenizerFast) -> "VerifierJudge":
+    def load(cls, verifier: ResolvedVerifier, steps: StepConfig, tokenizer: PreTrainedTokenizerFast) -> "VerifierJudge":
         """Raises UserError when the model can't be loaded or was trained with other tokens than the policy's."""
-        entry = verifier_entry(config)
         try:
-            host = load_host(entry, verifier_options(config), config)
+            host = load_host(verifier)
         except ValueError as error:
             raise UserError(f"verifier: {error}") from error
         if host.info.tokenizer_fingerprint not in ("", tokenizer_fingerprint(tokenizer.get_vocab())):
             raise UserError(
-                f"verifier.model: {config.model} was trained with another tokenizer than the policy; "
+                f"verifier.model: {verifier.config.model} was trained with another tokenizer than the policy; "
                 "wanted the same vocabulary"
             )
-        return cls(host, reads_text=entry.reads_text, steps=steps, tokenizer=tokenizer.backend_tokenizer)
+        return cls(host, reads_text=verifier.entry.reads_text, steps=steps, tokenizer=tokenizer.backend_tokenizer)
 
     def __call__(self, completions: Sequence[Completion]) -> list[float | None]:
         runs = [

@@ -6,6 +6,7 @@ Whoever starts work takes a hold first, so that no cap can be exceeded however t
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget, Remaining
@@ -94,32 +95,52 @@ class Hold:
         self._left = {}
 
 
-def share(amount: float | None, parts: int, index: int) -> int | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSequence:
+    """What a sequence will cost, as if nothing were cached: who writes it, after how many tokens, and who reads it."""
+
+    shape: ModelShape  # the policy's
+    prefix: int  # tokens
+    scored: bool  # a verifier reads it
+    unread: int = 0  # tokens of the prefix that the verifier has not read
+    verifier_flops_per_token: float = 0.0
+
+    def amounts(self, tokens: int) -> Amounts:
+        """The most that so many tokens can cost."""
+        flops = self.shape.flops(new_tokens=self.prefix + tokens, context_tokens=0, logits=tokens)
+        if not self.scored:
+            return {"policy_tokens": tokens, "candidates": 1, "flops": flops}
+        read = self.unread + tokens
+        flops += self.verifier_flops_per_token * read
+        return {"policy_tokens": tokens, "candidates": 1, "flops": flops, "verifier_tokens": read}
+
+    def affordable(self, left: Remaining, *, parts: int, index: int) -> int | None:
+        """The most tokens that part `index` of `parts` equal ones of what is left pays for; None: no cap."""
+        caps = [_share(left.policy_tokens, parts, index)]
+        if self.scored and left.verifier_tokens is not None:
+            caps.append((_share(left.verifier_tokens, parts, index) or 0) - self.unread)
+        if left.flops is not None:
+            caps.append(self._for_flops(left.flops / parts))
+        return min((cap for cap in caps if cap is not None), default=None)
+
+    def _for_flops(self, flops: float) -> int:
+        low, high = 0, 1
+        while self.amounts(high)["flops"] <= flops:
+            low, high = high, 2 * high
+            if high > 1 << 40:
+                return low  # costs nothing
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.amounts(middle)["flops"] <= flops else (low, middle)
+        return low
+
+
+def _share(amount: float | None, parts: int, index: int) -> int | None:
     """Part `index` of an amount split evenly into whole numbers; the first parts are one richer if it must be."""
     if amount is None:
         return None
     whole, rest = divmod(max(0, int(amount)), parts)
     return whole + (index < rest)
-
-
-def affordable_tokens(shape: ModelShape, *, prefix: int, flops: float, verifier_flops: float, unread: int) -> int:
-    """The most tokens that can be written after `prefix` ones and read by a verifier that takes `verifier_flops` a
-    token and has `unread` ones to read before. Counts as if nothing were cached."""
-
-    def cost(tokens: int) -> float:
-        return shape.flops(new_tokens=prefix + tokens, context_tokens=0, logits=tokens) + verifier_flops * (
-            unread + tokens
-        )
-
-    low, high = 0, 1
-    while cost(high) <= flops:
-        low, high = high, 2 * high
-        if high > 1 << 40:
-            return low  # costs nothing
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(middle) <= flops else (low, middle)
-    return low
 
 
 _COUNTED = ("policy_tokens", "verifier_tokens", "flops", "candidates")

@@ -24,8 +24,9 @@ class StepConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """A pool of vLLM engines that serve one model."""
+    """A pool of engines that serve one model."""
 
+    engine: str = "vllm"  # a key of `orchestrator.policy.engines.ENGINES`
     model: str  # a folder with a Hugging Face checkpoint (or, with a network, a hub id)
     replicas: int = 1
     dtype: str = "auto"  # auto: bfloat16 where the device computes it natively, else float32

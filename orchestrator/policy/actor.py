@@ -1,16 +1,17 @@
-"""A replica of the policy: a Ray actor, thin over `PolicyHost` and `VllmEngine`. Only its process imports vLLM."""
+"""A replica of the policy: a Ray actor, thin over `PolicyHost` and a `TokenEngine`. Only its process loads that."""
 
 import asyncio
 import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import Any
 
 from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Message
-from orchestrator.policy.host import Batch, PolicyHost, PolicyInfo, Work
+from orchestrator.policy.engines import engine_class
+from orchestrator.policy.engines.contract import PolicyInfo
+from orchestrator.policy.host import Batch, PolicyHost, Work
 from orchestrator.policy.prompts import PromptEncoder
 
 
@@ -24,12 +25,10 @@ class PolicyActor:
         self._num_threads = num_threads
 
     async def start(self) -> PolicyInfo:
-        from orchestrator.policy.vllm_engine import VllmEngine, prepare_process
-
         cores = len(os.sched_getaffinity(0))
-        prepare_process(self._config, self._num_threads or max(1, (cores - 1) // self._config.replicas))
+        num_threads = self._num_threads or max(1, (cores - 1) // self._config.replicas)
         end_children_with_this_process()
-        self._engine = VllmEngine(self._config)
+        self._engine = engine_class(self._config.engine).load(self._config, num_threads=num_threads)
         self._host = PolicyHost(self._engine, self._steps, spare_seqs=self._config.spare_seqs)
         self._prompts = PromptEncoder(self._engine)
         self._watch = asyncio.create_task(self._host.watch())
@@ -60,30 +59,13 @@ class PolicyActor:
         self._engine.stop()
 
 
-def create_actor(config: PolicyConfig, steps: StepConfig) -> Any:
-    """A handle to a new replica, not started yet. The driver's OMP_NUM_THREADS, if set, holds for replicas too."""
-    import ray
-
-    threads = first_of_threads(os.environ.get("OMP_NUM_THREADS", ""))
-    # not restarted by Ray: the pool does it, and knows what to send again
-    options = {"max_concurrency": 1000, "max_restarts": 0, "max_task_retries": 0, **_resources(config)}
-    return ray.remote(PolicyActor).options(**options).remote(config, steps, threads)
-
-
 def first_of_threads(text: str) -> int | None:
     """The first number of an OMP_NUM_THREADS, which has one for each level of nesting; None where it has none."""
     first = text.partition(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
-def kill_actor(actor: Any) -> None:
-    """Ends the actor at once. Ray kills a process that can't answer; its children end with it."""
-    import ray
-
-    ray.kill(actor)
-
-
-def _resources(config: PolicyConfig) -> dict[str, float]:
+def resources(config: PolicyConfig) -> dict[str, float]:
     """What Ray sets aside for a replica: GPUs where the cluster has some and vLLM is not the CPU build."""
     import ray
 

@@ -12,9 +12,8 @@ from functools import partial
 
 from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
-from orchestrator.core.flops import ModelShape
 from orchestrator.core.protocols import Finish, Generation, Segment
-from orchestrator.policy.engine import Delta, TokenEngine
+from orchestrator.policy.engines.contract import Delta, TokenEngine
 from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
 
 # between two replies to a client, by the sequences that it has running: dense segments share calls, sparse ones do not
@@ -24,17 +23,6 @@ _PACE_S, _PACE_S_PER_SEQUENCE, _MOST_PACE_S = 0.005, 0.0002, 0.05
 
 class ClientForgotten(ReplicaError):
     """The client did not poll for so long that its requests were aborted; it may connect again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyInfo:
-    """What a replica serves. `fingerprint` is that of the vocabulary."""
-
-    context_length: int
-    shape: ModelShape
-    fingerprint: str
-    kv_capacity_tokens: int
-    max_num_seqs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError,
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
-from orchestrator.policy.host import Batch, ClientForgotten, PolicyInfo
+from orchestrator.policy.engines.contract import PolicyInfo
+from orchestrator.policy.host import Batch, ClientForgotten
 from orchestrator.policy.replica import PolicyReplica
 from orchestrator.policy.requests import PolicyRequest, PoolStream
 from orchestrator.ray_calls import NoAnswer, ReplicaLost

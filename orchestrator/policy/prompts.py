@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.core.errors import ProblemError, PromptTooLong
 from orchestrator.core.nouns import Message
-from orchestrator.policy.engine import TokenEngine
+from orchestrator.policy.engines.contract import TokenEngine
 
 
 class PromptEncoder:

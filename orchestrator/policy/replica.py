@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from math import ceil, inf
 from typing import Any
 
 from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ReplicaError, first_error
-from orchestrator.policy.actor import create_actor, kill_actor
-from orchestrator.policy.host import Batch, PolicyInfo, Work
+from orchestrator.policy.actor import PolicyActor, first_of_threads, resources
+from orchestrator.policy.engines.contract import PolicyInfo
+from orchestrator.policy.host import Batch, Work
 from orchestrator.policy.requests import PolicyRequest
-from orchestrator.ray_calls import ReplicaLost, answered, submit
+from orchestrator.ray_calls import ReplicaLost, answered, create_actor, kill_actor, submit
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ class PolicyReplica:
         self._aborts: list[int] = []
         self._wake = asyncio.Event()  # there is something to send
         self._loss: asyncio.Future[ReplicaLost] = asyncio.get_running_loop().create_future()
-        self._actor = submit(lambda: create_actor(config, steps))
+        threads = first_of_threads(os.environ.get("OMP_NUM_THREADS", ""))  # the driver's holds for replicas, too
+        self._actor = create_actor(PolicyActor, config, steps, threads, **resources(config))
 
     # its requests
 

@@ -25,7 +25,7 @@ from orchestrator.serving.health import PoolsHealth
 from orchestrator.serving.http_server import HttpServer
 from orchestrator.serving.service import Pools, Service
 from orchestrator.serving.warming import warm
-from orchestrator.verifier.check import scores_steps
+from orchestrator.verifier.resolve import resolve
 
 _UNHEALTHY_S = 60.0  # a machine that is busy loading models answers late
 _ANSWER_S = 20.0  # beyond `limits.drain_s`: for the last answers to leave and the pools to close
@@ -111,7 +111,7 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) 
         strategies=strategies,
         params=config.strategies,
         has_verifier=config.verifier is not None,
-        scores_steps=config.verifier is None or scores_steps(config.verifier),
+        scores_steps=config.verifier is None or resolve(config.verifier).scores_steps,
         max_n=config.limits.max_n,
     )
 
@@ -136,7 +136,8 @@ def _this_node() -> str:
 
 
 async def _open(config: ServeConfig, stack: AsyncExitStack) -> Pools:
-    policy, verifier = await open_pools(stack, policy=config.policy, steps=config.steps, verifier=config.verifier)
+    judge = None if config.verifier is None else resolve(config.verifier)
+    policy, verifier = await open_pools(stack, policy=config.policy, steps=config.steps, verifier=judge)
     answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
     await warm(policy, verifier, answers)
     return Pools(policy=policy, verifier=verifier, answers=answers, health=PoolsHealth(policy, verifier))

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.core.errors import HeadraceError, ReplicaError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import ScoreRequest, Solution
-from orchestrator.policy.pool import PolicyPool
+from orchestrator.policy.opened import OpenPolicy
 from orchestrator.serving.service import Health
 from orchestrator.verifier.opened import OpenVerifier
 
@@ -54,7 +54,7 @@ class Proof:
 class PoolsHealth:
     """Asks both pools."""
 
-    def __init__(self, policy: PolicyPool, verifier: OpenVerifier | None) -> None:
+    def __init__(self, policy: OpenPolicy, verifier: OpenVerifier | None) -> None:
         self._policy = policy
         self._verifier = verifier
         self._judges = Proof(self._judge)

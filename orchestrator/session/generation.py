@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from orchestrator.core.account import Amounts, affordable_tokens, share
+from orchestrator.core.account import PlannedSequence
 from orchestrator.core.errors import UserError, first_error
-from orchestrator.core.ledger import Ledger, Remaining
+from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Status, Step, Trajectory
 from orchestrator.core.protocols import Finish, Generation, Policy, Sampling
 from orchestrator.core.seeds import derive_seed
@@ -123,7 +123,7 @@ class Writing:
             left, parts = self._books.account.remaining, len(tracks)
             tight = left.candidates is not None and left.candidates < parts
             for index, track in enumerate(tracks):
-                affordable = self._affordable(track.trajectory, left, parts, index, scored)
+                affordable = self._planned(track.trajectory, scored).affordable(left, parts=parts, index=index)
                 room = self.hard_cap(track.trajectory) - track.trajectory.num_tokens
                 tight |= affordable is not None and affordable < room
             if not tight:
@@ -167,7 +167,8 @@ class Writing:
             trajectory = track.trajectory
             hard_cap = self.hard_cap(trajectory)
             room = hard_cap - trajectory.num_tokens
-            affordable = 0 if late else self._affordable(trajectory, left, len(new), index, scored)
+            planned = self._planned(trajectory, scored)
+            affordable = 0 if late else planned.affordable(left, parts=len(new), index=index)
             if affordable is not None and affordable < room:
                 room, hard_cap = affordable, trajectory.num_tokens + affordable
             room = min(room, how.max_tokens)
@@ -181,39 +182,20 @@ class Writing:
                 max_tokens=room,
                 seed=derive_seed(self._run_seed, trajectory.problem.id, trajectory.path),
             )
-            track.hold = self._books.account.hold(self._amounts(trajectory, room, scored))
+            track.hold = self._books.account.hold(planned.amounts(room))
             track.sequence = LiveSequence(request=request, hold=track.hold, hard_cap=hard_cap)
             sequences.append(track.sequence)
         self._in_flight.begin(sequences)
         return [track for track in tracks if track.sequence is not None]
 
-    def _affordable(self, trajectory: Trajectory, left: Remaining, parts: int, index: int, scored: bool) -> int | None:
-        """Tokens that one of so many equal parts of what is left pays for; None: no cap."""
-        unread = self._scoring.unread(trajectory) if scored else 0
-        caps = [share(left.policy_tokens, parts, index)]
-        if scored and left.verifier_tokens is not None:
-            caps.append((share(left.verifier_tokens, parts, index) or 0) - unread)
-        if left.flops is not None:
-            caps.append(
-                affordable_tokens(
-                    self._policy.shape,
-                    prefix=len(trajectory.token_ids),
-                    flops=left.flops / parts,
-                    verifier_flops=self._scoring.flops_per_token if scored else 0.0,
-                    unread=unread,
-                )
-            )
-        return min((cap for cap in caps if cap is not None), default=None)
-
-    def _amounts(self, trajectory: Trajectory, tokens: int, scored: bool) -> Amounts:
-        """The most that writing and reading so many tokens can cost."""
-        prefix = len(trajectory.token_ids)
-        flops = self._policy.shape.flops(new_tokens=prefix + tokens, context_tokens=0, logits=tokens)
-        amounts: dict[str, float] = {"policy_tokens": tokens, "candidates": 1, "flops": flops}
-        if scored:
-            unread = self._scoring.unread(trajectory) + tokens
-            amounts |= {"verifier_tokens": unread, "flops": flops + self._scoring.flops_per_token * unread}
-        return amounts
+    def _planned(self, trajectory: Trajectory, scored: bool) -> PlannedSequence:
+        return PlannedSequence(
+            shape=self._policy.shape,
+            prefix=len(trajectory.token_ids),
+            scored=scored,
+            unread=self._scoring.unread(trajectory) if scored else 0,
+            verifier_flops_per_token=self._scoring.flops_per_token if scored else 0.0,
+        )
 
     def _take(self, track: Track, how: Generation) -> None:
         """Moves what has arrived into the trajectory; what is past a boundary stays in the sequence."""

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from orchestrator.child_processes import end_children_with_this_process
-from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.verifier.loading import load_host
-from verifiers import VerifierEntry
+from orchestrator.verifier.resolve import ResolvedVerifier
 from verifiers.contract import Answer, Missing, Run, StateBlob, VerifierHost, VerifierInfo
 
 log = logging.getLogger(__name__)
@@ -56,16 +55,17 @@ class VerifierActor:
         end_children_with_this_process()
         return os.getpid()
 
-    async def load(self, entry: VerifierEntry, options: Any, config: VerifierConfig) -> VerifierInfo:
+    async def load(self, verifier: ResolvedVerifier) -> VerifierInfo:
         """Loads the model. Returns what it says about itself. Raises UserError when it can't be loaded."""
-        self._batch_tokens = 0 if entry.alone else config.batch_tokens
+        config = verifier.config
+        self._batch_tokens = 0 if verifier.entry.one_run_per_call else config.batch_tokens
 
         def load() -> VerifierHost:
             import torch
 
             torch.set_num_threads(config.num_cpus)
             try:
-                return load_host(entry, options, config)
+                return load_host(verifier)
             except ValueError as error:
                 raise UserError(str(error)) from error
 

@@ -106,9 +106,9 @@ class CallQueue:
     one is not taken for a dead one. A suspect is sent alone, while nothing else is read there.
     """
 
-    def __init__(self, *, batch_tokens: int, stall_timeout_s: float, alone: bool) -> None:
-        """`batch_tokens`: the most in a call; `alone`: each reading is a call of its own."""
-        self._batch_tokens, self._alone = batch_tokens, alone
+    def __init__(self, *, batch_tokens: int, stall_timeout_s: float, one_run_per_call: bool) -> None:
+        """`batch_tokens`: the most in a call, unless each takes one run."""
+        self._batch_tokens, self._one_run_per_call = batch_tokens, one_run_per_call
         self._call_s = _SHARE_OF_DEADLINE * stall_timeout_s
         self._waiting: deque[Job] = deque()
         self.pending_tokens = 0  # that wait, or were sent and not answered
@@ -136,7 +136,7 @@ class CallQueue:
             return [] if self.calls else [self._waiting.popleft()]
         taken = [self._waiting.popleft()]
         left = self._most_tokens() - taken[0].routed_tokens
-        while self._waiting and not self._alone and not self._waiting[0].suspect:
+        while self._waiting and not self._one_run_per_call and not self._waiting[0].suspect:
             left -= self._waiting[0].routed_tokens
             if left < 0:
                 break

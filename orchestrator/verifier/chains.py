@@ -9,7 +9,7 @@ from typing import Protocol
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.seeds import derive_seed
-from orchestrator.policy.pool import PolicyPool
+from orchestrator.policy.opened import OpenPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,9 @@ def chain_seed(prompt: str, index: int) -> int:
 
 
 class PolicyWriter:
-    """Implements `ChainWriter` over a policy pool that its caller owns."""
+    """Implements `ChainWriter` over a policy that its caller owns."""
 
-    def __init__(self, policy: PolicyPool) -> None:
+    def __init__(self, policy: OpenPolicy) -> None:
         self._policy = policy
 
     @property

@@ -5,12 +5,10 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import HeadraceError, PoolExhausted
 from orchestrator.ray_calls import ReplicaLost
-from orchestrator.verifier.check import verifier_options
 from orchestrator.verifier.replica import Replica
-from verifiers import VerifierEntry
+from orchestrator.verifier.resolve import ResolvedVerifier
 from verifiers.contract import VerifierInfo
 
 log = logging.getLogger(__name__)
@@ -21,18 +19,16 @@ class Keeper:
 
     def __init__(
         self,
-        config: VerifierConfig,
-        entry: VerifierEntry,
+        verifier: ResolvedVerifier,
         *,
         on_lost: Callable[[Replica], None],
         on_restarted: Callable[[], None],
     ) -> None:
         """`on_lost` is called at each loss; `on_restarted` when a lost replica is up again, or won't be."""
         self.info: VerifierInfo | None = None  # once a replica is up
-        self._max_restarts = config.max_restarts
+        self._max_restarts = verifier.config.max_restarts
         self._on_lost, self._on_restarted = on_lost, on_restarted
-        options = verifier_options(config)
-        self.replicas = [Replica(index, config, entry, options, self._lost) for index in range(config.replicas)]
+        self.replicas = [Replica(index, verifier, self._lost) for index in range(verifier.config.replicas)]
         self._restarting: set[Replica] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False

@@ -16,8 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.config import VerifierConfig
-from orchestrator.core.errors import ReplicaError
+from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Score, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.ray_calls import ReplicaLost
@@ -25,9 +24,9 @@ from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierRaised
 from orchestrator.verifier.batch import Batch, Job, job_of
 from orchestrator.verifier.blame import Blame, Fault
-from orchestrator.verifier.check import hosted_entry
 from orchestrator.verifier.keeper import Keeper
 from orchestrator.verifier.replica import Replica, ReplicaStatus
+from orchestrator.verifier.resolve import ResolvedVerifier
 from orchestrator.verifier.states import States
 from orchestrator.verifier.verdicts import judged
 from verifiers.contract import Answer, Read, Run, Unreadable, VerifierInfo
@@ -38,12 +37,16 @@ log = logging.getLogger(__name__)
 class VerifierPool:
     """Implements `OpenVerifier`. Owns what waits for its replicas and the tasks that talk to them."""
 
-    def __init__(self, config: VerifierConfig) -> None:
+    def __init__(self, verifier: ResolvedVerifier) -> None:
         """Use `open`."""
-        self._entry = hosted_entry(config)
-        model = Path(config.model)
-        self._config = replace(config, model=str(model.absolute()) if model.exists() else config.model)
-        self._keeper = Keeper(self._config, self._entry, on_lost=self._on_lost, on_restarted=self._on_restarted)
+        if verifier.entry.host is None:
+            raise UserError(f"verifier: wanted one that replicas can host, got {verifier.name}")
+        config = verifier.config
+        if (model := Path(config.model)).exists():
+            config = replace(config, model=str(model.absolute()))  # an actor has a working directory of its own
+        self._config, self._entry = config, verifier.entry
+        own = replace(verifier, config=config)
+        self._keeper = Keeper(own, on_lost=self._on_lost, on_restarted=self._on_restarted)
         self._replicas = self._keeper.replicas
         self._states = States(self._replicas, config.replicas * (config.slots + config.host_slots))
         self._blame = Blame(config.replicas)
@@ -57,9 +60,9 @@ class VerifierPool:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, config: VerifierConfig) -> AsyncIterator["VerifierPool"]:
+    async def open(cls, verifier: ResolvedVerifier) -> AsyncIterator["VerifierPool"]:
         """Starts the replicas on a Ray that is up; leaving kills them. Raises UserError, ReplicaError."""
-        pool = cls(config)
+        pool = cls(verifier)
         try:
             await pool._keeper.open()
             yield pool

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from orchestrator.core.checkpoints import read_checkpoint_config
-from orchestrator.core.config import PolicyConfig
 from orchestrator.core.flops import ModelShape, llama_shape
 from orchestrator.core.nouns import Score
-from orchestrator.policy.vllm_engine import prepare_process
+from orchestrator.policy.engines.vllm import prepare_process
 from verifiers.contract import Answer, HostSettings, Read, Run, StateBlob, Unreadable, VerifierInfo
 from verifiers.formats import format_of
 from verifiers.reward_models import checkpoint_hash, context_of
@@ -45,7 +44,7 @@ class VllmPooler:
     def __init__(self, model: str, *, words: Sequence[str], num_logits: int, kv_cache_gib: float, device: str) -> None:
         """`words`: tokens of a language model that are its classes; none: the checkpoint has a head. Raises ValueError
         when it can't be served."""
-        prepare_process(PolicyConfig(model=model), torch.get_num_threads())
+        prepare_process(model, torch.get_num_threads())
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         try:
             from vllm import LLM

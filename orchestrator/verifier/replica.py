@@ -6,20 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
-from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import HeadraceError, ReplicaError
-from orchestrator.ray_calls import NoAnswer, ReplicaLost, answered, as_error, submit
+from orchestrator.ray_calls import (
+    NoAnswer,
+    ReplicaLost,
+    answered,
+    create_actor,
+    free_resources,
+    kill_actor,
+    meaning,
+    submit,
+)
 from orchestrator.verifier.actor import VerifierActor
 from orchestrator.verifier.batch import CallQueue
-from verifiers import VerifierEntry
+from orchestrator.verifier.resolve import ResolvedVerifier
 from verifiers.contract import VerifierInfo
 
 log = logging.getLogger(__name__)
 
-_ACTOR = ray.remote(VerifierActor)
 _LOOKS = 4  # at a busy replica's progress, in the time after which it counts as lost
 # glibc returns large blocks to the system and has them faulted in anew, which at tensors of some MB costs a CPU more
 # than their arithmetic. With these it keeps what was freed.
@@ -45,24 +49,19 @@ class ReplicaStatus:
 class Replica:
     """Owns an actor, which is another one after each loss (`epoch`), and the queue of what waits for it."""
 
-    def __init__(
-        self,
-        index: int,
-        config: VerifierConfig,
-        entry: VerifierEntry,
-        options: Any,
-        on_lost: Callable[["Replica"], None],
-    ) -> None:
+    def __init__(self, index: int, verifier: ResolvedVerifier, on_lost: Callable[["Replica"], None]) -> None:
         """`on_lost`: is called once at each loss, when the actor is killed."""
         self.index = index
         self.epoch = 0
         self.up = False
         self.restarts = 0
         self.why_lost = ""
+        self._verifier, self._config = verifier, verifier.config
         self.queue = CallQueue(
-            batch_tokens=config.batch_tokens, stall_timeout_s=config.stall_timeout_s, alone=entry.alone
+            batch_tokens=self._config.batch_tokens,
+            stall_timeout_s=self._config.stall_timeout_s,
+            one_run_per_call=verifier.entry.one_run_per_call,
         )
-        self._config, self._entry, self._options = config, entry, options
         self._on_lost = on_lost
         self._actor: Any = None
         self._pid: int | None = None
@@ -92,19 +91,16 @@ class Replica:
         when the cluster has no room for it, or it serves another model.
         """
         config = self._config
-        actor = submit(
-            lambda: _ACTOR.options(
-                runtime_env={"env_vars": _MALLOC},
-                num_cpus=config.num_cpus,
-                num_gpus=config.num_gpus,
-                max_restarts=0,
-                max_concurrency=1000,
-            ).remote()
+        actor = create_actor(
+            VerifierActor,
+            runtime_env={"env_vars": _MALLOC},
+            num_cpus=config.num_cpus,
+            num_gpus=config.num_gpus,
         )
         self._actor = actor
         try:
             self._pid = await self._placed(actor)
-            loading = submit(lambda: actor.load.remote(self._entry, self._options, config))
+            loading = submit(lambda: actor.load.remote(self._verifier))
             info: VerifierInfo = await answered(loading, f"{self.who}, while it loaded", config.start_timeout_s)
             if known is not None and info != known:
                 raise ReplicaError(f"{self.who} serves another model ({info.model_hash}) than {known.model_hash}")
@@ -122,7 +118,7 @@ class Replica:
         try:
             pid: int = await answered(submit(actor.begin.remote), self.who, config.start_timeout_s)
         except NoAnswer:
-            free = ray.available_resources()
+            free = free_resources()
             raise ReplicaError(
                 f"{self.who} did not start in {config.start_timeout_s:g} s; it needs {config.num_cpus} CPU and"
                 f" {config.num_gpus:g} GPU, free in the cluster: {free.get('CPU', 0):g} CPU, {free.get('GPU', 0):g} GPU"
@@ -147,12 +143,11 @@ class Replica:
             if not answer.done():
                 raise ReplicaLost(gone.result())
             self._progress_at = loop.time()
-            return answer.result()
-        except RayError as error:
-            fault = as_error(error, self.who)
-            if isinstance(fault, ReplicaLost):
-                self.lose(epoch, str(fault))
-            raise fault from error
+            with meaning(self.who):
+                return answer.result()
+        except ReplicaLost as error:
+            self.lose(epoch, str(error))  # once: it may have been lost before
+            raise
         finally:
             if answer is not None:
                 answer.cancel()
@@ -217,4 +212,4 @@ class Replica:
 
     def _kill(self) -> None:
         """Ends the actor's process, also when it can't answer; its children end with it."""
-        ray.kill(self._actor)
+        kill_actor(self._actor)

@@ -16,7 +16,7 @@ from experiments.training.prm_plan import TrainConfig
 from orchestrator.core.errors import UserError
 from orchestrator.serving.config import ServeConfig
 from orchestrator.typed import typed
-from orchestrator.verifier.check import verifier_options
+from orchestrator.verifier.resolve import resolve
 
 SCHEMAS: dict[str, type[Any]] = {
     "demo": RunConfig,
@@ -52,7 +52,7 @@ def load(schema: type[Any], given: Any) -> None:
     if isinstance(config, RunConfig):
         make_strategies(config.strategies)
     if getattr(config, "verifier", None) is not None:
-        verifier_options(config.verifier)
+        resolve(config.verifier)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

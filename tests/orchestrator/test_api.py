@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from orchestrator import api
-from orchestrator.core.config import PolicyConfig, StepConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import UserError
 from orchestrator.policy.pool import PolicyPool
 from orchestrator.verifier.open import open_verifier
+from orchestrator.verifier.resolve import ResolvedVerifier
 from strategies.beam_search import BeamSearch
 from strategies.greedy import Greedy
 
@@ -24,7 +25,7 @@ def shared_policy(policy_pool: PolicyPool, monkeypatch: pytest.MonkeyPatch) -> l
     asked = []
 
     async def open_pools(
-        stack: AsyncExitStack, *, policy: PolicyConfig, steps: StepConfig, verifier: VerifierConfig | None
+        stack: AsyncExitStack, *, policy: PolicyConfig, steps: StepConfig, verifier: ResolvedVerifier | None
     ) -> tuple[PolicyPool, Any]:
         asked.append(policy)
         judges = None if verifier is None else await open_verifier(stack, verifier, policy=policy_pool)

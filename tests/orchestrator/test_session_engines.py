@@ -21,6 +21,7 @@ from orchestrator.session import SearchSession
 from orchestrator.verifier.chains import PolicyWriter
 from orchestrator.verifier.generative import GenerativeVerifier
 from orchestrator.verifier.pool import VerifierPool
+from orchestrator.verifier.resolve import resolve
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from verifiers.generative import GenerativePRM
@@ -31,7 +32,7 @@ PRM = Path(__file__).parents[2] / "experiments" / "tinymath" / "models" / "prm"
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def verifier_pool(local_ray: Path) -> AsyncIterator[VerifierPool]:
     config = VerifierConfig(model=str(PRM), replicas=2, start_timeout_s=600.0)
-    async with VerifierPool.open(config) as pool:
+    async with VerifierPool.open(resolve(config)) as pool:
         yield pool
 
 

@@ -4,7 +4,8 @@ from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Comparison, Problem, Score
 from orchestrator.core.protocols import Solution
-from orchestrator.verifier.check import check_verifier, verifier_options
+from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.resolve import resolve
 from verifiers import VERIFIERS, rules
 from verifiers.contract import Answer, HostSettings, Read, Run, Unreadable
 from verifiers.equivalence import Equivalence
@@ -116,7 +117,7 @@ def test_a_rule_costs_no_tokens_and_keeps_no_state():
 def test_rules_judge_whole_solutions_as_text_and_need_no_checkpoint(name: str):
     entry = VERIFIERS[name]
     assert (entry.scores_steps, entry.reads_text, entry.architectures) == (False, True, ())
-    check_verifier(VerifierConfig(name=name, options={"pattern": "x"} if name == "regex" else {}))
+    check_verifier(resolve(VerifierConfig(name=name, options={"pattern": "x"} if name == "regex" else {})))
 
 
 @pytest.mark.parametrize(
@@ -132,13 +133,11 @@ def test_rules_judge_whole_solutions_as_text_and_need_no_checkpoint(name: str):
 )
 def test_bad_options_are_the_users_error_before_anything_is_loaded(name: str, options: dict, message: str):
     with pytest.raises(UserError, match=message):
-        verifier_options(VerifierConfig(name=name, options=options))
+        resolve(VerifierConfig(name=name, options=options))
 
 
 def test_options_come_from_yaml():
     config = VerifierConfig(name="unit_tests", options={"partial": True, "limits": {"wall_s": 3}})
-    options = verifier_options(config)
+    options = resolve(config).options
     assert (options.partial, options.limits.wall_s, options.limits.cpu_s, options.field) == (True, 3.0, 5, "tests")
-    assert (
-        verifier_options(VerifierConfig(name="regex", options={"pattern": "a", "part": "answer"})).part is Part.answer
-    )
+    assert resolve(VerifierConfig(name="regex", options={"pattern": "a", "part": "answer"})).options.part is Part.answer

@@ -26,6 +26,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Solution
 from orchestrator.verifier.check import check_verifier
+from orchestrator.verifier.resolve import resolve
 from tests.verifiers.reward_checkpoints import CHECKPOINTS
 from verifiers import VERIFIERS
 from verifiers.contract import Answer, HostSettings, Read, Run, Unreadable
@@ -311,10 +312,10 @@ def test_a_score_that_is_not_finite_is_an_error_and_no_score(folders: dict[str, 
 def test_a_checkpoint_of_another_architecture_is_refused_before_it_is_loaded(
     name: str, folders: dict[str, Path]
 ) -> None:
-    check_verifier(VerifierConfig(name=name, model=str(folders[name])))
+    check_verifier(resolve(VerifierConfig(name=name, model=str(folders[name]))))
     other = folders["orm" if name != "orm" else "qwen_prm"]
     with pytest.raises(UserError, match=f"holds the architecture .*, {name} wants"):
-        check_verifier(VerifierConfig(name=name, model=str(other)))
+        check_verifier(resolve(VerifierConfig(name=name, model=str(other))))
 
 
 @pytest.mark.parametrize(

@@ -168,12 +168,12 @@ def test_where_not_all_have_judged_a_problem_there_is_no_table(tmp_path):
 def test_the_shipped_comparison_names_verifiers_that_are_registered():
     from experiments.config import PROJECT_ROOT, load_yaml
     from experiments.judging.run import JudgeConfig
-    from orchestrator.verifier.check import verifier_options
+    from orchestrator.verifier.resolve import resolve
 
     config, _ = load_yaml(PROJECT_ROOT / "configs" / "verifiers.yaml", JudgeConfig)
     assert len(config.verifiers) >= 8
     for verifier in config.verifiers.values():
-        verifier_options(verifier)
+        resolve(verifier)
 
 
 def without_engines(monkeypatch, policy, verifier):

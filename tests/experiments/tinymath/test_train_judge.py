@@ -25,7 +25,7 @@ from experiments.tinymath.train_judge import (
     result_of,
     steps_of,
 )
-from orchestrator.verifier.check import verifier_options
+from orchestrator.verifier.resolve import resolve
 from verifiers.generative import correct_steps
 from verifiers.generative_options import Question
 
@@ -64,7 +64,7 @@ def test_questions_and_chains_are_in_the_judges_tokens_and_fit_its_limit() -> No
 def test_configurations_ask_the_judge_as_it_was_trained() -> None:
     asked = [load_yaml(CONFIGS / "label_judge.yaml", LabelConfig)[0].verifier]
     asked += load_yaml(CONFIGS / "verifiers.yaml", JudgeConfig)[0].verifiers.values()
-    judges = [verifier_options(one) for one in asked if one is not None and one.name == "generative_prm"]
+    judges = [resolve(one).options for one in asked if one is not None and one.name == "generative_prm"]
     assert len(judges) == 3
     assert {(judge.template, judge.max_tokens) for judge in judges} == {(JUDGE.template, JUDGE.max_tokens)}
 

@@ -11,6 +11,7 @@ from experiments.training.rewards import Codec, Completion, GraderJudge, Rewards
 from orchestrator.core.config import StepConfig, VerifierConfig
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.core.nouns import Comparison, Problem
+from orchestrator.verifier.resolve import resolve
 from tests.experiments.residue import HOST, ResidueHost, residue
 from tests.fakes import ANSWERS
 from verifiers import VERIFIERS, VerifierEntry
@@ -119,7 +120,7 @@ def test_a_verifier_of_another_vocabulary_is_refused(monkeypatch):
     monkeypatch.setitem(VERIFIERS, "residue", VerifierEntry(host=HOST))
     monkeypatch.setattr(ResidueHost, "load", classmethod(lambda cls, settings: cls(settings.name, fingerprint="other")))
     with pytest.raises(UserError, match="another tokenizer"):
-        VerifierJudge.load(VerifierConfig(name="residue"), StepConfig(), TOKENIZER)
+        VerifierJudge.load(resolve(VerifierConfig(name="residue")), StepConfig(), TOKENIZER)
 
 
 def test_what_can_not_be_judged_is_masked_and_counted():

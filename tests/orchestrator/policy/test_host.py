@@ -10,7 +10,7 @@ from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment
-from orchestrator.policy.engine import Delta
+from orchestrator.policy.engines.contract import Delta
 from orchestrator.policy.host import ClientForgotten, PolicyHost, Work
 from tests.waiting import until
 

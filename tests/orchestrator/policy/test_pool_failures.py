@@ -27,8 +27,8 @@ from orchestrator.core.nouns import Message, Problem, Status
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy import PolicyPool
 from orchestrator.policy import replica as replicas
-from orchestrator.policy.engine import Delta
-from orchestrator.policy.host import PolicyHost, PolicyInfo
+from orchestrator.policy.engines.contract import Delta, PolicyInfo
+from orchestrator.policy.host import PolicyHost
 from orchestrator.policy.prompts import PromptEncoder
 from orchestrator.ray_calls import ReplicaLost
 from tests.fakes import open_session
@@ -162,7 +162,7 @@ class Cluster:
         self.start_errors: list[Exception] = []  # of those that are created next
         self.on_create: Callable[[LocalReplica], None] = lambda replica: None
 
-    def create(self, config: PolicyConfig, steps: StepConfig) -> LocalReplica:
+    def create(self, cls: type, config: PolicyConfig, steps: StepConfig, num_threads: int | None) -> LocalReplica:
         self.replicas.append(LocalReplica(steps, self.start_errors.pop(0) if self.start_errors else None))
         self.on_create(self.replicas[-1])
         return self.replicas[-1]
@@ -177,6 +177,7 @@ class Cluster:
 async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
     cluster = Cluster()
     monkeypatch.setattr(replicas, "create_actor", cluster.create)
+    monkeypatch.setattr(replicas, "resources", lambda config: {})
     monkeypatch.setattr(replicas, "kill_actor", lambda actor: actor.dead.set())
     yield cluster
     await cluster.end()

@@ -38,9 +38,9 @@ async def test_a_text_is_sent_whole_since_nobody_knows_where_in_it_the_parent_en
     ]
 
 
-def queue(batch_tokens: int = 100, stall_timeout_s: float = 4.0, alone: bool = False) -> CallQueue:
+def queue(batch_tokens: int = 100, stall_timeout_s: float = 4.0, one_run_per_call: bool = False) -> CallQueue:
     """One whose replica has read 10 tokens in 0.1 s, so that 100 fit in a quarter of the deadline."""
-    waiting = CallQueue(batch_tokens=batch_tokens, stall_timeout_s=stall_timeout_s, alone=alone)
+    waiting = CallQueue(batch_tokens=batch_tokens, stall_timeout_s=stall_timeout_s, one_run_per_call=one_run_per_call)
     first = job(10)
     waiting.add(first)
     waiting.began([first], 0.0)
@@ -76,7 +76,7 @@ async def test_a_call_takes_what_fits_and_two_are_in_flight() -> None:
 
 
 async def test_a_call_to_a_slow_replica_is_cut_to_a_part_of_its_deadline() -> None:
-    waiting = CallQueue(batch_tokens=1000, stall_timeout_s=40.0, alone=False)
+    waiting = CallQueue(batch_tokens=1000, stall_timeout_s=40.0, one_run_per_call=False)
     for _ in range(9):
         waiting.add(job(20))
     assert sent(waiting) == [20]  # how fast it is, it has to show
@@ -85,7 +85,7 @@ async def test_a_call_to_a_slow_replica_is_cut_to_a_part_of_its_deadline() -> No
 
 
 async def test_readings_of_a_verifier_that_takes_seconds_are_calls_of_their_own() -> None:
-    waiting = queue(alone=True)
+    waiting = queue(one_run_per_call=True)
     for _ in range(3):
         waiting.add(job(1))
     assert [sent(waiting) for _ in range(3)] == [[1], [1], []]

@@ -14,6 +14,7 @@ from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import ScoreRequest, Solution
 from orchestrator.verifier.pool import VerifierPool
 from orchestrator.verifier.pooling_host import PoolingHost
+from orchestrator.verifier.resolve import resolve
 from tests.verifiers.reward_checkpoints import CHECKPOINTS, qwen_prm
 from verifiers import VERIFIERS
 from verifiers.contract import Answer, HostSettings, Read, Run, Unreadable
@@ -105,7 +106,7 @@ async def test_vllm_s_pooling_gives_the_scores_of_transformers_and_reads_its_pre
         stall_timeout_s=300,
     )
     read = []
-    async with VerifierPool.open(config) as pool:
+    async with VerifierPool.open(resolve(config)) as pool:
         for number, call in enumerate(calls):
             answers = host.read([Run(key=f"{number}.{i}", token_ids=(), solution=one) for i, one in enumerate(call)])
             ends = [tuple(range(1, len(one.asked) + 1)) for one in call]

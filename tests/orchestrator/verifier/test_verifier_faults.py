@@ -14,6 +14,7 @@ from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import PoolExhausted, ReplicaError
 from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.verifier.pool import VerifierPool
+from orchestrator.verifier.resolve import resolve
 from verifiers import VERIFIERS, VerifierEntry
 
 RAISES, LEAVES, FORGETS, HANGS, CRASHES, SLOW = range(90, 96)  # what the host does at a reading's last token
@@ -98,7 +99,7 @@ def config(local_ray: Path) -> Iterator[VerifierConfig]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def pool(config: VerifierConfig) -> AsyncIterator[VerifierPool]:
     """One replica that may be restarted once, shared by tests that lose it more often."""
-    async with VerifierPool.open(config) as opened:
+    async with VerifierPool.open(resolve(config)) as opened:
         yield opened
 
 
@@ -154,7 +155,7 @@ async def test_scores_that_can_not_be_are_no_scores(pool: VerifierPool) -> None:
 
 async def test_a_slow_verifier_is_not_taken_for_a_dead_one(config: VerifierConfig) -> None:
     text = (0,) * 20 + (SLOW,)
-    async with VerifierPool.open(replace(config, max_restarts=0)) as pool:
+    async with VerifierPool.open(resolve(replace(config, max_restarts=0))) as pool:
         assert means(await pool.score([ScoreRequest(token_ids=text, boundaries=(21,))] * 40)) == [0.21] * 40  # 8 s
 
 
@@ -162,22 +163,22 @@ async def test_a_slow_verifier_is_not_taken_for_a_dead_one(config: VerifierConfi
 async def test_a_verifier_that_fails_on_everything_uses_its_restarts_up(
     config: VerifierConfig, fault: int, why: str
 ) -> None:
-    async with VerifierPool.open(config) as pool:
+    async with VerifierPool.open(resolve(config)) as pool:
         with pytest.raises(PoolExhausted, match=f"none of 1 replicas is left after 1 restarts each; last: .*{why}"):
             await pool.score(readings(9, fault=fault, at=range(9)))
 
 
 async def test_a_replica_that_dies_while_it_loads_is_started_again(config: VerifierConfig, local_ray: Path) -> None:
     with pytest.raises(ReplicaError, match="replica 0, while it loaded: ActorDiedError"):
-        async with VerifierPool.open(replace(config, name="DiesOnce", max_restarts=0)):
+        async with VerifierPool.open(resolve(replace(config, name="DiesOnce", max_restarts=0))):
             pass
     (local_ray / "died_once").unlink()
-    async with VerifierPool.open(replace(config, name="DiesOnce")) as pool:
+    async with VerifierPool.open(resolve(replace(config, name="DiesOnce"))) as pool:
         assert means(await pool.score(readings(1))) == [0.01]
 
 
 async def test_counters_are_those_of_the_replicas_that_can_tell_them(config: VerifierConfig) -> None:
-    async with VerifierPool.open(replace(config, max_restarts=0)) as pool:
+    async with VerifierPool.open(resolve(replace(config, max_restarts=0))) as pool:
         await pool.score(readings(2))
         assert await pool.stats() == [{"tokens_read": 3, "replica": 0}]
         pid = pool.replicas()[0].pid
@@ -191,7 +192,7 @@ async def test_counters_are_those_of_the_replicas_that_can_tell_them(config: Ver
 async def test_a_replica_that_is_lost_takes_its_children_along_though_neither_can_answer(
     config: VerifierConfig, local_ray: Path
 ) -> None:
-    async with VerifierPool.open(replace(config, name="Parent", max_restarts=0)) as pool:
+    async with VerifierPool.open(resolve(replace(config, name="Parent", max_restarts=0))) as pool:
         child = os.pidfd_open(int((local_ray / "child").read_text()))
         pid = pool.replicas()[0].pid
         assert pid is not None

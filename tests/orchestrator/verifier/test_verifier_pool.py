@@ -18,6 +18,7 @@ from orchestrator.core.errors import PoolExhausted, ReplicaError, UserError
 from orchestrator.core.nouns import Problem, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Solution, Verdict
 from orchestrator.verifier.pool import VerifierPool
+from orchestrator.verifier.resolve import resolve
 from tests.orchestrator.verifier.conftest import Whole
 from verifiers import VERIFIERS, VerifierEntry
 from verifiers.streaming_prm import StreamingPRM
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 async def pool(checkpoint: Path, local_ray: None) -> AsyncIterator[VerifierPool]:
     """Two healthy replicas, shared by the tests that break nothing."""
     config = VerifierConfig(model=str(checkpoint), replicas=2, slots=256, host_slots=0, start_timeout_s=120)
-    async with VerifierPool.open(config) as opened:
+    async with VerifierPool.open(resolve(config)) as opened:
         yield opened
 
 
@@ -226,7 +227,7 @@ async def test_hello_says_who_it_is(pool: VerifierPool, prm: StreamingPRM) -> No
 async def test_eviction_costs_time_and_never_changes_scores(
     config: VerifierConfig, whole: Whole, host_slots: int
 ) -> None:
-    async with VerifierPool.open(replace(config, slots=2, host_slots=host_slots)) as pool:
+    async with VerifierPool.open(resolve(replace(config, slots=2, host_slots=host_slots))) as pool:
         prompt = tokens(8, 20)
         root = await read(pool, prompt)
         first = await scored(pool, children(prompt, root, 6), whole)
@@ -244,7 +245,7 @@ async def test_eviction_costs_time_and_never_changes_scores(
 
 
 async def test_a_killed_replica_changes_no_score(config: VerifierConfig, whole: Whole) -> None:
-    async with VerifierPool.open(replace(config, replicas=2, max_restarts=0)) as pool:
+    async with VerifierPool.open(resolve(replace(config, replicas=2, max_restarts=0))) as pool:
         prompt = tokens(9, 40)
         root = await read(pool, prompt)
         pid = pool.replicas()[root.replica].pid
@@ -260,7 +261,7 @@ async def test_a_killed_replica_changes_no_score(config: VerifierConfig, whole: 
 
 
 async def test_the_only_replica_is_restarted_and_then_given_up(config: VerifierConfig, whole: Whole) -> None:
-    async with VerifierPool.open(replace(config, max_restarts=1)) as pool:
+    async with VerifierPool.open(resolve(replace(config, max_restarts=1))) as pool:
         prompt = tokens(10, 40)
         root = await read(pool, prompt)
         pid = pool.replicas()[0].pid
@@ -279,7 +280,7 @@ async def test_the_only_replica_is_restarted_and_then_given_up(config: VerifierC
 
 
 async def test_a_stalled_replica_counts_as_dead(config: VerifierConfig) -> None:
-    async with VerifierPool.open(replace(config, max_restarts=0, stall_timeout_s=3.0)) as pool:
+    async with VerifierPool.open(resolve(replace(config, max_restarts=0, stall_timeout_s=3.0))) as pool:
         prompt = tokens(11, 40)
         root = await read(pool, prompt)
         pid = pool.replicas()[0].pid
@@ -306,11 +307,11 @@ class SlowHost(RuleHost):
 
 async def test_where_a_run_may_take_seconds_the_deadline_is_of_each(local_ray: Path, monkeypatch) -> None:
     (local_ray / "slow.py").write_text(SLOW_HOST)
-    entry = VerifierEntry(host="slow:SlowHost", scores_steps=False, reads_text=True, alone=True)
+    entry = VerifierEntry(host="slow:SlowHost", scores_steps=False, reads_text=True, one_run_per_call=True)
     monkeypatch.setitem(VERIFIERS, "slow", entry)
     solution = Solution(problem=Problem.from_prompt("p", "?"), steps=("42",), asked=(0,), ended=True)
     reading = ScoreRequest(token_ids=(1,), boundaries=(1,), solution=solution)
-    async with VerifierPool.open(VerifierConfig(name="slow", max_restarts=0, stall_timeout_s=5.0)) as pool:
+    async with VerifierPool.open(resolve(VerifierConfig(name="slow", max_restarts=0, stall_timeout_s=5.0))) as pool:
         verdicts = await pool.score([reading] * 5)  # together longer than the deadline
     assert [verdict.scores[0].mean for verdict in verdicts] == [1.0] * 5
 
@@ -322,7 +323,7 @@ async def test_a_score_that_is_not_finite_is_none_and_what_was_read_is_counted(
     broken.load_state_dict(prm.state_dict())
     torch.nn.init.constant_(broken.head.bias.data, float("nan"))
     broken.save_pretrained(tmp_path)
-    async with VerifierPool.open(replace(config, model=str(tmp_path))) as pool:
+    async with VerifierPool.open(resolve(replace(config, model=str(tmp_path)))) as pool:
         [verdict] = await pool.score([ScoreRequest(token_ids=(1, 2), boundaries=(2,))])
         assert verdict.unjudged is not None and "not a finite number" in verdict.unjudged
         assert (verdict.scores, verdict.carry, verdict.verifier_tokens) == ((), None, 2)
@@ -333,11 +334,11 @@ async def test_a_score_that_is_not_finite_is_none_and_what_was_read_is_counted(
 
 async def test_a_checkpoint_that_cannot_be_loaded_is_the_users_error(config: VerifierConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
-        async with VerifierPool.open(replace(config, model=str(tmp_path / "nowhere"))):
+        async with VerifierPool.open(resolve(replace(config, model=str(tmp_path / "nowhere")))):
             pass
 
 
 async def test_a_cluster_without_room_is_said_and_not_waited_for(config: VerifierConfig) -> None:
     with pytest.raises(ReplicaError, match="did not start in 1 s; it needs 1000 CPU and 0 GPU, free in the cluster"):
-        async with VerifierPool.open(replace(config, num_cpus=1000, start_timeout_s=1.0)):
+        async with VerifierPool.open(resolve(replace(config, num_cpus=1000, start_timeout_s=1.0))):
             pass

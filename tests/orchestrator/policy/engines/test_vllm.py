@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.core.errors import ReplicaError, UserError
-from orchestrator.policy.vllm_engine import load_error
+from orchestrator.policy.engines.vllm import load_error
 
 
 def failed(exit_codes: object) -> RuntimeError:

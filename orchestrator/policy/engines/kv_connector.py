@@ -18,8 +18,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.v1.request import RequestStatus
 
-from orchestrator.policy.kv_tails import KeptTails
-from orchestrator.policy.shared_count import SharedCount
+from orchestrator.policy.engines.kv_tails import KeptTails
+from orchestrator.policy.engines.shared_count import SharedCount
 
 
 @dataclass

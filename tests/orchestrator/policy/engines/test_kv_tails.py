@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.policy.kv_tails import KeptTails
+from orchestrator.policy.engines.kv_tails import KeptTails
 
 
 def test_the_longest_kept_beginning_is_found() -> None:

@@ -24,9 +24,8 @@ from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
-from orchestrator.policy.engine import Delta
-from orchestrator.policy.host import PolicyInfo
-from orchestrator.policy.shared_count import SharedCount
+from orchestrator.policy.engines.contract import Delta, PolicyInfo
+from orchestrator.policy.engines.shared_count import SharedCount
 
 # Tokens per delta: each costs some 20 us.
 _INTERVAL_EAGER, _INTERVAL_TO_THE_END = 4, 32  # of a sequence that runs to its end: its steps are waited for, or not
@@ -36,14 +35,14 @@ _CPU_BLOCK_SIZE = 32  # the least that the CPU attention backend takes; a prefix
 _KEPT_SHARE = 1 / 8  # of the blocks of the KV cache: as many partly filled ones are kept beside it
 
 
-def prepare_process(config: PolicyConfig, num_threads: int) -> None:
+def prepare_process(model: str, num_threads: int) -> None:
     """Sets the environment that vLLM reads on import. What the user set wins, thread counts aside."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if _verbose() else "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # `auto` pins every replica to the same cores
     os.environ["OMP_NUM_THREADS"] = str(num_threads)  # Ray set its own
-    if os.path.isdir(config.model):
+    if os.path.isdir(model):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
@@ -79,7 +78,7 @@ def engine_args(config: PolicyConfig, layers_done: str | None = None) -> Any:
             # what encodes a partly filled block in no time on a GPU, with its blocks of 16, takes a CPU half a step
             options["kv_transfer_config"] = KVTransferConfig(
                 kv_connector="TailConnector",
-                kv_connector_module_path="orchestrator.policy.kv_connector",
+                kv_connector_module_path="orchestrator.policy.engines.kv_connector",
                 kv_connector_extra_config={"share": _KEPT_SHARE, "layers_done": layers_done},
                 kv_role="kv_both",
             )
@@ -106,11 +105,14 @@ def engine_args(config: PolicyConfig, layers_done: str | None = None) -> Any:
 class VllmEngine:
     """Implements `TokenEngine`. Owner of the engine and its processes."""
 
-    def __init__(self, config: PolicyConfig) -> None:
-        """Loads the model: takes tens of seconds. Must run in an event loop. Call `prepare_process` first.
+    @classmethod
+    def load(cls, config: PolicyConfig, *, num_threads: int) -> "VllmEngine":
+        """Raises UserError for what can't be loaded, ReplicaError when the engine's process is killed meanwhile."""
+        prepare_process(config.model, num_threads)
+        return cls(config)
 
-        Raises UserError for what can't be loaded, ReplicaError when the engine's process is killed meanwhile.
-        """
+    def __init__(self, config: PolicyConfig) -> None:
+        """Use `load`."""
         self._counters: Counter[str] = Counter()
         with tempfile.NamedTemporaryFile() as file:
             SharedCount.prepare(file)

@@ -1,10 +1,13 @@
 """What an engine is to the policy's host: token ids in, deltas of token ids out."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
 
 from tokenizers import Tokenizer
 
+from orchestrator.core.config import PolicyConfig
+from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 
@@ -18,8 +21,27 @@ class Delta(NamedTuple):
     logprobs: Sequence[float] | None = None  # of the tokens, where the generation asks for them
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInfo:
+    """What an engine serves. `fingerprint` is that of the vocabulary."""
+
+    context_length: int
+    shape: ModelShape
+    fingerprint: str
+    kv_capacity_tokens: int
+    max_num_seqs: int
+
+
 class TokenEngine(Protocol):
     """Samples tokens, end and stop tokens included. Raises ProblemError for a request that it refuses."""
+
+    @classmethod
+    def load(cls, config: PolicyConfig, *, num_threads: int) -> Self:
+        """Ready to sample, in the process and the event loop that will use it. It may take minutes, and set the
+        environment of a process that it has for itself. Raises UserError for what can't be loaded, ReplicaError."""
+        ...
+
+    def info(self) -> PolicyInfo: ...
 
     @property
     def tokenizer(self) -> Tokenizer: ...
@@ -49,4 +71,8 @@ class TokenEngine(Protocol):
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt, through the chat template. Called in a thread of its own."""
+        ...
+
+    def stop(self) -> None:
+        """Ends what it started."""
         ...

@@ -1,0 +1,25 @@
+"""The engines that a policy may have.
+
+To add one: write a class with the methods of `engines.contract.TokenEngine` and name it here. It is imported inside the
+actor's process only.
+"""
+
+from importlib import import_module
+
+from orchestrator.core.errors import UserError
+from orchestrator.policy.engines.contract import TokenEngine
+
+ENGINES = {"vllm": "orchestrator.policy.engines.vllm:VllmEngine"}  # "module:class"
+
+
+def check_engine(name: str) -> None:
+    """Raises UserError that lists the valid names."""
+    if name not in ENGINES:
+        raise UserError(f"policy.engine: unknown name {name!r}, valid names are {', '.join(ENGINES)}")
+
+
+def engine_class(name: str) -> type[TokenEngine]:
+    """Imports what the engine imports, so perhaps vLLM."""
+    module, _, cls = ENGINES[name].partition(":")
+    engine: type[TokenEngine] = getattr(import_module(module), cls)
+    return engine
