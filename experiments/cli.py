@@ -2,28 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
+from experiments.progress import error_counter, progress_bar, row_counter, row_watcher, say_failed, stages
 from orchestrator.core.errors import HeadraceError, UserError
-
-if TYPE_CHECKING:
-    from orchestrator.results import CandidateRow, ProblemRow
-    from orchestrator.runner import OnRow
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,15 +49,15 @@ def run(
             console.print(f"  {strategy_label(named.name, named.strategy)}", highlight=False)
         for warning in plan.warnings:
             console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
-        with _progress() as progress:
+        with progress_bar(console) as progress:
             bar = progress.add_task("starting", total=len(jobs), completed=done, errors="")
             try:
                 asyncio.run(
                     execute(
                         plan,
                         results,
-                        on_stage=_stages(progress, bar),
-                        on_row=_row_watcher(progress, bar),
+                        on_stage=stages(progress, bar),
+                        on_row=row_watcher(progress, bar),
                         on_note=lambda note: progress.console.print(note, highlight=False, markup=False),
                     )
                 )
@@ -101,7 +88,7 @@ def replay(
 
     plan = plan_replay(recorded, config, overrides or [])
     writer = ResultsWriter.open(plan.folder, run_yaml=plan.resolved_yaml, versions=versions(), overwrite=overwrite)
-    with writer as results, _progress() as progress:
+    with writer as results, progress_bar(console) as progress:
         bar = progress.add_task("replaying", total=len(plan.jobs), errors="")
         asyncio.run(
             run_replay(
@@ -111,7 +98,7 @@ def replay(
                 run_id=plan.folder.name,
                 in_flight=plan.config.problems_in_flight,
                 timeout_s=plan.config.problem_timeout_s,
-                on_row=_counter(progress, bar),
+                on_row=row_counter(progress, bar),
             )
         )
     write_report(plan.folder, console)
@@ -128,15 +115,15 @@ def label(
     from experiments.labelling.run import compared, execute, open_labels, plan_label, summary
 
     plan = plan_label(config, overrides or [])
-    with open_labels(plan, resume=resume, overwrite=overwrite) as labels, _progress() as progress:
+    with open_labels(plan, resume=resume, overwrite=overwrite) as labels, progress_bar(console) as progress:
         bar = progress.add_task("starting", total=len(plan.problems), completed=len(labels.done()), errors="")
-        count_errors = _error_counter(progress, bar)
+        count_errors = error_counter(progress, bar)
         try:
             failed = asyncio.run(
                 execute(
                     plan,
                     labels,
-                    on_stage=_stages(progress, bar),
+                    on_stage=stages(progress, bar),
                     on_problem=lambda error: count_errors(error is not None),
                 )
             )
@@ -149,7 +136,7 @@ def label(
             )
             raise typer.Exit(130) from None
     console.print(summary(plan, labels), highlight=False, markup=False)
-    _say_failed(failed, f"have no labels; to try them again: headrace label {config} --resume")
+    say_failed(errors, failed, f"have no labels; to try them again: headrace label {config} --resume")
     if plan.config.compare is not None:
         console.print(compared(plan), highlight=False, markup=False)
 
@@ -175,15 +162,15 @@ def judge(
     from experiments.judging.table import table
 
     plan = plan_judging(config, overrides or [])
-    with open_writers(plan, resume=resume, overwrite=overwrite) as writers, _progress() as progress:
+    with open_writers(plan, resume=resume, overwrite=overwrite) as writers, progress_bar(console) as progress:
         bar = progress.add_task("starting", total=None, errors="")
-        count_errors = _error_counter(progress, bar)
+        count_errors = error_counter(progress, bar)
         try:
             failed = asyncio.run(
                 judge_all(
                     plan,
                     writers,
-                    on_stage=_stages(progress, bar),
+                    on_stage=stages(progress, bar),
                     on_problem=lambda error: count_errors(error is not None),
                 )
             )
@@ -193,7 +180,7 @@ def judge(
             raise typer.Exit(130) from None
     console.print(table(plan).rich(console.width))
     console.print(f"wrote {plan.folder}", highlight=False)
-    _say_failed(failed, f"are not in the table; to try them again: headrace judge {config} --resume")
+    say_failed(errors, failed, f"are not in the table; to try them again: headrace judge {config} --resume")
 
 
 @app.command()
@@ -236,7 +223,7 @@ def train_policy(
         console.print(f"[yellow]warning:[/] {plan.warning}", highlight=False, soft_wrap=True)
     checkpoint = find_checkpoint(plan, resume=resume, overwrite=overwrite)
     done = 0 if checkpoint is None else checkpoint_step(checkpoint)
-    with _progress() as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task("starting", total=plan.config.num_steps, completed=done, errors="")
         try:
             from experiments.training.grpo import train  # takes its time
@@ -244,7 +231,7 @@ def train_policy(
             outcome = train(
                 plan,
                 checkpoint,
-                on_stage=_stages(progress, bar),
+                on_stage=stages(progress, bar),
                 on_step=lambda step, logs: progress.update(
                     bar, completed=step, description=f"training, reward {logs['reward']:.3f}"
                 ),
@@ -298,72 +285,6 @@ def doctor() -> None:
     from experiments.doctor import doctor as examine
 
     raise typer.Exit(examine(console))
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[errors]}"),
-        TimeElapsedColumn(),
-        console=console,
-    )
-
-
-def _stages(progress: Progress, bar: TaskID) -> Callable[..., None]:
-    """Shows the stage that begins, with what it counts if that is given; as a line where there is no terminal."""
-
-    def on_stage(stage: str, total: int | None = None) -> None:
-        if total is None:
-            progress.update(bar, description=stage)
-        else:
-            progress.reset(bar, description=stage, total=total or None)
-        if not console.is_terminal:
-            console.print(stage, highlight=False, markup=False)
-
-    return on_stage
-
-
-def _say_failed(failed: Mapping[str, str], what: str) -> None:
-    """The errors of problems, by their ids."""
-    for problem_id, error in failed.items():
-        errors.print(f"[red]failed:[/] {escape(problem_id)}: {escape(error)}", highlight=False, soft_wrap=True)
-    if failed:
-        errors.print(f"{len(failed)} problems {what}")
-
-
-def _counter(progress: Progress, bar: TaskID) -> "OnRow":
-    """Moves the bar on by a row."""
-    count = _error_counter(progress, bar)
-    return lambda row, candidates: count(row.status == "error")
-
-
-def _row_watcher(progress: Progress, bar: TaskID) -> "OnRow":
-    """Moves the bar on by a row, and warns as soon as the answers look wrong for reasons that are not the model's."""
-    from experiments.analysis.answer_shares import Watch
-
-    count, watch = _counter(progress, bar), Watch()
-
-    def on_row(row: "ProblemRow", candidates: Sequence["CandidateRow"]) -> None:
-        count(row, candidates)
-        for warning in watch.warnings(row, candidates):
-            progress.console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
-
-    return on_row
-
-
-def _error_counter(progress: Progress, bar: TaskID) -> Callable[[bool], None]:
-    """Moves the bar on by a problem that failed or did not."""
-    num_errors = 0
-
-    def on_problem(failed: bool) -> None:
-        nonlocal num_errors
-        num_errors += failed
-        progress.update(bar, advance=1, errors=f"[red]{num_errors} errors[/]" if num_errors else "")
-
-    return on_problem
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 from orchestrator.core.nouns import Problem, SearchResult, Trajectory
 from orchestrator.core.protocols import Session, Strategy
 from strategies.checks import require
-from strategies.selection import sole
+from strategies.selection import result_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class BudgetForcing(Strategy):
             [thought] = await session.inject([thought], self.end_marker)
         if not thought.status.done:
             [thought] = await session.rollout([thought], scored=False)
-        return sole(thought, detail={"waits": waits})
+        return result_of(thought, detail={"waits": waits})
 
     def _end(self, thought: Trajectory) -> tuple[int, ...]:
         """The tokens of the end marker, if that is what the trajectory ends with."""

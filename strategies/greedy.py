@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Session, Strategy
-from strategies.selection import sole
+from strategies.selection import result_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,4 +17,4 @@ class Greedy(Strategy):
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
         [completion] = await session.rollout([root], temperature=0.0, scored=False)
-        return sole(completion)
+        return result_of(completion)

@@ -52,7 +52,7 @@ def most_voted(candidates: Sequence[Candidate], groups: Sequence[int | None], *,
     return None if best is None else voters[best]
 
 
-def sole(trajectory: Trajectory, *, detail: Mapping[str, Any] | None = None) -> SearchResult:
+def result_of(trajectory: Trajectory, *, detail: Mapping[str, Any] | None = None) -> SearchResult:
     """The end of a search that wrote one trajectory: its candidate, unless a cap left it unwritten."""
     candidates = as_candidates([trajectory], None)
     return SearchResult(candidates=candidates, chosen=0 if candidates else None, detail=detail or {})

@@ -167,7 +167,7 @@ def _steps(tokens: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 class TableVerifier:
-    """Scores a prefix by a function of its text. Its state is the text; it reads only what its carry does not cover."""
+    """Scores a prefix by a function of its text. Its state is the text; it reads what its handle does not cover."""
 
     flops_per_token = 1.0
     state_bytes = 10
@@ -191,22 +191,22 @@ class TableVerifier:
 
     def _verdict(self, reading: ScoreRequest) -> Verdict:
         covered = 0
-        if reading.carry is not None:
-            covered = reading.carry.num_tokens
-            assert self.states[reading.carry.key] == text_of(reading.token_ids[:covered]), "a carry of another text"
+        if reading.handle is not None:
+            covered = reading.handle.num_tokens
+            assert self.states[reading.handle.key] == text_of(reading.token_ids[:covered]), "a handle of another text"
             if not reading.keep_parent:
-                del self.states[reading.carry.key]
+                del self.states[reading.handle.key]
         key = f"state-{len(self.batches)}-{len(self.states)}-{hash(reading.token_ids)}"
         self.states[key] = text_of(reading.token_ids)
         return Verdict(
             scores=tuple(Score(mean=self.judge(text_of(reading.token_ids[:end]))) for end in reading.boundaries),
-            carry=StateHandle(replica=0, epoch=0, key=key, num_tokens=len(reading.token_ids)),
+            handle=StateHandle(replica=0, epoch=0, key=key, num_tokens=len(reading.token_ids)),
             verifier_tokens=len(reading.token_ids) - covered,
         )
 
-    def release(self, carries: Sequence[StateHandle]) -> None:
-        for carry in carries:
-            self.states.pop(carry.key, None)
+    def release(self, handles: Sequence[StateHandle]) -> None:
+        for handle in handles:
+            self.states.pop(handle.key, None)
 
 
 class TextVerifier:
@@ -232,10 +232,10 @@ class TextVerifier:
         scores = tuple(Score(mean=mean) for mean in means if mean is not None)
         unjudged = None if len(scores) == len(means) else "a riddle"
         scores = scores if unjudged is None else ()
-        return Verdict(scores=scores, carry=None, verifier_tokens=7, flops=70.0, unjudged=unjudged)
+        return Verdict(scores=scores, handle=None, verifier_tokens=7, flops=70.0, unjudged=unjudged)
 
-    def release(self, carries: Sequence[StateHandle]) -> None:
-        assert not carries
+    def release(self, handles: Sequence[StateHandle]) -> None:
+        assert not handles
 
 
 class PlainAnswers(ExactAnswers):

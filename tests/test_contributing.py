@@ -40,6 +40,6 @@ async def test_the_verifier_of_the_guide_scores_in_a_pool(monkeypatch, local_ray
     monkeypatch.setitem(VERIFIERS, "brevity", entry)
     async with VerifierPool.open(resolve(VerifierConfig(name="brevity"))) as pool:
         [prefix] = await pool.score([ScoreRequest(token_ids=(1, 2), boundaries=())])
-        [whole] = await pool.score([ScoreRequest(token_ids=(1, 2, 3, 4), boundaries=(3, 4), carry=prefix.carry)])
+        [whole] = await pool.score([ScoreRequest(token_ids=(1, 2, 3, 4), boundaries=(3, 4), handle=prefix.handle)])
     assert [score.mean for score in whole.scores] == pytest.approx([0.99**3, 0.99**4])
     assert whole.verifier_tokens == 2

@@ -72,23 +72,23 @@ class Call:
 Test = Assertions | Exchange | Call
 
 
-def parse_tests(value: Any, name: str, beside: Mapping[str, Any]) -> tuple[Test, ...]:
-    """The tests in the metadata field of that name. `beside` is all the metadata, where `entry_point`, `prompt`,
+def parse_tests(value: Any, name: str, metadata: Mapping[str, Any]) -> tuple[Test, ...]:
+    """The tests in the metadata field of that name. `metadata` is all the metadata, where `entry_point`, `prompt`,
     `test_setup_code`, `test_imports`, `fn_name` and `metadata` of the published records are. Raises NoVerdict."""
     value = _decoded(value, name)
     match value:
         case list() | tuple():
             if not value:
                 raise NoVerdict(f"the metadata field {name!r} must hold at least one test, got none")
-            return tuple(test for one in value for test in parse_tests(one, name, beside))
+            return tuple(test for one in value for test in parse_tests(one, name, metadata))
         case str():
-            return (_assertions(value, name, beside),)
+            return (_assertions(value, name, metadata),)
         case {"inputs": list() as inputs, "outputs": list() as outputs}:
-            return _apps(inputs, outputs, value.get("fn_name") or beside.get("fn_name"), name)
+            return _apps(inputs, outputs, value.get("fn_name") or metadata.get("fn_name"), name)
         case {"input": str(read), "output": str(printed), **more}:
             kind = more.get("testtype")
             if kind == "functional":
-                return (_functional(read, printed, name, beside),)
+                return (_functional(read, printed, name, metadata),)
             if kind in (None, "stdin") and not more.get("fn_name"):
                 return (_exchange(read, printed, name, setup=_IMPORTS if kind else ""),)
             raise NoVerdict(
@@ -127,15 +127,15 @@ def _is_compressed(text: str) -> bool:
     return True
 
 
-def _assertions(source: str, name: str, beside: Mapping[str, Any]) -> Assertions:
+def _assertions(source: str, name: str, metadata: Mapping[str, Any]) -> Assertions:
     tree = _parsed(source, f"a test in the metadata field {name!r}")
-    imports, setup_code = beside.get("test_imports") or [], beside.get("test_setup_code") or ""
+    imports, setup_code = metadata.get("test_imports") or [], metadata.get("test_setup_code") or ""
     if not isinstance(imports, list) or not all(isinstance(part, str) for part in (*imports, setup_code)):
         raise NoVerdict("the metadata fields test_imports and test_setup_code must be a list of texts and a text")
     setup = [*imports, setup_code]
     if _calls_for_a_candidate(tree):
-        source += f"\ncheck({_entry_point(name, beside)})\n"
-        prompt = beside.get("prompt")
+        source += f"\ncheck({_entry_point(name, metadata)})\n"
+        prompt = metadata.get("prompt")
         if isinstance(prompt, str) and _is_python(prompt):
             setup.append(prompt)  # HumanEval's: imports, helpers and the function without its body
     text = "\n".join(part for part in setup if part)
@@ -152,10 +152,10 @@ def _calls_for_a_candidate(tree: ast.Module) -> bool:
     return not any(isinstance(node, ast.Call) and getattr(node.func, "id", None) == "check" for node in others)
 
 
-def _entry_point(name: str, beside: Mapping[str, Any]) -> str:
-    entry = beside.get("entry_point")
+def _entry_point(name: str, metadata: Mapping[str, Any]) -> str:
+    entry = metadata.get("entry_point")
     if not isinstance(entry, str) or not _is_python(f"({entry})"):
-        got = f"got {entry!r}" if "entry_point" in beside else "which this problem's metadata lacks"
+        got = f"got {entry!r}" if "entry_point" in metadata else "which this problem's metadata lacks"
         raise NoVerdict(
             f"the metadata field {name!r} defines check(candidate) and calls it nowhere; wanted the function's name in"
             f" the field entry_point, {got}: data.metadata_fields: [{name}, entry_point]"
@@ -169,10 +169,10 @@ def _exchange(read: str, printed: str, name: str, *, setup: str) -> Exchange:
     return Exchange(input=read, output=printed, setup=setup)
 
 
-def _functional(read: str, printed: str, name: str, beside: Mapping[str, Any]) -> Call:
+def _functional(read: str, printed: str, name: str, metadata: Mapping[str, Any]) -> Call:
     """LiveCodeBench's: an argument on each line of the input, in JSON."""
-    record = _decoded(beside.get("metadata"), "metadata")
-    function = record.get("func_name") if isinstance(record, Mapping) else beside.get("fn_name")
+    record = _decoded(metadata.get("metadata"), "metadata")
+    function = record.get("func_name") if isinstance(record, Mapping) else metadata.get("fn_name")
     try:
         arguments, wanted = [json.loads(line) for line in read.split("\n")], json.loads(printed)
     except (ValueError, RecursionError) as error:

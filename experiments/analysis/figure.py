@@ -5,7 +5,7 @@ for colour-blind readers; every series also has its own marker or dash, and its 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
-from verifiers.calibration import Bin, expected_calibration_error
+from experiments.analysis.tables import si
 
 _INK, _FAINT = "#222222", "#6E6E6E"
 _CURVES = {  # colour, line style, marker, text; drawn in this order
@@ -34,54 +34,6 @@ _MARKS = (
 )  # fmt: skip
 _MOST_NAMED = 6  # marks with their names beside them; more have a legend
 _FONT_SIZE = 12.0
-
-
-def draw_reliability(series: Mapping[str, Sequence[Bin]]) -> Figure:
-    """How often scores are right, against the scores, for up to two ways to score; the area of a mark is its share."""
-    figure = Figure(figsize=(5.2, 5.2), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.plot((0, 1), (0, 1), color=_FAINT, linestyle=(0, (4, 2)), linewidth=1)
-    for (name, bins), curve in zip(series.items(), ("weighted@k", "prm@k"), strict=False):
-        colour, _, marker, _ = _CURVES[curve]
-        total = sum(b.count for b in bins)
-        scores, shares = [b.mean_score for b in bins], [b.share_right for b in bins]
-        error = expected_calibration_error(bins)
-        axes.plot(scores, shares, color=colour, linewidth=1, label=f"{name}: ECE {error:.3f}", marker=marker, ms=5)
-        axes.scatter(scores, shares, s=[1500 * b.count / total for b in bins], color=colour, alpha=0.25, linewidths=0)
-    axes.set_xlabel("score: P(every step so far is right)", color=_INK, fontsize=_FONT_SIZE)
-    axes.set_ylabel("share of such steps that are right", color=_INK, fontsize=_FONT_SIZE)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_aspect("equal")
-    axes.legend(frameon=False, fontsize=_FONT_SIZE - 1)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def draw_training(rows: Sequence[Mapping[str, float | None]], metrics: Mapping[str, str]) -> Figure:
-    """The loss of each step with its running mean, and the validation metrics (by column, with their names), against
-    tokens learnt from."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2)
-    frame = pd.DataFrame(rows)
-    tokens = frame["tokens"].cumsum()
-    panels[0].plot(tokens, frame["loss"], color=_FAINT, linewidth=0.7, alpha=0.6)
-    smooth = frame["loss"].ewm(span=max(2, len(frame) // 20)).mean()
-    panels[0].plot(tokens, smooth, color=_CURVES["prm@k"][0], linewidth=2)
-    panels[0].set_ylabel("training loss", color=_INK, fontsize=_FONT_SIZE)
-    for (column, name), (colour, _, marker, _) in zip(metrics.items(), reversed(_CURVES.values()), strict=False):
-        if (known := frame[column].notna()).any():
-            panels[1].plot(tokens[known], frame.loc[known, column], color=colour, marker=marker, label=name)
-    panels[1].set_ylabel("validation", color=_INK, fontsize=_FONT_SIZE)
-    panels[1].set_ylim(-0.02, 1.02)
-    panels[1].legend(frameon=False, fontsize=_FONT_SIZE - 1, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    for axes in panels:
-        axes.set_xlabel("tokens", color=_INK, fontsize=_FONT_SIZE)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: si(number)))
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def draw(tidy: pd.DataFrame, *, title: str, subtitle: str) -> Figure:
@@ -112,15 +64,6 @@ def draw(tidy: pd.DataFrame, *, title: str, subtitle: str) -> Figure:
     for axes, wanted in zip(panels, labels, strict=True):
         _place(axes, wanted)
     return figure
-
-
-def si(number: float) -> str:
-    """Three significant digits and an SI prefix: 1.25e9 is "1.25 G"."""
-    exponent = min(max(math.floor(math.log10(number)) // 3, 0), 6) if number > 0 else 0
-    scaled = number / 1000**exponent
-    if float(f"{scaled:.3g}") >= 1000 and exponent < 6:
-        exponent, scaled = exponent + 1, scaled / 1000
-    return f"{float(f'{scaled:.3g}'):g} {' kMGTPE'[exponent]}".strip()
 
 
 class _Label(NamedTuple):

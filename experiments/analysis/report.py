@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from rich.console import Console
 
 from experiments.analysis.answer_shares import SHOWN, Shares, shares_of
-from experiments.analysis.figure import draw, si
+from experiments.analysis.figure import draw
 from experiments.analysis.largest import SAMPLED_STRATEGIES, largest_sample
 from experiments.analysis.metrics import (
     Interval,
@@ -30,7 +30,7 @@ from experiments.analysis.metrics import (
     wilson_interval,
 )
 from experiments.analysis.step_notes import single_step_notes
-from experiments.analysis.tables import Cells, percent
+from experiments.analysis.tables import Cells, percent, si
 from orchestrator.core.errors import UserError
 from orchestrator.results import read_results
 

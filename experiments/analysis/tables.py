@@ -1,5 +1,6 @@
 """Tables for a console and for Markdown, from the same cells."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,3 +40,12 @@ class Cells:
 
 def percent(interval: Interval) -> str:
     return f"{100 * interval.value:.1f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+
+
+def si(number: float) -> str:
+    """Three significant digits and an SI prefix: 1.25e9 is "1.25 G"."""
+    exponent = min(max(math.floor(math.log10(number)) // 3, 0), 6) if number > 0 else 0
+    scaled = number / 1000**exponent
+    if float(f"{scaled:.3g}") >= 1000 and exponent < 6:
+        exponent, scaled = exponent + 1, scaled / 1000
+    return f"{float(f'{scaled:.3g}'):g} {' kMGTPE'[exponent]}".strip()

@@ -42,15 +42,15 @@ class WholePrefix:
         self.state_bytes = 0
 
     async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
-        whole = [replace(r, carry=None) for r in readings]
+        whole = [replace(r, handle=None) for r in readings]
         verdicts = await self._verifier.score([r for r in whole if r.boundaries])
-        self._verifier.release([v.carry for v in verdicts if v.carry is not None])
+        self._verifier.release([v.handle for v in verdicts if v.handle is not None])
         given = iter(verdicts)
-        unread = Verdict(scores=(), carry=None, verifier_tokens=0)
-        return [replace(next(given), carry=None) if r.boundaries else unread for r in whole]
+        unread = Verdict(scores=(), handle=None, verifier_tokens=0)
+        return [replace(next(given), handle=None) if r.boundaries else unread for r in whole]
 
-    def release(self, carries: Sequence[StateHandle]) -> None:
-        assert not carries
+    def release(self, handles: Sequence[StateHandle]) -> None:
+        assert not handles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

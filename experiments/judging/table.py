@@ -9,9 +9,8 @@ from functools import reduce
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.figure import si
 from experiments.analysis.metrics import Interval, SampleSet, bootstrap_mean, prm_at_k, sample_set, vote_at_k
-from experiments.analysis.tables import Cells, percent
+from experiments.analysis.tables import Cells, percent, si
 from experiments.judging.rows import read_judgements
 from experiments.judging.run import JudgePlan
 from orchestrator.core.errors import UserError

@@ -153,7 +153,7 @@ def _in_time(plans: Sequence[Sequence[Segment]]) -> list[tuple[int, int, Segment
 
 
 class RecordedVerifier:
-    """Implements `Verifier`. Its states are empty: a carry only says how many tokens need not be read again."""
+    """Implements `Verifier`. Its states are empty: a handle only says how many tokens need not be read again."""
 
     state_bytes = 0
     scores_steps, reads_text, reads_tokens = True, False, True
@@ -168,13 +168,13 @@ class RecordedVerifier:
     def _verdict(self, reading: ScoreRequest) -> Verdict:
         recorded = self._recording[reading.token_ids]
         prompt, size = len(recorded.prompt_ids), len(reading.token_ids)
-        new_tokens = size - (reading.carry.num_tokens if reading.carry is not None else 0)
+        new_tokens = size - (reading.handle.num_tokens if reading.handle is not None else 0)
         flops = self._recording.verifier_flops * new_tokens
         scores = []
         for end in reading.boundaries:
             score = recorded.scores.get(reading.token_ids[prompt:end])
             if score is None and (reason := recorded.unjudged.get(reading.token_ids[prompt:end])) is not None:
-                return Verdict(scores=(), carry=None, verifier_tokens=new_tokens, flops=flops, unjudged=reason)
+                return Verdict(scores=(), handle=None, verifier_tokens=new_tokens, flops=flops, unjudged=reason)
             if score is None:
                 raise UserError(
                     f"replay: {recorded.problem.id}: the step that ends after {end - prompt} tokens was not scored"
@@ -182,12 +182,12 @@ class RecordedVerifier:
             scores.append(score)
         return Verdict(
             scores=tuple(scores),
-            carry=StateHandle(replica=0, epoch=0, key=f"{size}-{hash(reading.token_ids)}", num_tokens=size),
+            handle=StateHandle(replica=0, epoch=0, key=f"{size}-{hash(reading.token_ids)}", num_tokens=size),
             verifier_tokens=new_tokens,
             flops=flops,
         )
 
-    def release(self, carries: Sequence[StateHandle]) -> None:
+    def release(self, handles: Sequence[StateHandle]) -> None:
         pass
 
 

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from experiments.analysis.figure import draw_reliability
 from experiments.tinymath.sampling import sample
 from experiments.tinymath.task import STEP_DELIMITER, TinyProblem, extract_answer, generate, step_labels
 from experiments.tinymath.tokenizer import build_tokenizer, prompt_ids
 from experiments.tinymath.train_prm import MAX_NEW_TOKENS, is_step_end, judge
+from experiments.training.prm_figure import draw_reliability
 from verifiers.calibration import expected_calibration_error, reliability
 from verifiers.metrics import auroc
 from verifiers.streaming_prm import StreamingPRM

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from experiments.analysis.figure import draw_reliability, draw_training
 from experiments.training.memory import keep_freed_memory
+from experiments.training.prm_figure import draw_reliability, draw_training
 from experiments.training.prm_plan import RECORD_FILE, Kind, Plan
 from orchestrator.core.errors import UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint

@@ -86,7 +86,7 @@ class Trajectory:
     prompt_ids: tuple[int, ...]
     steps: tuple[Step, ...] = ()
     path: tuple[int, ...] = ()  # which child at each fork: seeds derive from it
-    carry: StateHandle | None = None
+    handle: StateHandle | None = None
     status: Status = Status.RUNNING
     answer: str | None = None  # extracted from the text once it is done
     unjudged: str | None = None  # why the verifier gives it no score: it ranks last, and is not asked about again

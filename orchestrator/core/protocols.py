@@ -128,12 +128,12 @@ class Solution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """A trajectory to score. The carry, if any, covers a prefix of `token_ids`, which is the truth."""
+    """A trajectory to score. The handle, if any, covers a prefix of `token_ids`, which is the truth."""
 
     token_ids: tuple[int, ...]
     boundaries: tuple[int, ...]  # token counts (prompt included) after which to read a score, increasing
-    carry: StateHandle | None = None
-    keep_parent: bool = True  # False: nobody will fork from `carry` any more, so its state may go
+    handle: StateHandle | None = None
+    keep_parent: bool = True  # False: nobody will fork from `handle` any more, so its state may go
     solution: Solution | None = None  # the same trajectory, for a verifier that reads text
 
 
@@ -141,11 +141,11 @@ class ScoreRequest:
 class Verdict:
     """Scores at the asked boundaries, the state after the last token, and what it cost.
 
-    Where the verifier can give no score, `unjudged` says why, and there are neither scores nor a carry.
+    Where the verifier can give no score, `unjudged` says why, and there are neither scores nor a handle.
     """
 
     scores: tuple[Score, ...]
-    carry: StateHandle | None  # None: this verifier carries no state
+    handle: StateHandle | None  # None: this verifier carries no state
     verifier_tokens: int
     reingested_tokens: int = 0
     flops: float = 0.0
@@ -189,8 +189,8 @@ class Verifier(Protocol):
         """
         ...
 
-    def release(self, carries: Sequence[StateHandle]) -> None:
-        """Frees states. A hint: releasing twice, or using a released carry, costs time and changes no score."""
+    def release(self, handles: Sequence[StateHandle]) -> None:
+        """Frees states. A hint: releasing twice, or using a released handle, costs time and changes no score."""
         ...
 
 

@@ -28,12 +28,12 @@ _PROBE_BYTES = 1 << 16
 class ShardFolder:
     """Owns a folder while a process writes to it. Not thread-safe."""
 
-    def __init__(self, path: Path, lock_fd: int, rows: str, beside: str) -> None:
+    def __init__(self, path: Path, lock_fd: int, rows: str, companion: str) -> None:
         """Use `open`."""
         self.path = path
         self._lock_fd: int | None = lock_fd
         self._rows = rows
-        self._beside = beside
+        self._companion = companion
 
     @classmethod
     def open(
@@ -41,7 +41,7 @@ class ShardFolder:
         path: Path,
         *,
         rows: str,
-        beside: str,
+        companion: str,
         run_yaml: str,
         versions: Mapping[str, str],
         resume: bool = False,
@@ -51,7 +51,7 @@ class ShardFolder:
     ) -> Self:
         """Locks the folder and makes it ready: new, continued (`resume`) or emptied of rows and reports (`overwrite`).
 
-        `rows` and `beside` are the subfolders of a shard's two files; `rows` may be "", the folder itself. `run_yaml`
+        `rows` and `companion`: the subfolders of a shard's two files; `rows` may be "", the folder itself. `run_yaml`
         is the resolved configuration. `resume` wants it equal to the folder's own, except for the dotted `free_keys`
         and what is below them, which change no row. Files beside that no rows commit are dropped. An empty folder or
         one without rows counts as new. Foreign files are never touched. Raises UserError, leaving no new folder.
@@ -64,12 +64,12 @@ class ShardFolder:
             created = _make_folder(path)
             lock_fd = _lock(path)
             _probe(path)
-            folder = cls(path, lock_fd, rows, beside)
+            folder = cls(path, lock_fd, rows, companion)
             folder._prepare(run_yaml, wanted, versions, resume, overwrite, free_keys, reports)
             return folder
         except BaseException as error:
             if created:
-                _remove_new(path, (rows, beside), locked=lock_fd is not None)
+                _remove_new(path, (rows, companion), locked=lock_fd is not None)
             if lock_fd is not None:
                 os.close(lock_fd)
             if isinstance(error, OSError):
@@ -95,21 +95,21 @@ class ShardFolder:
         committed = self.shards()
         return 1 + int(committed[-1].stem.removeprefix("part-")) if committed else 0
 
-    def beside(self, rows: Path) -> Path:
+    def companion(self, rows: Path) -> Path:
         """The other file of a shard."""
-        return self.path / self._beside / rows.name
+        return self.path / self._companion / rows.name
 
-    def write(self, shard: int, rows: pa.Table, beside: pa.Table, num_problems: int) -> None:
+    def write(self, shard: int, rows: pa.Table, companion: pa.Table, num_problems: int) -> None:
         """Writes and commits a shard of so many problems. After a failure, a UserError, none of it is on disk."""
         rows_path = self.path / self._rows / f"part-{shard:06d}.parquet"
-        beside_path = self.beside(rows_path)
+        companion_path = self.companion(rows_path)
         try:
-            write_parquet(beside_path, beside)
+            write_parquet(companion_path, companion)
             write_parquet(rows_path, rows)
         except OSError as error:
             if not rows_path.exists():
                 with suppress(OSError):
-                    beside_path.unlink(missing_ok=True)
+                    companion_path.unlink(missing_ok=True)
             raise UserError(
                 f"{unwritable(self.path, error)}; {num_problems} finished problems "
                 "are not saved, what was saved before is whole: free some space, then run with --resume"
@@ -118,7 +118,7 @@ class ShardFolder:
     def drop_orphans(self) -> None:
         """Removes the files beside that no rows commit."""
         committed = {path.name for path in self.shards()}
-        for path in shards(self.path, self._beside):
+        for path in shards(self.path, self._companion):
             if path.name not in committed:
                 path.unlink()
 
@@ -143,7 +143,7 @@ class ShardFolder:
             )
         for name in _TEMP_FILES:
             (self.path / name).unlink(missing_ok=True)
-        for subfolder in (self._rows, self._beside):
+        for subfolder in (self._rows, self._companion):
             for path in (self.path / subfolder).glob("part-*.parquet.tmp"):
                 path.unlink()
         if overwrite:
@@ -155,7 +155,7 @@ class ShardFolder:
             versions_json = json.dumps(dict(versions), indent=2, sort_keys=True) + "\n"
             write_bytes(self.path / _VERSIONS, versions_json.encode())
             write_bytes(config_path, run_yaml.encode())  # last: it makes this a results folder
-        for subfolder in (self._rows, self._beside):
+        for subfolder in (self._rows, self._companion):
             (self.path / subfolder).mkdir(exist_ok=True)
         self.drop_orphans()
 

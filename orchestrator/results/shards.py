@@ -30,7 +30,7 @@ class ShardWriter:
     """
 
     rows: ClassVar[str] = ""  # the subfolder of the rows; "": the folder itself
-    beside: ClassVar[str]  # that of what lies beside them
+    companion: ClassVar[str]  # that of what lies beside them
     reports: ClassVar[tuple[str, ...]] = ()  # files that are made of the rows, and go with them
 
     def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float, flush_problems: int | None = None) -> None:
@@ -58,7 +58,7 @@ class ShardWriter:
         shard_folder = ShardFolder.open(
             folder,
             rows=cls.rows,
-            beside=cls.beside,
+            companion=cls.companion,
             run_yaml=run_yaml,
             versions=versions,
             resume=resume,
@@ -100,10 +100,10 @@ class ShardWriter:
     ) -> None:
         self.close()
 
-    def _hold(self, rows: pa.Table, beside: pa.Table) -> None:
+    def _hold(self, rows: pa.Table, companion: pa.Table) -> None:
         """Buffers a problem."""
         with self._lock:
-            self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, beside)))
+            self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, companion)))
             if self._timer is None:
                 self._timer = threading.Timer(self._flush_seconds, self._flush_late)
                 self._timer.daemon = True
@@ -132,6 +132,6 @@ class ShardWriter:
             self._timer = None
         if not self._buffer.problems:
             return
-        rows, beside = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
-        self._shards.write(self._buffer.shard, rows, beside, len(self._buffer.problems))
+        rows, companion = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
+        self._shards.write(self._buffer.shard, rows, companion, len(self._buffer.problems))
         self._buffer = _Buffer(self._buffer.shard + 1)

@@ -22,10 +22,10 @@ class ResultsWriter(ShardWriter):
         results.add(problem_row, candidate_rows)
     """
 
-    rows, beside, reports = "problems", "candidates", ("report.md", "compute_accuracy.png", "compute_accuracy.svg")
+    rows, companion, reports = "problems", "candidates", ("report.md", "compute_accuracy.png", "compute_accuracy.svg")
 
     def __init__(self, shard_folder: ShardFolder, *, flush_problems: int = 32, flush_seconds: float = 5.0) -> None:
-        found = {path: _drop_errors(path, shard_folder.beside(path)) for path in shard_folder.shards()}
+        found = {path: _drop_errors(path, shard_folder.companion(path)) for path in shard_folder.shards()}
         check_apart(found.items())
         self._num_candidates = {key: count for rows in found.values() for key, count in rows.items()}
         shard_folder.drop_orphans()

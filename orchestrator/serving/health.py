@@ -87,5 +87,5 @@ class PoolsHealth:
             solution=solution if self._verifier.reads_text else None,
         )
         [verdict] = await self._verifier.score([reading])
-        if verdict.carry is not None:
-            self._verifier.release([verdict.carry])
+        if verdict.handle is not None:
+            self._verifier.release([verdict.handle])

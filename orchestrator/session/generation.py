@@ -143,7 +143,7 @@ class Writing:
                 tracks.append(
                     Track(
                         trajectory=replace(prefix, path=(*prefix.path, first + child)),
-                        shared_carry=prefix.carry,
+                        shared_handle=prefix.handle,
                         sequence=sequence,
                         hold=None if sequence is None else sequence.hold,
                     )

@@ -21,7 +21,7 @@ class Scoring:
         self._verifier = verifier
         self._books = books
         self._live: set[StateHandle] = set()
-        self._prompt_carry: asyncio.Task[StateHandle | None] | None = None
+        self._prompt_handle: asyncio.Task[StateHandle | None] | None = None
         self._prompt_hold: Hold | None = None  # for reading it
 
     @property
@@ -37,9 +37,9 @@ class Scoring:
         self.free(set(self._live))  # before anything is waited for: this may be cancelled again
         if self._prompt_hold is not None:
             self._prompt_hold.close()
-        if self._prompt_carry is not None:
-            self._prompt_carry.cancel()
-            await asyncio.gather(self._prompt_carry, return_exceptions=True)
+        if self._prompt_handle is not None:
+            self._prompt_handle.cancel()
+            await asyncio.gather(self._prompt_handle, return_exceptions=True)
             self.free(set(self._live))
 
     async def read_on(self, tracks: list[Track], news: asyncio.Event) -> None:
@@ -58,7 +58,7 @@ class Scoring:
             return
         if self._verifier is None:
             raise UserError("nothing can be scored, because the run has no verifier: got verifier: null")
-        prompt_carry = await self._read_prompt(tracks[0].trajectory.prompt_ids)
+        prompt_handle = await self._read_prompt(tracks[0].trajectory.prompt_ids)
         readings, indices = [], []
         for track in tracks:
             trajectory = track.trajectory
@@ -68,15 +68,15 @@ class Scoring:
                 end += len(step.token_ids)
                 if index in steps:
                     ends.append(end)
-            own = trajectory.carry is not None and trajectory.carry != track.shared_carry
-            carry = trajectory.carry or prompt_carry
-            if carry is not None and ends[0] <= carry.num_tokens:  # it covers more than the first unscored step
-                carry, own = prompt_carry, False
+            own = trajectory.handle is not None and trajectory.handle != track.shared_handle
+            handle = trajectory.handle or prompt_handle
+            if handle is not None and ends[0] <= handle.num_tokens:  # it covers more than the first unscored step
+                handle, own = prompt_handle, False
             readings.append(
                 ScoreRequest(
                     token_ids=trajectory.token_ids[: ends[-1]],
                     boundaries=tuple(ends),
-                    carry=carry,
+                    handle=handle,
                     keep_parent=not own,
                     solution=_as_text(trajectory, steps) if self._verifier.reads_text else None,
                 )
@@ -89,21 +89,21 @@ class Scoring:
             scored = list(track.trajectory.steps)
             for index, score in zip(steps if verdict.unjudged is None else (), verdict.scores, strict=True):
                 scored[index] = replace(scored[index], score=score)
-            if not reading.keep_parent and reading.carry is not None:
-                self._live.discard(reading.carry)
-            if verdict.carry is not None:
-                self._live.add(verdict.carry)
+            if not reading.keep_parent and reading.handle is not None:
+                self._live.discard(reading.handle)
+            if verdict.handle is not None:
+                self._live.add(verdict.handle)
             cost = self._charge(verdict, seconds, track.hold)
             track.trajectory = replace(
                 track.trajectory,
                 steps=tuple(scored),
-                carry=verdict.carry,
+                handle=verdict.handle,
                 cost=track.trajectory.cost + cost,
                 unjudged=verdict.unjudged,
             )
             if track.trajectory.status.done and not self.due(track.trajectory):
-                self.free({track.trajectory.carry} if track.trajectory.carry is not None else set())
-                track.trajectory = replace(track.trajectory, carry=None)
+                self.free({track.trajectory.handle} if track.trajectory.handle is not None else set())
+                track.trajectory = replace(track.trajectory, handle=None)
 
     def due(self, trajectory: Trajectory) -> list[int]:
         """Indices of the sampled steps that are to be scored and have no score yet: of a verifier that judges whole
@@ -122,20 +122,20 @@ class Scoring:
         assert self._verifier is not None
         if not self._verifier.reads_tokens:
             return None
-        if self._prompt_carry is None:
-            self._prompt_carry = asyncio.ensure_future(self._carry_of(prompt_ids))
-        return await asyncio.shield(self._prompt_carry)
+        if self._prompt_handle is None:
+            self._prompt_handle = asyncio.ensure_future(self._handle_of(prompt_ids))
+        return await asyncio.shield(self._prompt_handle)
 
-    async def _carry_of(self, prompt_ids: tuple[int, ...]) -> StateHandle | None:
+    async def _handle_of(self, prompt_ids: tuple[int, ...]) -> StateHandle | None:
         assert self._verifier is not None
         began = time.monotonic()
         [verdict] = await self._verifier.score([ScoreRequest(token_ids=prompt_ids, boundaries=())])
-        if verdict.carry is not None:
-            self._live.add(verdict.carry)
+        if verdict.handle is not None:
+            self._live.add(verdict.handle)
         self._charge(verdict, time.monotonic() - began, self._prompt_hold)
         if verdict.unjudged is not None:
             raise ProblemError(f"the verifier can't read the problem: {verdict.unjudged}")
-        return verdict.carry
+        return verdict.handle
 
     def hold_prompt(self, trajectories: Sequence[Trajectory]) -> None:
         """Promises what reading the prompt takes, once, before anything else is."""
@@ -146,7 +146,7 @@ class Scoring:
 
     def unread(self, trajectory: Trajectory) -> int:
         """Tokens of the trajectory that the verifier must read before new ones; the prompt counts as read."""
-        covered = len(trajectory.prompt_ids) if trajectory.carry is None else trajectory.carry.num_tokens
+        covered = len(trajectory.prompt_ids) if trajectory.handle is None else trajectory.handle.num_tokens
         return len(trajectory.token_ids) - covered
 
     def _charge(self, verdict: Verdict, seconds: float, hold: Hold | None) -> Ledger:
@@ -164,11 +164,11 @@ class Scoring:
         hold.use(verifier_tokens=verdict.verifier_tokens - verdict.reingested_tokens, flops=verdict.flops * share_new)
         return cost
 
-    def free(self, carries: set[StateHandle]) -> None:
-        owned = carries & self._live
+    def free(self, handles: set[StateHandle]) -> None:
+        owned = handles & self._live
         if owned and self._verifier is not None:
             self._live -= owned
-            self._verifier.release(sorted(owned, key=lambda carry: carry.key))
+            self._verifier.release(sorted(owned, key=lambda handle: handle.key))
 
 
 def _as_text(trajectory: Trajectory, asked: Sequence[int]) -> Solution:

@@ -151,7 +151,7 @@ class SearchSession:
         return await self._writing.write(prefixes, n, how, scored)
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        tracks = [Track(trajectory=trajectory, shared_carry=trajectory.carry) for trajectory in trajectories]
+        tracks = [Track(trajectory=trajectory, shared_handle=trajectory.handle) for trajectory in trajectories]
         affordable, holds = [], []
         self._scoring.hold_prompt(trajectories)
         for track in tracks:
@@ -199,7 +199,7 @@ class SearchSession:
                     steps=tuple(steps),
                     status=Status.RUNNING,
                     answer=None,
-                    carry=None,
+                    handle=None,
                     cost=trajectory.cost + lost,
                     unjudged=None,
                     retracted_tokens=trajectory.retracted_tokens + sampled,
@@ -210,4 +210,4 @@ class SearchSession:
 
     def release(self, trajectories: Sequence[Trajectory]) -> None:
         self._writing.ahead.drop(trajectories)
-        self._scoring.free({t.carry for t in trajectories if t.carry is not None})
+        self._scoring.free({t.handle for t in trajectories if t.handle is not None})

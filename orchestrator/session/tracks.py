@@ -12,7 +12,7 @@ class Track:
     """The child's value so far, and where the rest comes from."""
 
     trajectory: Trajectory
-    shared_carry: StateHandle | None  # the prefix's state, which siblings fork from too
+    shared_handle: StateHandle | None  # the prefix's state, which siblings fork from too
     sequence: LiveSequence | None = None  # None: nothing is to be written
     hold: Hold | None = None  # what may be spent on it
     written: bool = False

@@ -21,7 +21,7 @@ class Job:
     reading: ScoreRequest
     key: str  # of the state after its last token
     verdict: asyncio.Future[Verdict]
-    carry: StateHandle | None  # what it can start from
+    handle: StateHandle | None  # what it can start from
     routed_tokens: int = 0
     tokens_read: int = 0
     reingested_tokens: int = 0
@@ -32,15 +32,15 @@ class Job:
 
 
 def job_of(reading: ScoreRequest, key: str) -> Job:
-    """Raises ValueError for boundaries or a carry that don't fit the tokens."""
-    num_tokens, boundaries, carry = len(reading.token_ids), reading.boundaries, reading.carry
+    """Raises ValueError for boundaries or a handle that don't fit the tokens."""
+    num_tokens, boundaries, handle = len(reading.token_ids), reading.boundaries, reading.handle
     if any(b <= a for a, b in zip((0, *boundaries), (*boundaries, num_tokens + 1), strict=False)):
         raise ValueError(f"verifier: boundaries must increase within 1..{num_tokens}, got {boundaries}")
-    if carry is not None and carry.num_tokens > num_tokens:
-        raise ValueError(f"verifier: carry covers {carry.num_tokens} tokens, the reading has {num_tokens}")
-    if carry is not None and boundaries and boundaries[0] <= carry.num_tokens:
-        carry = None  # a state can't tell the scores before it
-    return Job(reading=reading, key=key, verdict=asyncio.get_running_loop().create_future(), carry=carry)
+    if handle is not None and handle.num_tokens > num_tokens:
+        raise ValueError(f"verifier: handle covers {handle.num_tokens} tokens, the reading has {num_tokens}")
+    if handle is not None and boundaries and boundaries[0] <= handle.num_tokens:
+        handle = None  # a state can't tell the scores before it
+    return Job(reading=reading, key=key, verdict=asyncio.get_running_loop().create_future(), handle=handle)
 
 
 @dataclass(slots=True, eq=False)
@@ -52,26 +52,26 @@ class Batch:
     shared: frozenset[str] = frozenset()  # keys of states from which readings outside the batch start, too
 
     def as_told(self) -> list[tuple[Job, Run]]:
-        """Each job from its carry."""
-        return [(job, self._run(job, job.carry)) for job in self.jobs]
+        """Each job from its handle."""
+        return [(job, self._run(job, job.handle)) for job in self.jobs]
 
     def rebuilding(self) -> list[tuple[Job, Run]]:
-        """The carries' states are not there: each is read again, once for all who start from it."""
+        """The handles' states are not there: each is read again, once for all who start from it."""
         runs: list[tuple[Job, Run]] = []
         sharing: defaultdict[str, list[Job]] = defaultdict(list)
         for job in self.jobs:
-            if job.carry is not None:
-                sharing[job.carry.key].append(job)
+            if job.handle is not None:
+                sharing[job.handle.key].append(job)
         self.copied = {}
         for key, jobs in sharing.items():
-            carry = jobs[0].carry
-            assert carry is not None
+            handle = jobs[0].handle
+            assert handle is not None
             alone = len(jobs) == 1 and not self._keeps_parent(jobs[0])
-            if alone or jobs[0].reading.solution is not None:  # a text can't be cut where the carry's tokens end
+            if alone or jobs[0].reading.solution is not None:  # a text can't be cut where the handle's tokens end
                 runs.extend((job, self._run(job, None)) for job in jobs)
                 continue
-            runs.append((jobs[0], Run(key=key, token_ids=jobs[0].reading.token_ids[: carry.num_tokens])))
-            runs.extend((job, self._run(job, carry)) for job in jobs)
+            runs.append((jobs[0], Run(key=key, token_ids=jobs[0].reading.token_ids[: handle.num_tokens])))
+            runs.extend((job, self._run(job, handle)) for job in jobs)
         return runs
 
     def from_scratch(self) -> list[tuple[Job, Run]]:
@@ -79,21 +79,21 @@ class Batch:
         return [(job, self._run(job, None)) for job in self.jobs]
 
     def _keeps_parent(self, job: Job) -> bool:
-        return job.reading.keep_parent or (job.carry is not None and job.carry.key in self.shared)
+        return job.reading.keep_parent or (job.handle is not None and job.handle.key in self.shared)
 
-    def _run(self, job: Job, carry: StateHandle | None) -> Run:
+    def _run(self, job: Job, handle: StateHandle | None) -> Run:
         reading = job.reading
-        if carry is None:
+        if handle is None:
             return Run(
                 key=job.key, token_ids=reading.token_ids, boundaries=reading.boundaries, solution=reading.solution
             )
-        copy = self.copied.get(carry.key)
+        copy = self.copied.get(handle.key)
         return Run(
             key=job.key,
-            token_ids=reading.token_ids[carry.num_tokens :],
-            boundaries=tuple(boundary - carry.num_tokens for boundary in reading.boundaries),
-            parent=copy or carry.key,
-            parent_tokens=carry.num_tokens,
+            token_ids=reading.token_ids[handle.num_tokens :],
+            boundaries=tuple(boundary - handle.num_tokens for boundary in reading.boundaries),
+            parent=copy or handle.key,
+            parent_tokens=handle.num_tokens,
             keep_parent=self._keeps_parent(job) and copy is None,
             solution=reading.solution,
         )

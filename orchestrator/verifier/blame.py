@@ -55,7 +55,7 @@ class Blame:
             for job in jobs:
                 job.suspect = True
             return Fault.OPEN
-        first.carry = None  # the next time from its tokens: the state may be what is wrong
+        first.handle = None  # the next time from its tokens: the state may be what is wrong
         first.raised.append((replica, epoch))
         self._raised_on[replica].add(first.key)
         healthy = len(self._raised_on[replica]) == 1

@@ -42,7 +42,7 @@ class GenerativeVerifier:
         rest = iter(written)
         return [self._verdict(reading, *about, rest) for reading, about in zip(readings, asked, strict=True)]
 
-    def release(self, carries: Sequence[StateHandle]) -> None:
+    def release(self, handles: Sequence[StateHandle]) -> None:
         """There are none."""
 
     def _questions(self, reading: ScoreRequest) -> tuple[list[Question], str | None]:
@@ -72,7 +72,7 @@ class GenerativeVerifier:
         return judged(
             reading,
             scores,
-            carry=None,
+            handle=None,
             verifier_tokens=sum(chain.num_tokens for own in chains for chain in own),
             flops=sum(chain.flops for own in chains for chain in own),
             unjudged=unjudged,

@@ -127,24 +127,24 @@ class VerifierPool:
                 raise outcome
         return verdicts
 
-    def release(self, carries: Sequence[StateHandle]) -> None:
-        """Frees states. A hint: releasing twice, or using a released carry, costs time and changes no score."""
+    def release(self, handles: Sequence[StateHandle]) -> None:
+        """Frees states. A hint: releasing twice, or using a released handle, costs time and changes no score."""
         if self._closed:
             return
-        self._states.release(carries)
+        self._states.release(handles)
         if self._states.any_released:
             self._schedule_flush()
 
-    async def migrate(self, carry: StateHandle, replica: int) -> StateHandle:
-        """Moves a state; earlier handles stay good. The carry itself when there is nothing to move."""
+    async def migrate(self, handle: StateHandle, replica: int) -> StateHandle:
+        """Moves a state; earlier handles stay good. The handle itself when there is nothing to move."""
         if not 0 <= replica < len(self._replicas):
             raise ValueError(f"verifier: replica must be in 0..{len(self._replicas) - 1}, got {replica}")
-        source, target = self._states.home(carry), self._replicas[replica]
+        source, target = self._states.home(handle), self._replicas[replica]
         if not target.up:
             raise ReplicaError(f"verifier: replica {replica} is down")
         if source is None or source is target:
-            return carry
-        moved = await self._states.migrate(carry, source, target)
+            return handle
+        moved = await self._states.migrate(handle, source, target)
         self._schedule_flush()
         return moved
 
@@ -178,13 +178,13 @@ class VerifierPool:
                 self._fail(waiting, exhausted)
             return
         for job in jobs:
-            home = None if job.carry is None else self._states.home(job.carry)
+            home = None if job.handle is None else self._states.home(job.handle)
             loads = {r.index: r.queue.pending_tokens / self._config.batch_tokens for r in self._replicas if r.up}
             target = self._replicas[choose_replica(loads, None if home is None else home.index)]
-            covered = job.carry.num_tokens if job.carry is not None and home is not None else 0
+            covered = job.handle.num_tokens if job.handle is not None and home is not None else 0
             job.routed_tokens = max(1, len(job.reading.token_ids) - covered)
-            if job.carry is not None and home is None and job.reading.keep_parent:
-                self._states.remember(job.carry.key, target, target.epoch)  # it will be rebuilt there: siblings follow
+            if job.handle is not None and home is None and job.reading.keep_parent:
+                self._states.remember(job.handle.key, target, target.epoch)  # it will be rebuilt there: siblings follow
             target.queue.add(job)
 
     def _send(self, replica: Replica) -> None:
@@ -193,7 +193,7 @@ class VerifierPool:
         while replica.up and (jobs := replica.queue.take()):
             ways: defaultdict[Replica | None, list[Job]] = defaultdict(list)
             for job in jobs:
-                home = None if job.carry is None else self._states.home(job.carry)
+                home = None if job.handle is None else self._states.home(job.handle)
                 ways[home if home is not replica else None].append(job)
             for source, batch in ways.items():
                 replica.queue.began(batch, asyncio.get_running_loop().time())
@@ -207,7 +207,7 @@ class VerifierPool:
         fault = None
         try:
             if source is not None and batch.jobs:
-                names = {job.carry.key: self._new_key() for job in batch.jobs if job.carry is not None}
+                names = {job.handle.key: self._new_key() for job in batch.jobs if job.handle is not None}
                 batch.copied = names if await self._states.copy(source, replica, epoch, names) else {}
             for attempt in (batch.as_told, batch.rebuilding, batch.from_scratch):
                 if batch.jobs:
@@ -238,13 +238,13 @@ class VerifierPool:
             if isinstance(answer, Read | Unreadable):
                 job.tokens_read += answer.tokens_read
                 job.flops += answer.flops
-                if job.reading.carry is not None and run.parent is None:
-                    covered = job.reading.carry.num_tokens
+                if job.reading.handle is not None and run.parent is None:
+                    covered = job.reading.handle.num_tokens
                     job.reingested_tokens += min(answer.tokens_read, covered)
                 self._keeper.give_restarts(self._blame.answered(replica.index))
             if run.key != job.key:  # a rebuilt parent
-                assert job.carry is not None
-                self._states.remember(job.carry.key, replica, epoch)
+                assert job.handle is not None
+                self._states.remember(job.handle.key, replica, epoch)
             elif isinstance(answer, Read):
                 self._settle(job, run, answer, replica, epoch)
             elif isinstance(answer, Unreadable):
@@ -258,12 +258,12 @@ class VerifierPool:
     def _settle(self, job: Job, run: Run, answer: Read, replica: Replica, epoch: int) -> None:
         """Gives the verdict to who asked, or frees the state if nobody is there any more."""
         reading = job.reading
-        freed = reading.carry is not None and run.parent == reading.carry.key and not run.keep_parent
+        freed = reading.handle is not None and run.parent == reading.handle.key and not run.keep_parent
         self._states.leave(reading, freed=freed)
-        carry = StateHandle(replica=replica.index, epoch=epoch, key=job.key, num_tokens=len(reading.token_ids))
-        verdict = self._verdict(job, answer.scores, carry)
+        handle = StateHandle(replica=replica.index, epoch=epoch, key=job.key, num_tokens=len(reading.token_ids))
+        verdict = self._verdict(job, answer.scores, handle)
         if verdict.unjudged is not None or job.verdict.done():
-            self.release([carry])
+            self.release([handle])
         if not job.verdict.done():
             job.verdict.set_result(verdict)
 
@@ -274,12 +274,12 @@ class VerifierPool:
             job.verdict.set_result(self._verdict(job, (), None, reason))
 
     def _verdict(
-        self, job: Job, scores: Sequence[Score], carry: StateHandle | None, unjudged: str | None = None
+        self, job: Job, scores: Sequence[Score], handle: StateHandle | None, unjudged: str | None = None
     ) -> Verdict:
         return judged(
             job.reading,
             scores,
-            carry=carry,
+            handle=handle,
             verifier_tokens=job.tokens_read,
             reingested_tokens=job.reingested_tokens,
             flops=job.flops,
@@ -330,7 +330,7 @@ class VerifierPool:
                 job.verdict.set_exception(error)
 
     def _release_verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        self.release([verdict.carry for verdict in verdicts if verdict.carry is not None])
+        self.release([verdict.handle for verdict in verdicts if verdict.handle is not None])
 
     async def _close(self) -> None:
         self._closed = True

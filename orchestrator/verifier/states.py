@@ -14,27 +14,27 @@ log = logging.getLogger(__name__)
 
 
 class States:
-    """Owner of what a pool knows of states beside their carries."""
+    """Owner of what a pool knows of states beside their handles."""
 
     def __init__(self, replicas: Sequence[Replica], max_states: int) -> None:
         """`max_states`: no more can exist."""
         self._replicas = replicas
-        self._moved: OrderedDict[str, tuple[int, int]] = OrderedDict()  # key -> (replica, epoch), where not the carry's
+        self._moved: OrderedDict[str, tuple[int, int]] = OrderedDict()  # key -> (replica, epoch), unlike its handle's
         self._max_moved = max_states
         self._starting: Counter[str] = Counter()  # readings under way from each state
         self._unwanted: set[str] = set()  # states that may go after these readings
         self._released: defaultdict[int, list[str]] = defaultdict(list)
 
-    def home(self, carry: StateHandle) -> Replica | None:
+    def home(self, handle: StateHandle) -> Replica | None:
         """The replica that should hold the state; None when it went down with its replica."""
-        index, epoch = self._moved.get(carry.key, (carry.replica, carry.epoch))
+        index, epoch = self._moved.get(handle.key, (handle.replica, handle.epoch))
         if not 0 <= index < len(self._replicas):
             return None
         replica = self._replicas[index]
         return replica if replica.up and replica.epoch == epoch else None
 
     def remember(self, key: str, replica: Replica, epoch: int) -> None:
-        """A state is, or will be, elsewhere than its carry says."""
+        """A state is, or will be, elsewhere than its handle says."""
         self._moved[key] = (replica.index, epoch)
         self._moved.move_to_end(key)
         while len(self._moved) > self._max_moved:
@@ -42,38 +42,38 @@ class States:
 
     def enter(self, reading: ScoreRequest) -> None:
         """A reading is under way."""
-        if reading.carry is not None:
-            self._starting[reading.carry.key] += 1
+        if reading.handle is not None:
+            self._starting[reading.handle.key] += 1
 
     def leave(self, reading: ScoreRequest, *, freed: bool = False) -> None:
         """A reading is over. `freed`: the replica has already let its parent's state go."""
-        carry = reading.carry
-        if carry is None:
+        handle = reading.handle
+        if handle is None:
             return
-        self._starting[carry.key] -= 1
+        self._starting[handle.key] -= 1
         if not reading.keep_parent:
-            self._unwanted.add(carry.key)
-        if self._starting[carry.key] > 0:
+            self._unwanted.add(handle.key)
+        if self._starting[handle.key] > 0:
             return
-        del self._starting[carry.key]
-        if carry.key in self._unwanted:
-            self._unwanted.discard(carry.key)
+        del self._starting[handle.key]
+        if handle.key in self._unwanted:
+            self._unwanted.discard(handle.key)
             if freed:
-                self._moved.pop(carry.key, None)
+                self._moved.pop(handle.key, None)
             else:
-                self.release([carry])
+                self.release([handle])
 
     def shared(self, readings: Sequence[ScoreRequest]) -> frozenset[str]:
         """Keys of states from which other readings under way start, too."""
-        own = Counter(reading.carry.key for reading in readings if reading.carry is not None)
+        own = Counter(reading.handle.key for reading in readings if reading.handle is not None)
         return frozenset(key for key, count in own.items() if self._starting[key] > count)
 
-    def release(self, carries: Sequence[StateHandle]) -> None:
-        for carry in carries:
-            home = self.home(carry)
-            self._moved.pop(carry.key, None)
+    def release(self, handles: Sequence[StateHandle]) -> None:
+        for handle in handles:
+            home = self.home(handle)
+            self._moved.pop(handle.key, None)
             if home is not None:
-                self._released[home.index].append(carry.key)
+                self._released[home.index].append(handle.key)
 
     @property
     def any_released(self) -> bool:
@@ -89,18 +89,18 @@ class States:
         """A replica's states went down with it."""
         self._released.pop(replica.index, None)
 
-    async def migrate(self, carry: StateHandle, source: Replica, target: Replica) -> StateHandle:
-        """Moves a state; earlier handles stay good. The carry itself when that came to nothing."""
+    async def migrate(self, handle: StateHandle, source: Replica, target: Replica) -> StateHandle:
+        """Moves a state; earlier handles stay good. The handle itself when that came to nothing."""
         epoch = target.epoch
         try:
-            moved = await self.copy(source, target, epoch, {carry.key: carry.key})
+            moved = await self.copy(source, target, epoch, {handle.key: handle.key})
         except ReplicaLost:
-            return carry
+            return handle
         if not moved:
-            return carry
-        self.remember(carry.key, target, epoch)
-        self._released[source.index].append(carry.key)
-        return StateHandle(replica=target.index, epoch=epoch, key=carry.key, num_tokens=carry.num_tokens)
+            return handle
+        self.remember(handle.key, target, epoch)
+        self._released[source.index].append(handle.key)
+        return StateHandle(replica=target.index, epoch=epoch, key=handle.key, num_tokens=handle.num_tokens)
 
     async def copy(self, source: Replica, target: Replica, epoch: int, names: dict[str, str]) -> bool:
         """Copies states through the object store, under new names; False when it came to nothing.

@@ -14,18 +14,18 @@ def judged(
     reading: ScoreRequest,
     scores: Sequence[Score],
     *,
-    carry: StateHandle | None,
+    handle: StateHandle | None,
     verifier_tokens: int,
     reingested_tokens: int = 0,
     flops: float = 0.0,
     unjudged: str | None = None,
 ) -> Verdict:
     """The verdict on a reading, or `unjudged` with the reason: what the caller gives, or that the scores are not one
-    for each boundary, or are not finite numbers in [0, 1]. Then it has no carry, and the caller frees that state."""
+    for each boundary, or are not finite numbers in [0, 1]. Then it has no handle, and the caller frees that state."""
     unjudged = unjudged or wrong_scores(scores, len(reading.boundaries))
     return Verdict(
         scores=tuple(scores) if unjudged is None else (),
-        carry=carry if unjudged is None else None,
+        handle=handle if unjudged is None else None,
         verifier_tokens=verifier_tokens,
         reingested_tokens=reingested_tokens,
         flops=flops,

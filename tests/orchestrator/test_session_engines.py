@@ -120,7 +120,7 @@ async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task
     async with asyncio.timeout(60):
         while not all(session._scoring._live for session in sessions) or len(sessions) < len(tasks):
             await policy_pool.stats()  # a round trip
-    carries = [carry for session in sessions for carry in session._scoring._live]
+    handles = [handle for session in sessions for handle in session._scoring._live]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,7 +130,7 @@ async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task
             pass
         while any(replica.queue.calls for replica in verifier_pool._replicas):
             await policy_pool.stats()
-    keys = [carry.key for carry in carries]
+    keys = [handle.key for handle in handles]
     for replica in verifier_pool._replicas:
         found, _ = await replica.export(keys)
         assert keys and found == 0

@@ -6,9 +6,10 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from experiments.analysis.figure import draw, si
+from experiments.analysis.figure import draw
 from experiments.analysis.metrics import pass_at_k, wilson_interval
 from experiments.analysis.report import _unjudged_notes, curves, report, sample_curves
+from experiments.analysis.tables import si
 from orchestrator.core.errors import UserError
 from orchestrator.results import ResultsWriter, read_results
 from tests.experiments.synthetic import NUM_PROBLEMS, write_error, write_run

@@ -13,7 +13,7 @@ CARRY = StateHandle(replica=0, epoch=0, key="parent", num_tokens=1)
 def jobs(count: int) -> list[Job]:
     def job(key: str) -> Job:
         verdict = asyncio.get_running_loop().create_future()
-        return Job(reading=ScoreRequest(token_ids=(1,), boundaries=(1,)), key=key, verdict=verdict, carry=CARRY)
+        return Job(reading=ScoreRequest(token_ids=(1,), boundaries=(1,)), key=key, verdict=verdict, handle=CARRY)
 
     return [job(str(number)) for number in range(count)]
 
@@ -37,9 +37,9 @@ async def test_two_replicas_lost_with_many_readings_condemn_none() -> None:
 async def test_a_reading_on_which_the_verifier_raises_is_read_alone_twice_the_second_time_from_its_tokens() -> None:
     blame, (a, b) = Blame(1), jobs(2)
     assert blame.raised(0, 0, [a, b]) is Fault.OPEN
-    assert (a.suspect, a.carry) == (True, CARRY)
+    assert (a.suspect, a.handle) == (True, CARRY)
     assert blame.raised(0, 0, [a]) is Fault.OPEN
-    assert a.carry is None
+    assert a.handle is None
     blame.answered(0)  # b, read alone
     assert blame.raised(0, 0, [a]) is Fault.READING
     assert a.lost == []

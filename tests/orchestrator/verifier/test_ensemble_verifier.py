@@ -70,11 +70,11 @@ async def test_one_verifier_twice_is_that_verifier_at_twice_the_cost() -> None:
 async def test_members_go_on_from_their_own_carries() -> None:
     verifier, *_ = pair()
     prefix = await read(verifier, "aab")
-    child = await read(verifier, "aabab", carry=prefix.carry)
+    child = await read(verifier, "aabab", handle=prefix.handle)
     assert child.verifier_tokens == 4
     assert child.scores == (await read(verifier, "aabab")).scores
-    assert (await read(verifier, "aabbb", carry=prefix.carry, keep_parent=False)).verifier_tokens == 4
-    assert child.carry.key in verifier._held and prefix.carry.key not in verifier._held
+    assert (await read(verifier, "aabbb", handle=prefix.handle, keep_parent=False)).verifier_tokens == 4
+    assert child.handle.key in verifier._held and prefix.handle.key not in verifier._held
 
 
 async def test_a_released_carry_frees_every_member_and_releasing_again_changes_nothing() -> None:
@@ -82,16 +82,16 @@ async def test_a_released_carry_frees_every_member_and_releasing_again_changes_n
     verdict = await read(verifier, "aab")
     assert a.states and b.states
     for _ in range(2):
-        verifier.release([verdict.carry])
+        verifier.release([verdict.handle])
         assert not (a.states or b.states or verifier._held)
 
 
 async def test_a_lost_carry_costs_time_and_changes_no_score() -> None:
     verifier, *_ = pair()
     prefix = await read(verifier, "aab")
-    expected = await read(verifier, "aabab", carry=prefix.carry)
-    verifier.release([prefix.carry])
-    verdict = await read(verifier, "aabab", carry=prefix.carry, keep_parent=False)
+    expected = await read(verifier, "aabab", handle=prefix.handle)
+    verifier.release([prefix.handle])
+    verdict = await read(verifier, "aabab", handle=prefix.handle, keep_parent=False)
     assert verdict.scores == expected.scores
     assert (verdict.verifier_tokens, verdict.reingested_tokens) == (10, 6)
 
@@ -99,10 +99,10 @@ async def test_a_lost_carry_costs_time_and_changes_no_score() -> None:
 async def test_carries_are_bounded_and_the_one_used_longest_ago_goes_first() -> None:
     verifier, a, b = pair(slots=2)
     first, second = await read(verifier, "a"), await read(verifier, "b")
-    await read(verifier, "ab", carry=first.carry)
+    await read(verifier, "ab", handle=first.handle)
     assert len(verifier._held) == len(a.states) == len(b.states) == 2
-    assert (await read(verifier, "ac", carry=first.carry)).reingested_tokens == 0
-    assert (await read(verifier, "bc", carry=second.carry)).reingested_tokens == 2
+    assert (await read(verifier, "ac", handle=first.handle)).reingested_tokens == 0
+    assert (await read(verifier, "bc", handle=second.handle)).reingested_tokens == 2
 
 
 async def test_members_judge_at_the_same_time() -> None:
@@ -141,16 +141,16 @@ async def test_what_one_member_can_not_judge_the_ensemble_can_not_and_no_state_i
     class Unsure(Table):
         def _verdict(self, reading: ScoreRequest) -> Verdict:
             if "?" in text_of(reading.token_ids):
-                return Verdict(scores=(), carry=None, verifier_tokens=1, unjudged="a riddle")
+                return Verdict(scores=(), handle=None, verifier_tokens=1, unjudged="a riddle")
             return super()._verdict(reading)
 
     sure, unsure = Table(share_of("a")), Unsure(share_of("b"))
     verifier = ensemble(sure, unsure)
     prefix = await read(verifier, "aab")
-    refused = await read(verifier, "aab?", carry=prefix.carry)
-    assert (refused.unjudged, refused.scores, refused.carry, refused.verifier_tokens) == ("a riddle", (), None, 2)
+    refused = await read(verifier, "aab?", handle=prefix.handle)
+    assert (refused.unjudged, refused.scores, refused.handle, refused.verifier_tokens) == ("a riddle", (), None, 2)
     assert len(sure.states) == len(unsure.states) == len(verifier._held) == 1
-    assert (await read(verifier, "aabb", carry=prefix.carry)).unjudged is None
+    assert (await read(verifier, "aabb", handle=prefix.handle)).unjudged is None
 
 
 async def test_a_search_leaves_no_state_behind() -> None:
@@ -174,7 +174,7 @@ async def test_a_verifier_that_carries_states_and_one_that_writes_judge_together
     assert not table.states and not verifier._held
     prompt, *children = [reading for batch in table.batches for reading in batch]
     assert prompt.boundaries == () and len(children) == 2, "the prompt is read once, and by the one that reads tokens"
-    assert all(child.carry is not None and child.carry.num_tokens == len(prompt.token_ids) for child in children)
+    assert all(child.handle is not None and child.handle.num_tokens == len(prompt.token_ids) for child in children)
 
 
 async def test_a_member_that_judges_whole_solutions_only_makes_the_ensemble_do_so() -> None:
@@ -202,6 +202,6 @@ def test_an_ensemble_is_as_ready_as_its_least_ready_member() -> None:
     assert verifier.num_ready == 0
 
 
-def test_a_carry_of_nobody_is_ignored() -> None:
+def test_a_handle_of_nobody_is_ignored() -> None:
     verifier, *_ = pair()
     verifier.release([StateHandle(replica=0, epoch=0, key="unknown", num_tokens=1)])

@@ -45,7 +45,7 @@ async def test_scores_are_the_average_of_the_chains() -> None:
     _, verifier = generative(GOOD, BAD, GOOD, BAD)
     [verdict] = await verifier.score([reading("a\n\n", "b")])
     assert verdict.scores == (averaged([1.0] * 4), averaged([1.0, 0.0, 1.0, 0.0]))
-    assert verdict.carry is None
+    assert verdict.handle is None
 
 
 async def test_chains_that_do_not_parse_abstain() -> None:

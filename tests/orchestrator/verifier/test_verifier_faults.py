@@ -131,7 +131,7 @@ async def test_a_reading_on_which_the_verifier_fails_is_unjudged_and_all_others_
     verdicts = await pool.score(readings(20, fault=fault, at=[7]))
     assert means(verdicts) == [*wanted[:7], None, *wanted[8:]]
     assert reason in (verdicts[7].unjudged or "")
-    assert (verdicts[7].scores, verdicts[7].carry) == ((), None)
+    assert (verdicts[7].scores, verdicts[7].handle) == ((), None)
     assert means(await pool.score(readings(20))) == wanted
     assert pool.replicas()[0].epoch == before + lost
     assert pool.replicas()[0].pending_tokens == 0

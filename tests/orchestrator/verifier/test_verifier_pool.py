@@ -43,16 +43,16 @@ def assert_same(verdict: Verdict, whole: Whole, reading: ScoreRequest) -> StateH
     wanted = whole(reading.token_ids, reading.boundaries)
     assert [s.mean for s in verdict.scores] == pytest.approx([s.mean for s in wanted], abs=1e-4)
     assert [s.std for s in verdict.scores] == pytest.approx([s.std for s in wanted], abs=1e-4)
-    assert verdict.carry is not None and verdict.carry.num_tokens == len(reading.token_ids)
-    return verdict.carry
+    assert verdict.handle is not None and verdict.handle.num_tokens == len(reading.token_ids)
+    return verdict.handle
 
 
 def children(
-    parent: Sequence[int], carry: StateHandle | None, count: int, keep_parent: bool = True
+    parent: Sequence[int], handle: StateHandle | None, count: int, keep_parent: bool = True
 ) -> list[ScoreRequest]:
     texts = [(*parent, *tokens(1000 + i, 5 + i)) for i in range(count)]
     return [
-        ScoreRequest(token_ids=text, boundaries=(len(text),), carry=carry, keep_parent=keep_parent) for text in texts
+        ScoreRequest(token_ids=text, boundaries=(len(text),), handle=handle, keep_parent=keep_parent) for text in texts
     ]
 
 
@@ -67,20 +67,20 @@ async def scored(pool: VerifierPool, readings: Sequence[ScoreRequest], whole: Wh
 async def read(pool: VerifierPool, text: tuple[int, ...]) -> StateHandle:
     """The state after `text`."""
     [verdict] = await pool.score([ScoreRequest(token_ids=text, boundaries=())])
-    assert verdict.carry is not None
-    return verdict.carry
+    assert verdict.handle is not None
+    return verdict.handle
 
 
 async def test_a_text_streamed_in_any_pieces_gets_the_scores_of_the_whole(pool: VerifierPool, whole: Whole) -> None:
     async def stream(seed: int) -> None:
         rng, text = Random(seed), tokens(seed, 60)
         cuts = sorted({rng.randint(1, 60) for _ in range(5)} | {60})
-        carry = None
+        handle = None
         for start, end in zip([0, *cuts], cuts, strict=False):
             boundaries = tuple(sorted({rng.randint(start + 1, end), end}))
-            reading = ScoreRequest(token_ids=text[:end], boundaries=boundaries, carry=carry, keep_parent=False)
+            reading = ScoreRequest(token_ids=text[:end], boundaries=boundaries, handle=handle, keep_parent=False)
             [verdict] = await pool.score([reading])
-            carry = assert_same(verdict, whole, reading)
+            handle = assert_same(verdict, whole, reading)
             assert (verdict.verifier_tokens, verdict.reingested_tokens) == (end - start, 0)
             assert verdict.flops == (end - start) * pool.info.flops_per_token
 
@@ -111,8 +111,8 @@ async def test_released_states_cost_time_and_change_no_score(pool: VerifierPool,
 
 async def test_a_boundary_that_the_carry_is_past_is_read_from_the_tokens(pool: VerifierPool, whole: Whole) -> None:
     text = tokens(3, 20)
-    carry = await read(pool, text[:10])
-    [verdict] = await scored(pool, [ScoreRequest(token_ids=text, boundaries=(10, 20), carry=carry)], whole)
+    handle = await read(pool, text[:10])
+    [verdict] = await scored(pool, [ScoreRequest(token_ids=text, boundaries=(10, 20), handle=handle)], whole)
     assert (verdict.verifier_tokens, verdict.reingested_tokens) == (20, 10)
 
 
@@ -121,13 +121,13 @@ async def test_a_moved_state_serves_its_old_handles(pool: VerifierPool, whole: W
     root = await read(pool, prompt)
     moved = await pool.migrate(root, 1 - root.replica)
     assert moved.replica == 1 - root.replica
-    for carry in (moved, root, replace(moved)):
-        for verdict in await scored(pool, children(prompt, carry, 2), whole):
-            assert verdict.carry is not None and verdict.carry.replica == moved.replica
+    for handle in (moved, root, replace(moved)):
+        for verdict in await scored(pool, children(prompt, handle, 2), whole):
+            assert verdict.handle is not None and verdict.handle.replica == moved.replica
             assert verdict.reingested_tokens == 0
     back = await pool.migrate(moved, root.replica)
     [verdict] = await scored(pool, children(prompt, back, 1), whole)
-    assert (verdict.carry and verdict.carry.replica, verdict.reingested_tokens) == (root.replica, 0)
+    assert (verdict.handle and verdict.handle.replica, verdict.reingested_tokens) == (root.replica, 0)
     pool.release([root])
     await read(pool, prompt)
     assert await pool.migrate(back, moved.replica) is back  # nothing there to move
@@ -137,11 +137,11 @@ async def test_children_of_an_overloaded_replica_are_read_by_another(pool: Verif
     prompt = tokens(5, 30)
     root = await read(pool, prompt)
     readings = [
-        ScoreRequest(token_ids=prompt + tokens(i, 300), boundaries=(330,), carry=root, keep_parent=i % 2 == 0)
+        ScoreRequest(token_ids=prompt + tokens(i, 300), boundaries=(330,), handle=root, keep_parent=i % 2 == 0)
         for i in range(40)
     ]
     verdicts = await scored(pool, readings, whole)
-    assert {v.carry.replica for v in verdicts if v.carry} == {0, 1}
+    assert {v.handle.replica for v in verdicts if v.handle} == {0, 1}
     assert sum(v.verifier_tokens for v in verdicts) == 40 * 300  # the prompt's state was copied, not rebuilt
     assert all(replica.pending_tokens == 0 for replica in pool.replicas())
 
@@ -188,12 +188,12 @@ async def test_what_comes_while_replicas_are_busy_shares_the_next_call(
 
 async def test_bad_readings_are_refused_and_fail_nobody_else(pool: VerifierPool, whole: Whole) -> None:
     text = tokens(6, 9)
-    carry = await read(pool, text)
+    handle = await read(pool, text)
     for bad, message in (
         (ScoreRequest(token_ids=text, boundaries=(0,)), r"within 1\.\.9, got \(0,\)"),
         (ScoreRequest(token_ids=text, boundaries=(4, 4)), r"must increase"),
         (ScoreRequest(token_ids=text, boundaries=(10,)), r"within 1\.\.9"),
-        (ScoreRequest(token_ids=text[:5], boundaries=(5,), carry=carry), "carry covers 9 tokens, the reading has 5"),
+        (ScoreRequest(token_ids=text[:5], boundaries=(5,), handle=handle), "handle covers 9 tokens, the reading has 5"),
     ):
         with pytest.raises(ValueError, match=message):
             await pool.score([bad])
@@ -201,7 +201,7 @@ async def test_bad_readings_are_refused_and_fail_nobody_else(pool: VerifierPool,
     strange = ScoreRequest(token_ids=(1, 99), boundaries=(2,))
     [first, refused], [second] = await asyncio.gather(pool.score([good, strange]), pool.score([good]))
     assert refused.unjudged is not None and "token id 99 is outside the verifier's vocabulary" in refused.unjudged
-    assert (refused.scores, refused.carry, refused.verifier_tokens) == ((), None, 0)
+    assert (refused.scores, refused.handle, refused.verifier_tokens) == ((), None, 0)
     assert_same(first, whole, good)
     assert_same(second, whole, good)
 
@@ -233,7 +233,7 @@ async def test_eviction_costs_time_and_never_changes_scores(
         first = await scored(pool, children(prompt, root, 6), whole)
         readings = [
             ScoreRequest(
-                token_ids=(*r.token_ids, 1, 2), boundaries=(len(r.token_ids) + 2,), carry=v.carry, keep_parent=keep
+                token_ids=(*r.token_ids, 1, 2), boundaries=(len(r.token_ids) + 2,), handle=v.handle, keep_parent=keep
             )
             for r, v in zip(children(prompt, root, 6), first, strict=True)
             for keep in (True, False)
@@ -253,7 +253,7 @@ async def test_a_killed_replica_changes_no_score(config: VerifierConfig, whole: 
         os.kill(pid, signal.SIGKILL)
         verdicts = await scored(pool, children(prompt, root, 4), whole)  # in flight when it is noticed
         assert sum(v.reingested_tokens for v in verdicts) == 40  # once for all of them
-        assert {v.carry.replica for v in verdicts if v.carry} == {1 - root.replica}
+        assert {v.handle.replica for v in verdicts if v.handle} == {1 - root.replica}
         assert pool.replicas()[root.replica].epoch == 1
         assert all(replica.pending_tokens == 0 for replica in pool.replicas())
         later = await scored(pool, children(prompt, root, 4), whole)
@@ -269,7 +269,7 @@ async def test_the_only_replica_is_restarted_and_then_given_up(config: VerifierC
         os.kill(pid, signal.SIGKILL)
         verdicts = await scored(pool, children(prompt, root, 2), whole)
         assert sum(v.reingested_tokens for v in verdicts) == 40
-        assert all(v.carry is not None and v.carry.epoch == 1 for v in verdicts)
+        assert all(v.handle is not None and v.handle.epoch == 1 for v in verdicts)
         pid = pool.replicas()[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -326,7 +326,7 @@ async def test_a_score_that_is_not_finite_is_none_and_what_was_read_is_counted(
     async with VerifierPool.open(resolve(replace(config, model=str(tmp_path)))) as pool:
         [verdict] = await pool.score([ScoreRequest(token_ids=(1, 2), boundaries=(2,))])
         assert verdict.unjudged is not None and "not a finite number" in verdict.unjudged
-        assert (verdict.scores, verdict.carry, verdict.verifier_tokens) == ((), None, 2)
+        assert (verdict.scores, verdict.handle, verdict.verifier_tokens) == ((), None, 2)
         assert [stats["tokens_read"] for stats in await pool.stats()] == [2]
     with pytest.raises(ReplicaError, match="closed"):
         await pool.score([ScoreRequest(token_ids=(1, 2), boundaries=(2,))])
