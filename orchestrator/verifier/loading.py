@@ -6,13 +6,19 @@ from orchestrator.verifier.resolve import ResolvedVerifier
 from verifiers.contract import HostSettings, VerifierHost
 
 
-def load_host(verifier: ResolvedVerifier) -> VerifierHost:
-    """Of a verifier that replicas host. Raises ValueError when the model can't be loaded."""
-    entry, config = verifier.entry, verifier.config
-    assert entry.host is not None, f"{verifier.name} is not hosted"
-    module, _, name = entry.host.partition(":")
+def host_class(verifier: ResolvedVerifier) -> type[VerifierHost]:
+    """Of a verifier that replicas host."""
+    host = verifier.entry.host
+    assert host is not None, f"{verifier.name} is not hosted"
+    module, _, name = host.partition(":")
     cls: type[VerifierHost] = getattr(import_module(module), name)
-    return cls.load(
+    return cls
+
+
+def load_host(verifier: ResolvedVerifier) -> VerifierHost:
+    """Raises ValueError when the model can't be loaded."""
+    config = verifier.config
+    return host_class(verifier).load(
         HostSettings(
             name=config.name,
             model=config.model,

@@ -202,6 +202,9 @@ def test_an_ensemble_is_as_ready_as_its_least_ready_member() -> None:
     assert verifier.num_ready == 0
 
 
-def test_a_handle_of_nobody_is_ignored() -> None:
-    verifier, *_ = pair()
+async def test_a_handle_of_nobody_is_ignored() -> None:
+    verifier, a, b = pair()
+    verdict = await read(verifier, "aab")
+    states = dict(a.states), dict(b.states)
     verifier.release([StateHandle(replica=0, epoch=0, key="unknown", num_tokens=1)])
+    assert (a.states, b.states) == states and verdict.handle is not None
