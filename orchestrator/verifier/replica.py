@@ -140,8 +140,8 @@ class Replica:
         try:
             answer = asyncio.wrap_future(submit(lambda: call(self._actor)).future())
             await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise ReplicaLost(gone.result())
+            if gone.done() and (not answer.done() or answer.exception() is not None):
+                raise ReplicaLost(gone.result())  # why it was lost, and not that it then was gone
             self._progress_at = loop.time()
             with meaning(self.who):
                 return answer.result()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -28,19 +29,22 @@ with connected(RayConfig(), 1):
 
 
 @pytest.fixture
-def attempts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, object]]]:
     """What `ray.init` was called with. It leaves a process and fails."""
     called: list[dict[str, object]] = []
+    left: list[subprocess.Popen[bytes]] = []
 
     def init(**options: object) -> None:
         called.append(options)
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
         raise RuntimeError("the node\ntimed out")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray, "init", init)
-    return called
+    yield called
+    for process in left:
+        process.wait(timeout=10)
 
 
 def test_nothing_is_left_of_a_ray_that_did_not_start_and_why_is_said(attempts, caplog) -> None:

@@ -184,9 +184,9 @@ def test_the_shipped_file_is_in_order():
     plan = label.plan_label(PROJECT_ROOT / "configs" / "label.yaml", [])
     assert plan.policy is not None and plan.policy.model == str(TINY_POLICY) and plan.verifier is None
     judged = label.plan_label(PROJECT_ROOT / "configs" / "label.yaml", ["method=verifier"])
-    assert judged.verifier is not None and judged.verifier.model == str(TINY_PRM)
+    assert judged.verifier is not None and judged.verifier.config.model == str(TINY_PRM)
 
 
 def test_a_judge_without_a_model_of_its_own_stays_without_one(config):
     plan = label.plan_label(config, ["method=verifier", "verifier.name=llm_judge"])
-    assert plan.verifier is not None and plan.verifier.model == ""  # and is not the folder that this runs in
+    assert plan.verifier is not None and plan.verifier.config.model == ""  # and is not the folder that this runs in

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.nouns import Score
 from orchestrator.verifier.actor import VerifierActor, VerifierRaised
+from orchestrator.verifier.resolve import ResolvedVerifier
 from verifiers import VerifierEntry
 from verifiers.contract import Answer, HostSettings, Read, Run, VerifierInfo
 
@@ -55,7 +56,8 @@ class GatedHost:
 async def loaded(reads: Reads, batch_tokens: int) -> VerifierActor:
     actor = VerifierActor()
     entry = VerifierEntry(host="tests.orchestrator.verifier.test_actor:GatedHost")
-    await actor.load(entry, reads, VerifierConfig(batch_tokens=batch_tokens))
+    config = VerifierConfig(batch_tokens=batch_tokens)
+    await actor.load(ResolvedVerifier(config=config, entry=entry, options=reads))
     return actor
 
 
