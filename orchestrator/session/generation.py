@@ -105,7 +105,7 @@ class Writing:
             unwritten = [track.sequence for track in writing if track.sequence is not None and not track.written]
             self._in_flight.give_up(unwritten)
             for track in writing:
-                if track.sequence is not None:
+                if track.sequence is not None and not track.sequence.aborting:
                     track.sequence.hold.close()
             self._deadlines.discard(late)
             self._num_writing -= 1

@@ -32,8 +32,14 @@ class LiveSequence:
     num_segments: int = 0
     finished: bool = False
     given_up: bool = False
+    over: bool = False  # nothing more is received of it
     error: Exception | None = None
     abort: Callable[[], None] = lambda: None
+
+    @property
+    def aborting(self) -> bool:
+        """Whether it was given up and the engine has not said yet what it had sampled: that stays promised."""
+        return self.given_up and not self.finished and not self.over
 
 
 class SequencesInFlight:
@@ -95,7 +101,10 @@ class SequencesInFlight:
                 sequence.error = error
         finally:
             for sequence in sequences:
+                sequence.over = True
                 sequence.arrived.set()
+                if sequence.given_up:
+                    sequence.hold.close()
 
     def _arrive(self, sequence: LiveSequence, segment: Segment) -> None:
         cost = paid = _cost(self._policy.shape, sequence, segment)
@@ -109,6 +118,8 @@ class SequencesInFlight:
             sequence.finished = True
         if sequence.given_up:
             self._spend(cost + Ledger(discarded_tokens=len(segment.token_ids)))
+            if sequence.finished:
+                sequence.hold.close()
             return
         self._spend(cost)
         sequence.segments.append((segment, cost))

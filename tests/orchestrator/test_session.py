@@ -1,5 +1,6 @@
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -401,6 +402,51 @@ async def test_a_call_waits_for_what_others_give_back_before_it_is_cut_short():
         children = [child for [child] in await asyncio.gather(*calls)]
     assert [child.status for child in children] == [Status.FINISHED] * 12
     assert session.ledger.generated_tokens == 12 * 8
+
+
+class SlowToAbort(ScriptedPolicy):
+    """Says only after an abort that it had sampled five tokens that nobody saw."""
+
+    def __init__(self, script) -> None:
+        super().__init__(script)
+        self.asked = asyncio.Event()
+
+    def generate(self, requests):
+        writing = super().generate(requests)
+        writing.ready = LateReports()
+        self.asked.set()
+        return writing
+
+
+class LateReports(list):
+    def append(self, item):
+        index, segment = item
+        super().append((index, replace(segment, discarded_tokens=5)))
+
+
+async def test_what_an_aborted_call_may_have_sampled_stays_promised_until_the_engine_has_said():
+    run = Account(Budget(policy_tokens=20))
+    policy = SlowToAbort({"Q:": ["abcdefg" * 9]})
+    policy.gate = asyncio.Event()
+    async with open_session(policy, run_account=run) as session:
+        call = asyncio.create_task(session.rollout([await session.start(problem())], scored=False))
+        await policy.asked.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        assert run.left("policy_tokens") == 0
+        policy.gate.set()
+    assert session.ledger.generated_tokens == 5
+    assert run.left("policy_tokens") == 15
+
+
+async def test_what_a_failed_call_was_promised_is_given_back():
+    run = Account(Budget(policy_tokens=20))
+    policy = ScriptedPolicy({"Q:": ["a\n\nb"]})
+    policy.fails_after = 1
+    with pytest.raises(RuntimeError, match="a scripted failure"):
+        async with open_session(policy, run_account=run) as session:
+            await session.rollout([await session.start(problem())], 2, scored=False)
+    assert run.left("policy_tokens") == 20 - session.ledger.generated_tokens == 17
 
 
 async def test_at_its_deadline_a_search_has_its_best_answer_so_far():
