@@ -16,7 +16,7 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.allocation import marginal_gain
 from strategies.checks import require
-from strategies.selection import as_candidates, search_result
+from strategies.selection import BY_MEAN, RankBy, as_candidates, search_result
 
 
 class Rule(StrEnum):
@@ -37,6 +37,7 @@ class AdaptiveBestOfN(Strategy):
     medium: float = 0.7  # thresholds: at and above, middling
     easy: float = 0.9  # thresholds: at and above, the probe is enough
     aggregation: Aggregation = Aggregation.last
+    selection: RankBy = BY_MEAN
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
@@ -69,7 +70,7 @@ class AdaptiveBestOfN(Strategy):
                 completions += await session.rollout([root], min(self.round, self.n - len(completions)))
                 gain = await self._gain(completions, session)
             detail = {"gain": gain}
-        candidates = as_candidates(completions, self.aggregation)
+        candidates = as_candidates(completions, self.aggregation, self.selection)
         return await search_result(candidates, session, detail={**detail, "samples": len(candidates)})
 
     def samples_for(self, confidence: float) -> int:
@@ -87,6 +88,6 @@ class AdaptiveBestOfN(Strategy):
         return sum(judged) / max(1, len(judged))
 
     async def _gain(self, completions: list[Trajectory], session: Session) -> float:
-        candidates = as_candidates(completions, self.aggregation)
+        candidates = as_candidates(completions, self.aggregation, self.selection)
         groups = await session.group_answers([candidate.trajectory for candidate in candidates])
         return marginal_gain(candidates, groups)

@@ -13,7 +13,7 @@ from orchestrator.core.nouns import Problem, SearchResult, Trajectory
 from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, search_result, value
+from strategies.selection import BY_MEAN, RankBy, as_candidates, search_result, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class BeamSearch(Strategy):
     lookahead: int = 0  # steps that each child is simulated, at temperature 0, before it is valued
     deduplicate: bool = False  # children of a round with the same completion compete once
     aggregation: Aggregation = Aggregation.last
+    selection: RankBy = BY_MEAN
 
     costly: ClassVar[tuple[str, ...]] = ("n", "expansion", "lookahead")
     needs_verifier: ClassVar[bool] = True
@@ -68,7 +69,7 @@ class BeamSearch(Strategy):
         else:
             finished += await session.rollout(frontier, expansion)
             session.release(frontier)
-        candidates = as_candidates(finished, self.aggregation)
+        candidates = as_candidates(finished, self.aggregation, self.selection)
         return await search_result(candidates, session)
 
     async def _values(self, children: Sequence[Trajectory], session: Session) -> list[float]:

@@ -11,7 +11,7 @@ from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, search_result
+from strategies.selection import BY_MEAN, RankBy, as_candidates, search_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class BestOfN(Strategy):
 
     n: int = 16
     aggregation: Aggregation = Aggregation.last
+    selection: RankBy = BY_MEAN
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
@@ -30,5 +31,5 @@ class BestOfN(Strategy):
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
         completions = await session.rollout([root], self.n)
-        candidates = as_candidates(completions, self.aggregation)
+        candidates = as_candidates(completions, self.aggregation, self.selection)
         return await search_result(candidates, session)

@@ -13,7 +13,7 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.concurrency import together
-from strategies.selection import as_candidates, search_result, value
+from strategies.selection import BY_MEAN, RankBy, as_candidates, search_result, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class DVTS(Strategy):
     beam_width: int = 4  # children a step of each subtree (the paper's M)
     max_steps: int = 40  # guided steps; what is still running then is written to its end
     aggregation: Aggregation = Aggregation.last
+    selection: RankBy = BY_MEAN
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
@@ -43,7 +44,8 @@ class DVTS(Strategy):
         root = await session.start(problem)
         subtrees = await together(self._descend(root, session) for _ in range(self.n // self.beam_width))
         session.release([root])
-        candidates = as_candidates([ended for subtree in subtrees for ended in subtree], self.aggregation)
+        ended = [trajectory for subtree in subtrees for trajectory in subtree]
+        candidates = as_candidates(ended, self.aggregation, self.selection)
         return await search_result(candidates, session)
 
     async def _descend(self, root: Trajectory, session: Session) -> list[Trajectory]:

@@ -13,7 +13,7 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
 from strategies.concurrency import together
-from strategies.selection import as_candidates, search_result, value
+from strategies.selection import BY_MEAN, RankBy, as_candidates, search_result, value
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class EarlyStop(Strategy):
     n: int = 16
     z: float = 1.0  # standard deviations of benefit of the doubt
     min_value: float = 0.1  # a floor that holds before anything is finished too: below it nothing is expected any more
+    selection: RankBy = BY_MEAN
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
@@ -46,7 +47,8 @@ class EarlyStop(Strategy):
         race = _Race(running=self.n)
         samples = await together(self._sample(root, session, race) for _ in range(self.n))
         session.release([root])
-        candidates = as_candidates([sample for sample in samples if sample is not None], Aggregation.last)
+        ended = [sample for sample in samples if sample is not None]
+        candidates = as_candidates(ended, Aggregation.last, self.selection)
         return await search_result(candidates, session, detail={"stopped": self.n - len(candidates)})
 
     async def _sample(self, root: Trajectory, session: Session, race: _Race) -> Trajectory | None:

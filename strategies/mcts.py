@@ -14,7 +14,7 @@ from orchestrator.core.nouns import Problem, SearchResult, Status, Trajectory
 from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, search_result, value
+from strategies.selection import BY_MEAN, RankBy, as_candidates, search_result, value
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +37,7 @@ class MCTS(Strategy):
     c_puct: float = 1.0  # how much a child that was seldom visited is preferred, in units of the score
     max_steps: int = 40  # depth at which a leaf is written to its end
     aggregation: Aggregation = Aggregation.last
+    selection: RankBy = BY_MEAN
 
     costly: ClassVar[tuple[str, ...]] = ("simulations", "expansion")
     needs_verifier: ClassVar[bool] = True
@@ -73,7 +74,7 @@ class MCTS(Strategy):
             best = max(leaves, key=lambda leaf: leaf.value)
             ended += await session.rollout([best.trajectory])
         session.release([leaf.trajectory for leaf in leaves])
-        candidates = as_candidates(ended, self.aggregation)
+        candidates = as_candidates(ended, self.aggregation, self.selection)
         return await search_result(candidates, session, detail={"simulations": simulations})
 
     def _select(self, root: _Node) -> list[_Node]:

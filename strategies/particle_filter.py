@@ -17,7 +17,8 @@ from orchestrator.core.protocols import Session, Strategy
 from orchestrator.core.seeds import derive_seed
 from strategies.aggregation import Aggregation
 from strategies.checks import require
-from strategies.selection import as_candidates, search_result, value
+from strategies.selection import BY_MEAN, RankBy, as_candidates, search_result, value
+from strategies.softmax import softmax
 
 MARGIN = 1e-6  # scores are clipped this far from 0 and 1, where the logit is infinite
 
@@ -32,6 +33,7 @@ class ParticleFilter(Strategy):
     resample_seed: int = 0
     max_steps: int = 40  # guided steps; what is still running then is written to its end
     aggregation: Aggregation = Aggregation.last
+    selection: RankBy = BY_MEAN
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
@@ -69,18 +71,21 @@ class ParticleFilter(Strategy):
                 session.release(running)
                 particles = [particle if particle.status.done else next(children) for particle in particles]
                 steps += 1
-        candidates = as_candidates(list({p.path: p for p in particles}.values()), self.aggregation)
+        distinct = list({particle.path: particle for particle in particles}.values())
+        candidates = as_candidates(distinct, self.aggregation, self.selection)
         return await search_result(candidates, session, detail={"steps": steps, "resamplings": resamplings})
 
 
 def softmax_of_logits(scores: Sequence[float], temperature: float) -> list[float]:
     """Weights that add up to 1. A score of -inf (no score) weighs nothing, unless none has a score."""
-    clipped = [min(max(score, MARGIN), 1 - MARGIN) for score in scores]
-    logits = [math.log(score / (1 - score)) / temperature for score in clipped]
-    top = max(logits)
-    shares = [math.exp(logit - top) if score > -math.inf else 0.0 for logit, score in zip(logits, scores, strict=True)]
-    total = math.fsum(shares)
-    return [share / total for share in shares] if total > 0 else [1 / len(scores)] * len(scores)
+    return softmax([_logit(score) for score in scores], temperature)
+
+
+def _logit(score: float) -> float:
+    if score == -math.inf:
+        return score
+    clipped = min(max(score, MARGIN), 1 - MARGIN)
+    return math.log(clipped / (1 - clipped))
 
 
 def effective_size(weights: Sequence[float]) -> float:

@@ -1,33 +1,69 @@
 """From trajectories to candidates, and from candidates to the chosen one."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from orchestrator.core.errors import ProblemError
-from orchestrator.core.nouns import Candidate, SearchResult, Selection, Status, Trajectory
+from orchestrator.core.nouns import Candidate, Score, SearchResult, Selection, Status, Trajectory
 from orchestrator.core.protocols import Session
 from strategies.aggregation import Aggregation, aggregate
+from strategies.checks import require
 from strategies.voting import majority_vote
 
 
-def as_candidates(trajectories: Sequence[Trajectory], how: Aggregation | None) -> tuple[Candidate, ...]:
+class Ranking(StrEnum):
+    mean = "mean"
+    lower_bound = "lower_bound"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankBy:
+    """What of its scores a candidate is ranked by: their means, or how high they are at least.
+
+    Of many samples the highest mean is often one that the verifier is unsure of; a lower bound holds doubt against it.
+    """
+
+    kind: Ranking = Ranking.mean
+    z: float = 1.0  # lower_bound: standard deviations of doubt that each score is lowered by
+
+    def __post_init__(self) -> None:
+        require(0 <= self.z < math.inf, f"selection: z must be >= 0 and finite, got {self.z}")
+
+    def __str__(self) -> str:
+        return f"{self.kind}(z={self.z:g})" if self.kind == Ranking.lower_bound else self.kind
+
+    def of(self, score: Score) -> float:
+        return score.mean if self.kind == Ranking.mean else max(0.0, score.mean - self.z * score.std)
+
+
+BY_MEAN = RankBy()
+
+
+def as_candidates(
+    trajectories: Sequence[Trajectory], how: Aggregation | None, by: RankBy = BY_MEAN
+) -> tuple[Candidate, ...]:
     """Candidates in the same order, pruned ones left out; with an aggregation, each with its score, if it has one."""
     return tuple(
-        Candidate(trajectory=t, aggregate_score=None if how is None else _score(t, how))
+        Candidate(trajectory=t, aggregate_score=None if how is None else _score(t, how, by))
         for t in trajectories
         if t.status is not Status.PRUNED
     )
 
 
-def _score(trajectory: Trajectory, how: Aggregation) -> float | None:
+def _score(trajectory: Trajectory, how: Aggregation, by: RankBy) -> float | None:
     """None where it has none, or where the verifier could not judge all of it."""
-    return None if trajectory.unjudged is not None else aggregate(trajectory.step_scores, how)
+    if trajectory.unjudged is not None:
+        return None
+    return aggregate([by.of(step.score) for step in trajectory.steps if step.score is not None], how)
 
 
 def value(trajectory: Trajectory, how: Aggregation) -> float:
-    """Its aggregate score, to rank by: what has none (a cap, nothing written, not judged) ranks below every score."""
-    score = _score(trajectory, how)
-    return float("-inf") if score is None else score
+    """Its aggregate score, to guide by: what has none (a cap, nothing written, not judged) is below every score."""
+    score = _score(trajectory, how, BY_MEAN)
+    return -math.inf if score is None else score
 
 
 def best_scored(candidates: Sequence[Candidate]) -> int | None:
@@ -35,7 +71,7 @@ def best_scored(candidates: Sequence[Candidate]) -> int | None:
 
     def rank(index: int) -> tuple[bool, float]:
         score = candidates[index].aggregate_score
-        return candidates[index].trajectory.answer is not None, float("-inf") if score is None else score
+        return candidates[index].trajectory.answer is not None, -math.inf if score is None else score
 
     return max(range(len(candidates)), key=rank, default=None)
 

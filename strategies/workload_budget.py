@@ -13,7 +13,7 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.aggregation import Aggregation
 from strategies.allocation import marginal_gain
 from strategies.checks import require
-from strategies.selection import as_candidates, search_result
+from strategies.selection import BY_MEAN, RankBy, as_candidates, search_result
 from strategies.workload import Workload
 
 
@@ -32,6 +32,7 @@ class WorkloadBudget(Strategy):
     round: int = 2  # samples between two bids
     price: float = 0.0  # a problem that gains no more than this by a sample asks for none, whatever the budget
     aggregation: Aggregation = Aggregation.last
+    selection: RankBy = BY_MEAN
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
@@ -71,10 +72,10 @@ class WorkloadBudget(Strategy):
                 size = min(self.round, self.n - len(completions)) if gain > self.price else 0
         finally:
             workload.leave(problem.id)
-        candidates = as_candidates(completions, self.aggregation)
+        candidates = as_candidates(completions, self.aggregation, self.selection)
         return await search_result(candidates, session, detail={"gain": gain, "samples": len(candidates)})
 
     async def _gain(self, completions: list[Trajectory], session: Session) -> float:
-        candidates = as_candidates(completions, self.aggregation)
+        candidates = as_candidates(completions, self.aggregation, self.selection)
         groups = await session.group_answers([candidate.trajectory for candidate in candidates])
         return marginal_gain(candidates, groups)

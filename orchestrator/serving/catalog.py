@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from orchestrator.core.errors import UserError
@@ -129,7 +129,7 @@ class Catalog:
 def _typed(param: str, hint: Any, value: Any) -> Any:
     """The value as the field's type, by JSON's strict rules: no string is a number, no number a string."""
     try:
-        return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_json(json.dumps(value))
+        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True, extra="forbid")
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
         raise invalid(f"{param}: {reason[0].lower()}{reason[1:]}, got {_shown(value)}", param=param) from None

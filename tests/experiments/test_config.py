@@ -2,8 +2,10 @@ import pytest
 
 from experiments.config import RunConfig, load_yaml, make_strategies
 from orchestrator.core.errors import UserError
+from orchestrator.runner import strategy_label
 from strategies.aggregation import Aggregation
 from strategies.best_of_n import BestOfN
+from strategies.selection import RankBy, Ranking
 
 GOOD = """
 name: x
@@ -86,6 +88,14 @@ def test_a_strategy_entry_becomes_the_typed_strategy():
     assert named.strategy == BestOfN(n=4, aggregation=Aggregation.min)
 
 
+def test_the_ranking_of_candidates_is_a_mapping_and_can_be_swept():
+    entry = {"name": "best_of_n", "selection": [{"kind": "lower_bound", "z": 2}, {"kind": "mean"}]}
+    lower, mean = make_strategies([entry])
+    assert lower.strategy == BestOfN(selection=RankBy(kind=Ranking.lower_bound, z=2.0))
+    assert mean.strategy == BestOfN()
+    assert strategy_label("best_of_n", lower.strategy) == "best_of_n n=16 selection=lower_bound(z=2)"
+
+
 def test_a_list_of_values_sweeps():
     swept = make_strategies([{"name": "best_of_n", "n": [1, 2], "aggregation": ["last", "min"]}, {"name": "greedy"}])
     assert [(s.strategy.n, str(s.strategy.aggregation)) for s in swept[:-1]] == [
@@ -101,6 +111,10 @@ def test_a_list_of_values_sweeps():
     [
         ({"n": 4}, r"strategies\[0\]: name is missing"),
         ({"name": "best_off_n"}, "did you mean best_of_n"),
+        ({"name": "best_of_n", "selection": "lower_bound"}, "best_of_n: selection: wanted a mapping"),
+        ({"name": "best_of_n", "selection": {"kind": "lower"}}, "best_of_n: selection.kind: .*lower"),
+        ({"name": "best_of_n", "selection": {"zz": 1}}, "best_of_n: selection.zz"),
+        ({"name": "best_of_n", "selection": {"z": -1}}, "selection: z must be >= 0 and finite, got -1"),
         ({"name": "best_of_n", "num": 4}, r"best_of_n: num: .*parameters: n, aggregation"),
         ({"name": "best_of_n", "n": "four"}, "best_of_n: n: Value 'four'"),
         ({"name": "best_of_n", "n": -2}, "best_of_n: n must be >= 1, got -2"),

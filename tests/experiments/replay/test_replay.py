@@ -16,7 +16,7 @@ from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.greedy import Greedy
-from strategies.selection import as_candidates, best_scored
+from strategies.selection import RankBy, as_candidates, best_scored
 from strategies.self_consistency import SelfConsistency
 from strategies.workload_budget import WorkloadBudget
 from tests.experiments.synthetic import NUM_PROBLEMS, NUM_SAMPLES, write_run
@@ -57,6 +57,12 @@ def test_scores_costs_and_flops_are_those_of_the_recording(recording):
     assert row.verifier_tokens == 2 + 8 * 3, "the prompt once, then each sample's own tokens"
     assert row.verifier_flops == pytest.approx(1e6 * row.verifier_tokens)
     assert row.policy_flops > 0
+
+
+def test_lower_bounds_are_those_of_the_recorded_uncertainties(recording):
+    strategy = BestOfN(n=8, selection=RankBy(kind="lower_bound", z=2.0))
+    [row] = [row for row in replay_rows(recording, "best_of_n", strategy, [0]) if row.problem_id == "p8"]
+    assert row.score == pytest.approx(0.87 - 2 * 0.1)
 
 
 def test_what_the_run_could_not_judge_ranks_last_in_a_replay_too(tmp_path):

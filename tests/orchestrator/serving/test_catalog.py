@@ -7,6 +7,7 @@ from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.errors import ApiError
 from strategies import STRATEGIES, BeamSearch, BestOfN, BudgetForcing, Greedy, SelfConsistency
 from strategies.aggregation import Aggregation
+from strategies.selection import RankBy, Ranking
 
 
 def catalog(**changes: object) -> Catalog:
@@ -40,6 +41,11 @@ def test_every_strategy_is_a_model() -> None:
         ("tiny@greedy", {"strategy": "greedy"}, Greedy()),
         ("tiny@beam_search", {"n": 8, "beam_width": 2}, BeamSearch(n=8, beam_width=2)),
         ("tiny@self_consistency", {"weighted": True}, SelfConsistency(weighted=True)),
+        (
+            "tiny",
+            {"selection": {"kind": "lower_bound", "z": 2.0}},
+            BestOfN(n=8, selection=RankBy(kind=Ranking.lower_bound, z=2.0)),
+        ),
     ],
 )
 def test_a_request_gets_the_strategy_that_it_names(model: str, extra: dict[str, object], strategy: object) -> None:
@@ -49,7 +55,11 @@ def test_a_request_gets_the_strategy_that_it_names(model: str, extra: dict[str, 
 
 
 def test_params_are_json() -> None:
-    assert catalog().resolve("tiny", {}).params == {"n": 8, "aggregation": "last"}
+    assert catalog().resolve("tiny", {}).params == {
+        "n": 8,
+        "aggregation": "last",
+        "selection": {"kind": "mean", "z": 1.0},
+    }
 
 
 def test_nothing_in_a_parameter_is_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +96,10 @@ def test_the_nearest_model_is_named() -> None:
         ({"n": 10**30}, "headrace.n", "must be <= limits.max_n=32"),
         ({"aggregation": "max"}, "headrace.aggregation", "'last', 'min', 'prod' or 'mean'"),
         ({"strategy": "beam_search", "n": 4, "beam_width": 8}, "headrace.beam_width", "between 1 and n=4, got 8"),
+        ({"selection": "lower_bound"}, "headrace.selection", "should be an object"),
+        ({"selection": {"kind": "lower"}}, "headrace.selection", "'mean' or 'lower_bound'"),
+        ({"selection": {"zz": 1}}, "headrace.selection", "unexpected"),
+        ({"selection": {"z": -1.0}}, "headrace.selection", "z must be >= 0 and finite, got -1.0"),
         ({"strategy": "adaptive_best_of_n", "easy": float("inf")}, "headrace", "thresholds"),
     ],
 )
