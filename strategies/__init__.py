@@ -17,6 +17,7 @@ from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
 from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
+from strategies.rebase import Rebase
 from strategies.self_consistency import SelfConsistency
 from strategies.token_budget_prompt import TokenBudgetPrompt
 from strategies.workload_budget import WorkloadBudget
@@ -30,6 +31,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "beam_search": BeamSearch,
     "dvts": DVTS,
     "particle_filter": ParticleFilter,
+    "rebase": Rebase,
     "mcts": MCTS,
     "adaptive_best_of_n": AdaptiveBestOfN,
     "budget_forcing": BudgetForcing,

@@ -8,6 +8,7 @@ from strategies.dvts import DVTS
 from strategies.early_stop import EarlyStop
 from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
+from strategies.rebase import Rebase
 from tests.fakes import ScriptedPolicy, TableVerifier, open_session, problem
 from tests.strategies.searching import Watched, run
 
@@ -23,6 +24,8 @@ SEARCHES = [
     MCTS(simulations=12, expansion=3),
     MCTS(simulations=12, expansion=3, max_steps=2),
     MCTS(simulations=2, expansion=3),
+    Rebase(n=8),
+    Rebase(n=8, max_steps=2, balance_temperature=1.0),
     EarlyStop(n=8),
     EarlyStop(n=8, min_value=0.5),
 ]
@@ -52,7 +55,7 @@ async def watched(strategy, **options):
 
 def test_every_strategy_that_asks_a_verifier_at_each_step_says_so():
     stepwise = {name for name, cls in STRATEGIES.items() if getattr(cls, "needs_step_scores", False)}
-    assert stepwise == {"beam_search", "dvts", "particle_filter", "mcts", "early_stop"}
+    assert stepwise == {"beam_search", "dvts", "particle_filter", "mcts", "early_stop", "rebase"}
     assert all(STRATEGIES[name].needs_verifier for name in stepwise)
 
 
