@@ -8,6 +8,7 @@ import difflib
 
 from orchestrator.core.protocols import Strategy
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
+from strategies.adaptive_consistency import AdaptiveConsistency
 from strategies.beam_search import BeamSearch
 from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
@@ -27,6 +28,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "best_of_n": BestOfN,
     "best_logprob": BestLogprob,
     "self_consistency": SelfConsistency,
+    "adaptive_consistency": AdaptiveConsistency,
     "early_stop": EarlyStop,
     "beam_search": BeamSearch,
     "dvts": DVTS,

@@ -120,6 +120,7 @@ def test_without_a_verifier_only_what_needs_none_is_served() -> None:
         "tiny@greedy",
         "tiny@best_logprob",
         "tiny@self_consistency",
+        "tiny@adaptive_consistency",
         "tiny@budget_forcing",
         "tiny@token_budget_prompt",
     ]
