@@ -20,6 +20,7 @@ from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
 from strategies.rebase import Rebase
 from strategies.self_consistency import SelfConsistency
+from strategies.self_refine import SelfRefine
 from strategies.token_budget_prompt import TokenBudgetPrompt
 from strategies.workload_budget import WorkloadBudget
 
@@ -36,6 +37,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "rebase": Rebase,
     "mcts": MCTS,
     "adaptive_best_of_n": AdaptiveBestOfN,
+    "self_refine": SelfRefine,
     "budget_forcing": BudgetForcing,
     "token_budget_prompt": TokenBudgetPrompt,
     "workload_budget": WorkloadBudget,

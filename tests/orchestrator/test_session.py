@@ -11,8 +11,11 @@ from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import EndReason, SearchResult, Status
 from orchestrator.core.protocols import Sampling
 from orchestrator.session import SearchSession
+from strategies.adaptive_consistency import AdaptiveConsistency
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
+from strategies.rebase import Rebase
+from strategies.self_refine import SelfRefine
 from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, TextVerifier, ids, open_session, problem
 
 TWO_STEPS = {"Q:": ["a\n\nAnswer: 1", "b\n\nAnswer: 2"]}
@@ -361,7 +364,17 @@ def cap(kind: str, amount: float) -> Budget:
 
 @pytest.mark.parametrize("kind", ["policy_tokens", "verifier_tokens", "flops", "candidates"])
 @pytest.mark.parametrize("amount", [1, 2, 5, 9, 16, 23, 50, 90, 200])
-@pytest.mark.parametrize("strategy", [BestOfN(n=5), BeamSearch(n=6, beam_width=2)])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        BestOfN(n=5),
+        BeamSearch(n=6, beam_width=2),
+        Rebase(n=6),
+        AdaptiveConsistency(n=6, window=3),
+        SelfRefine(n=2, request="Q:"),
+    ],
+    ids=lambda strategy: type(strategy).__name__,
+)
 async def test_no_cap_is_exceeded_by_one(kind, amount, strategy):
     policy = ScriptedPolicy({"Q:": ["a\n\nb\n\nAnswer: 1", "x\n\nAnswer: 22"], "\n\n": ["b\n\nAnswer: 3"]})
     async with open_session(policy, TableVerifier(by_length), budget=cap(kind, amount)) as session:
@@ -376,7 +389,7 @@ async def test_no_cap_is_exceeded_by_one(kind, amount, strategy):
     assert spent[kind] <= amount
     assert getattr(session.remaining, kind) == amount - spent[kind]  # nothing stays promised
     whole = {"policy_tokens": 80, "verifier_tokens": 82, "flops": 10_000, "candidates": 5}
-    assert session.cut_short or amount >= whole[kind] or isinstance(strategy, BeamSearch)
+    assert session.cut_short or amount >= whole[kind] or not isinstance(strategy, BestOfN)
     assert session.cut_short == any(c.trajectory.status is Status.TRUNCATED for c in result.candidates) or (
         kind == "candidates"
     )

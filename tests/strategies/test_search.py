@@ -1,11 +1,13 @@
 """What each strategy decides, on a scripted policy and a table verifier."""
 
+import asyncio
+
 import pytest
 
 from orchestrator.core.account import Account
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.ledger import Budget
-from orchestrator.core.nouns import Selection, Status
+from orchestrator.core.nouns import EndReason, Selection, Status
 from strategies import STRATEGIES, strategy_class
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
 from strategies.beam_search import BeamSearch
@@ -17,7 +19,7 @@ from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
 from strategies.self_consistency import SelfConsistency
 from strategies.workload_budget import WorkloadBudget
-from tests.fakes import ScriptedPolicy, TextVerifier, open_session, problem
+from tests.fakes import ScriptedPolicy, TableVerifier, TextVerifier, open_session, problem
 from tests.strategies.searching import belief, run
 
 SAMPLES = {"Q:": ["Answer: 1", "Answer: 2", "Answer: 2", "Answer: 3"]}
@@ -53,6 +55,30 @@ async def test_a_candidate_that_can_not_be_judged_is_never_the_verifiers_choice(
         result = await strategy.search(problem(), session)
     assert (result.answer, result.score) == ("1", pytest.approx(0.1))
     assert {c.aggregate_score for c in result.candidates if c.trajectory.answer == "9"} == {None}
+
+
+LONG = {"": ["a\n\nb\n\nAnswer: 1", "c\n\nAnswer: 2"]}
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda one: type(one).__name__)
+async def test_a_search_ends_with_its_time_and_has_what_it_has(strategy):
+    policy = ScriptedPolicy(LONG)
+    policy.gate = asyncio.Event()  # nothing is written any more
+    async with open_session(policy, TableVerifier(lambda text: 0.5), budget=Budget(seconds=0.01)) as session:
+        async with asyncio.timeout(10):
+            result = await strategy.search(problem(), session)
+        policy.gate.set()
+    assert session.with_end_reason(result).end_reason is EndReason.BUDGET
+    assert {candidate.trajectory.status for candidate in result.candidates} <= {Status.TRUNCATED}
+
+
+@pytest.mark.parametrize("budget", [1, 20, 100])
+@pytest.mark.parametrize("strategy", ALL, ids=lambda one: type(one).__name__)
+async def test_a_search_samples_no_token_more_than_its_budget(strategy, budget):
+    async with open_session(ScriptedPolicy(LONG), TableVerifier(lambda text: 0.5), budget=budget) as session:
+        result = await strategy.search(problem(), session)
+    assert result.candidates
+    assert session.ledger.generated_tokens <= budget
 
 
 async def test_where_no_candidate_can_be_judged_the_search_fails_and_says_why():
