@@ -1,4 +1,5 @@
-"""Samples that adaptive allocation needs for the accuracy of uniform best-of-N, over the recorded samples of a run.
+"""Samples that adaptive allocation needs for the accuracy of uniform sampling, over the recorded samples of a run: of
+best-of-N where a verifier chooses, of self-consistency where a vote does.
 
 Every strategy runs for real, by replay. A strategy is measured at several prices or budgets, which give samples against
 accuracy; what it needs for an accuracy is read off between them. "Equal" is within one point of uniform. The problem is
@@ -6,6 +7,7 @@ the unit of all intervals: both sides are measured again on every resample of th
 """
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,16 +22,19 @@ from experiments.replay.recording import Recording, read_recording
 from experiments.replay.run import replay_rows
 from orchestrator.core.protocols import Strategy
 from strategies.adaptive_best_of_n import AdaptiveBestOfN, Rule
+from strategies.adaptive_consistency import AdaptiveConsistency, StoppingRule
 from strategies.workload_budget import WorkloadBudget
 
 Floats = NDArray[np.float64]
 
 BASELINE = "uniform best_of_n n=64 over the same recorded samples; samples for an accuracy within one point"
-GOAL = ">= 4 (workload_budget); per_problem >= 2"
+GOAL = ">= 4 (workload_budget); per_problem >= 2; adaptive_consistency >= 3 against self_consistency"
 POINT = 0.01  # accuracies this near count as equal
 SEEDS = (0, 1, 2)
 NUM_RESAMPLES = 2000
 PRICES = (0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01)
+THRESHOLDS = (0.7, 0.8, 0.9, 0.95)
+WINDOWS = (2, 3, 4)
 SHARES = (1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)  # of n, on average
 
 
@@ -46,8 +51,11 @@ def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[
     """Ratios of samples at equal accuracy, uniform over adaptive, with 95% intervals. `n` is uniform's, at most.
 
     `ratio` is that of the workload budget, `per_problem` that of adaptive best-of-N, each against uniform best-of-n as
-    it is; `against_best_rule` lets uniform choose by whichever rule is best in hindsight. `same_accuracy` divides by
-    the samples that uniform itself needs for an accuracy one point below its own.
+    it is; `against_best_rule` lets uniform choose by whichever rule is best in hindsight. `same_accuracy` is the ratio
+    to the samples that uniform itself needs for an accuracy one point below its own.
+
+    `adaptive_consistency` is measured against self-consistency of n, each of its stopping rules by itself. Samples that
+    it began and aborted count as whole ones.
     """
     recording = read_recording(folder)
     n = min(n, recording.num_samples)
@@ -67,6 +75,7 @@ def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[
         **ratios["workload_budget"],
         "per_problem": ratios["per_problem"],
         "oracle_difficulty": ratios["oracle_difficulty"],  # it knows each problem's pass rate: no strategy can
+        "adaptive_consistency": _consistency(recording, uniform["majority_vote"], n, seeds),
         "smaller_n": {
             str(k): {name: _ratio(curve, uniform["best_score"][:k], k) for name, curve in curves.items()}
             for k in (n // 4, n // 2)
@@ -80,13 +89,7 @@ def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[
         "at_the_thresholds": _at(thresholds, 0, uniform["best_score"][-1]),
         "baseline": {"strategy": "best_of_n", "n": n, "accuracy": float(rules["best_score"])},
         "uniform_rules": {rule: float(accuracy) for rule, accuracy in rules.items()},
-        "curves": {
-            name: [
-                {"setting": setting, "samples": float(samples.mean()), "accuracy": float(accuracy.mean())}
-                for setting, samples, accuracy in zip(curve.settings, curve.samples, curve.accuracy, strict=True)
-            ]
-            for name, curve in curves.items()
-        },
+        "curves": {name: _shown(curve) for name, curve in curves.items()},
         "num_problems": len(pools),
         "recorded_samples": recording.num_samples,
         "seeds": list(seeds),
@@ -151,12 +154,32 @@ def _per_problem_curve(recording: Recording, n: int, seeds: Sequence[int]) -> Cu
     return _curve(recording, {f"price={price:g}": AdaptiveBestOfN(n=n, price=price) for price in PRICES[::-1]}, seeds)
 
 
+def _consistency(recording: Recording, uniform: Floats, n: int, seeds: Sequence[int]) -> dict[str, Any]:
+    """Of each stopping rule: samples at the accuracy of a majority vote of n; and its default beside that vote."""
+    default = AdaptiveConsistency(n=n)
+    thresholds: list[dict[str, Any]] = [{"threshold": threshold} for threshold in THRESHOLDS]
+    windows: list[dict[str, Any]] = [{"window": window} for window in WINDOWS]
+    found = {}
+    for rule in StoppingRule:
+        swept = windows if rule is StoppingRule.window else thresholds
+        strategies = [replace(default, rule=rule, **fields) for fields in swept]
+        labels = [f"{name}={value:g}" for fields in swept for name, value in fields.items()]
+        curve = _curve(recording, dict(zip(labels, strategies, strict=True)), seeds)
+        by_default = strategies.index(replace(default, rule=rule))
+        found[rule.value] = {
+            **_ratio(curve, uniform, n),
+            "by_default": _at(curve, by_default, uniform[-1]),
+            "curve": _shown(curve),
+        }
+    return found
+
+
 def _curve(recording: Recording, strategies: Mapping[str, Strategy], seeds: Sequence[int]) -> Curve:
     index = {recorded.problem.id: i for i, recorded in enumerate(recording.problems)}
     samples, accuracy = np.zeros((2, len(strategies), len(index)))
     for setting, strategy in enumerate(strategies.values()):
         for row in replay_rows(recording, type(strategy).__name__, strategy, seeds):
-            samples[setting, index[row.problem_id]] += row.num_candidates / len(seeds)
+            samples[setting, index[row.problem_id]] += json.loads(row.detail)["samples"] / len(seeds)
             accuracy[setting, index[row.problem_id]] += bool(row.correct) / len(seeds)
     return Curve(settings=tuple(strategies), samples=samples, accuracy=accuracy)
 
@@ -178,6 +201,13 @@ def _oracle_curve(pools: Sequence[SampleSet], n: int) -> Curve:
 
 
 # comparison
+
+
+def _shown(curve: Curve) -> list[dict[str, Any]]:
+    return [
+        {"setting": setting, "samples": float(samples.mean()), "accuracy": float(accuracy.mean())}
+        for setting, samples, accuracy in zip(curve.settings, curve.samples, curve.accuracy, strict=True)
+    ]
 
 
 def _ratio(curve: Curve, uniform: Floats, n: int) -> dict[str, float]:
@@ -224,12 +254,15 @@ def _needed(samples: Floats, accuracy: Floats, target: float) -> float:
 
 def _at(curve: Curve, setting: int, uniform: Floats) -> dict[str, Any]:
     """One setting beside uniform: its samples, and the paired difference of the accuracies."""
-    difference = curve.accuracy[setting] - uniform
+    samples, difference = curve.samples[setting], curve.accuracy[setting] - uniform
     rng = np.random.default_rng(0)
-    resampled = rng.choice(difference, size=(NUM_RESAMPLES, difference.size)).mean(axis=1)
+    drawn = rng.choice(difference.size, size=(NUM_RESAMPLES, difference.size))
+    resampled, resampled_samples = difference[drawn].mean(axis=1), samples[drawn].mean(axis=1)
     return {
         "setting": curve.settings[setting],
-        "samples": float(curve.samples[setting].mean()),
+        "samples": float(samples.mean()),
+        "samples_min": float(np.quantile(resampled_samples, 0.025)),
+        "samples_max": float(np.quantile(resampled_samples, 0.975)),
         "accuracy": float(curve.accuracy[setting].mean()),
         "difference": float(difference.mean()),
         "difference_min": float(np.quantile(resampled, 0.025)),

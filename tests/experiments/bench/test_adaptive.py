@@ -27,4 +27,8 @@ def test_samples_are_compared_at_equal_accuracy(tmp_path):
     for name in ("per_problem", "oracle_difficulty"):
         assert found[name]["ratio_min"] <= found[name]["ratio"] <= found[name]["ratio_max"]
     assert 1 < found["ratio"] <= 4
+    for rule in ("beta", "dirichlet", "window"):
+        voted = found["adaptive_consistency"][rule]
+        assert voted["ratio_min"] <= voted["ratio"] <= voted["ratio_max"]
+        assert voted["by_default"]["samples"] < 8
     assert found["at_a_quarter_of_the_samples"]["samples"] == 2
