@@ -10,11 +10,11 @@ limit of seconds times the tests of one problem, and as much again for the first
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from typing import Any
 
-from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Solution
 from verifiers import confinement, sandbox
 from verifiers.code_blocks import continued, defines, extract_program, global_names
@@ -43,44 +43,64 @@ class UnitTestsOptions:
     limits: Limits = dataclasses.field(default_factory=Limits)
 
 
+class UnitTests:
+    """Runs the tests of problems on the programs in texts. Threads may share one."""
+
+    def __init__(self, limits: Limits, field: str) -> None:
+        """`field`: what messages call the tests."""
+        self._limits = limits
+        self._field = field
+        self._check = lru_cache(maxsize=4096)(self._check_says_something)
+
+    def verdicts(self, text: str, tests: Sequence[Test], beside: Mapping[str, Any]) -> Iterator[bool]:
+        """Whether each test passes; a test runs when its verdict is asked for. `beside`: the fields `prompt` and
+        `entry_point`, if there are any. Raises NoVerdict."""
+        program = _program(text, tests, beside)
+        try:
+            for test in tests:
+                if isinstance(test, Assertions):
+                    self._check(test)
+            for test in tests:
+                yield passes(program, test, self._limits)
+        except SandboxError as error:
+            raise NoVerdict(str(error)) from error
+
+    def _check_says_something(self, test: Assertions) -> None:
+        """Raises NoVerdict for a test that an empty program passes, or that can't begin."""
+        if passes((), test, self._limits):
+            raise NoVerdict(f"a test in the metadata field {self._field!r} asserts nothing: an empty program passes it")
+        if test.setup and (outcome := _run((), test.setup, "", self._limits)).ended is not Ended.COMPLETED:
+            raise NoVerdict(f"what a test in {self._field!r} sets up before the solution fails: {outcome.message}")
+
+
+def check_sandbox() -> None:
+    """Raises SandboxError where programs can't be run safely; warns where they can read the host's files."""
+    sandbox.check()
+    if not confinement.landlock_version():
+        log.warning("unit_tests: this kernel has no Landlock, so programs can read the host's files (not write)")
+
+
 class UnitTestsHost(RuleHost):
     """The code of the solution passes the tests."""
 
     @classmethod
     def load(cls, settings: HostSettings) -> "UnitTestsHost":
         try:
-            sandbox.check()
+            check_sandbox()
         except SandboxError as error:
             raise ValueError(f"unit_tests: {error}") from None
-        if not confinement.landlock_version():
-            log.warning("unit_tests: this kernel has no Landlock, so programs can read the host's files (not write)")
         return cls(settings)
 
     def __init__(self, settings: HostSettings) -> None:
         super().__init__(settings)
-        self._check = lru_cache(maxsize=4096)(self._check_says_something)
+        self._tests = UnitTests(self._options.limits, self._options.field)
 
     def judge(self, solution: Solution) -> float:
         options: UnitTestsOptions = self._options
         metadata = solution.problem.metadata
         tests = parse_tests(metadata_field(solution.problem, options.field), options.field, metadata)
-        program = _program("".join(solution.steps), tests, solution.problem)
-        try:
-            for test in tests:
-                if isinstance(test, Assertions):
-                    self._check(test)
-            verdicts = (passes(program, test, options.limits) for test in tests)
-            return sum(verdicts) / len(tests) if options.partial else float(all(verdicts))  # `all` stops at a failure
-        except SandboxError as error:
-            raise NoVerdict(str(error)) from error
-
-    def _check_says_something(self, test: Assertions) -> None:
-        """Raises NoVerdict for a test that an empty program passes, or that can't begin."""
-        limits, field = self._options.limits, self._options.field
-        if passes((), test, limits):
-            raise NoVerdict(f"a test in the metadata field {field!r} asserts nothing: an empty program passes it")
-        if test.setup and (outcome := _run((), test.setup, "", limits)).ended is not Ended.COMPLETED:
-            raise NoVerdict(f"what a test in {field!r} sets up before the solution fails: {outcome.message}")
+        verdicts = self._tests.verdicts("".join(solution.steps), tests, metadata)
+        return sum(verdicts) / len(tests) if options.partial else float(all(verdicts))  # `all` stops at a failure
 
 
 def passes(program: Sequence[str], test: Test, limits: Limits) -> bool:
@@ -110,11 +130,11 @@ def _same_line(printed: str, wanted: str) -> bool:
         return False
 
 
-def _program(text: str, tests: Sequence[Test], problem: Problem) -> tuple[str, ...]:
+def _program(text: str, tests: Sequence[Test], beside: Mapping[str, Any]) -> tuple[str, ...]:
     wanted = {"Solution"} | {test.name for test in tests if isinstance(test, Call)}
     wanted |= {name for test in tests if isinstance(test, Assertions) for name in global_names(test.source)}
     program = extract_program(text, wanted, reads_input=any(isinstance(test, Exchange) for test in tests))
-    prompt, entry_point = problem.metadata.get("prompt"), problem.metadata.get("entry_point")
+    prompt, entry_point = beside.get("prompt"), beside.get("entry_point")
     if isinstance(prompt, str) and isinstance(entry_point, str) and not defines(program, entry_point):
         whole = continued(prompt, text, entry_point)
         return program if whole is None else (whole,)

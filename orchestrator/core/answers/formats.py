@@ -19,6 +19,8 @@ PRESETS = {
     "gsm8k": ("stated_number", "last_number"),
 }
 _REGEX = "regex"
+CODE_RULES = ("code", "program")
+"""They find programs, in which every character counts: what they find is not normalised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +43,15 @@ class AnswerFormat:
 
     def extract(self, text: str) -> str | None:
         """The final answer, without its decoration; None where there is none."""
-        said = cleaned(without_thinking(text))
+        said = without_thinking(text)
+        plain = cleaned(said)
         for rule in self.rules:
-            plain = str.strip if rule == "code" else normalise
-            answers = [answer for found in _findings(rule, said) if (answer := plain(found))]
+            if rule in CODE_RULES:
+                answers = [
+                    code for found in _findings(rule, said) if (code := found.strip("\n")) and not code.isspace()
+                ]
+            else:
+                answers = [answer for found in _findings(rule, plain) if (answer := normalise(found))]
             if answers:
                 return answers[-1]
         return None

@@ -32,6 +32,12 @@ _NUMBER = re.compile(
 _CODE = re.compile(
     r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<answer>.*?)(?:^[ \t]*(?P=fence)|\Z)", re.MULTILINE | re.DOTALL
 )
+_PYTHON_LINE = re.compile(
+    r"^[ \t]*(?:(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[(:]|import[ \t]+\w|"
+    r"from[ \t]+[\w.]+[ \t]+import\b|return\b|print\(|\w+[ \t]*[-+*/]?=[ \t]*\S|"
+    r"(?:for|while|if|with|try)\b[^\n]*:[ \t]*(?:#.*)?$)",
+    re.MULTILINE,
+)
 _WITH_UNIT = re.compile(r"[\s$*\\(\[]*[-+]?[$£€]?[\d.,]*\d[\d.,]*(?:/\d+)?\s?(?:%|\\%|[^\W\d_]{1,12})?[\s$*.)\]\\]*")
 _MOST_OF_A_VALUE = 200  # characters
 
@@ -60,6 +66,13 @@ def choice(text: str) -> Iterator[Found]:
 def code(text: str) -> Iterator[Found]:
     """The content of fenced blocks."""
     return (Found(match.start(), match["answer"]) for match in _CODE.finditer(text))
+
+
+def program(text: str) -> Iterator[Found]:
+    """The whole text, where there is code in it: a fenced block, or a line that looks like Python. The tests say which
+    part of it is the program (`verifiers.code_blocks`)."""
+    if _CODE.search(text) is not None or _PYTHON_LINE.search(text) is not None:
+        yield Found(0, text)
 
 
 def bare(text: str) -> Iterator[Found]:
@@ -121,6 +134,7 @@ RULES: dict[str, Rule] = {
     "last_number": last_number,
     "choice": choice,
     "code": code,
+    "program": program,
     "bare": bare,
     "gsm8k_strict": gsm8k_strict,
     "gsm8k_flexible": gsm8k_flexible,

@@ -205,6 +205,9 @@ def test_gsm8k_takes_what_is_stated_or_the_last_number(text, answer):
         ("choice", r"\boxed{\text{C}}", "C"),
         ("choice", "Because of that", None),
         ("code", "So:\n```python\nif x:\n    y\n```\n", "if x:\n    y"),
+        ("program", "I can't say: there is no such function.", None),
+        ("program", "<think>def f(): ...</think>It is\n\ndef f(x):\n    return x\n", "It is\n\ndef f(x):\n    return x"),
+        ("program", "return x + 1", "return x + 1"),
         ("boxed", r"\boxed{1} Answer: 2", "1"),
         ("hash", "Answer: 2\n#### 3", "3"),
         ("last_number", "2 or 3?", "3"),
@@ -212,6 +215,12 @@ def test_gsm8k_takes_what_is_stated_or_the_last_number(text, answer):
 )
 def test_a_single_rule_finds_what_its_name_says(name, text, answer):
     assert AnswerFormat.parse(name).extract(text) == answer
+
+
+@pytest.mark.parametrize("name", ["code", "program"])
+def test_code_is_taken_as_it_is_written(name):
+    code = f"if x:\n{' ' * 60}print('<b>&amp;</b>', 'é−')  # ,.\n"
+    assert code.rstrip("\n") in AnswerFormat.parse(name).extract(f"So:\n```python\n{code}```\n")
 
 
 def test_the_first_rule_of_a_chain_that_finds_an_answer_decides():

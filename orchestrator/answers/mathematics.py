@@ -1,31 +1,11 @@
-"""The two kinds of answers that a data set can have: equal as strings, or equal as mathematics. Both implement
-`Answers`: one extraction and one equality for graders, votes, the trust gate, replays and the endpoint."""
+"""Answers that are equal as mathematics."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from orchestrator.core.answers import AnswerFormat
-from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.nouns import Comparison
-from orchestrator.core.protocols import Answers
 from verifiers.equivalence import Equivalence
-
-KINDS = ("exact", "math")
-"""What `data.grader` can be."""
-
-
-@asynccontextmanager
-async def open_answers(kind: str, format: AnswerFormat) -> AsyncIterator[Answers]:
-    """Answers of one of the `KINDS`; leaving ends what a comparison started."""
-    if kind == "exact":
-        yield ExactAnswers(format)
-        return
-    equivalence = Equivalence()
-    try:
-        yield MathAnswers(format, equivalence)
-    finally:
-        equivalence.close()
 
 
 class MathAnswers:
