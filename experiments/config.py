@@ -1,17 +1,21 @@
 """YAML to typed configuration. An unknown key, a wrong type or a bad value is a UserError that names the key."""
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.data.datasets import DataConfig, Dataset, load_dataset
+from experiments.data.graders import check_grader
+from experiments.data.published import RecordsConfig
+from experiments.data.sets import data_config
 from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
@@ -132,9 +136,31 @@ def load_yaml(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tup
     for override in overrides:
         _apply(given, override)
     try:
-        return typed_and_yaml(schema, given)
+        return typed_config(schema, given)
     except UserError as error:
         raise UserError(f"config: {path}: {error}") from None
+
+
+def typed_config(schema: type[C], given: DictConfig) -> tuple[C, str]:
+    """The instance, each data set in it of its own class, and the YAML of all its values. Raises UserError."""
+    return typed_and_yaml(schema, _with_data(schema, given))
+
+
+def _with_data(schema: type[Any], given: DictConfig, owner: str = "") -> DictConfig:
+    """The same, with the settings of each data set as an instance of what its name says."""
+    made = copy.deepcopy(given)
+    for name, hint in get_type_hints(schema).items():
+        kind = next((kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)), None)
+        part = None if kind is None or OmegaConf.is_missing(given, name) else given.get(name)
+        if not isinstance(kind, type) or not isinstance(part, DictConfig):
+            continue
+        key = f"{owner}.{name}" if owner else name
+        if kind is DataConfig:
+            settings = cast(dict[str, Any], OmegaConf.to_container(part, resolve=True))
+            made[name] = OmegaConf.structured(data_config(settings, key))
+        else:
+            made[name] = _with_data(kind, part, key)
+    return made
 
 
 def _apply(given: DictConfig, override: str) -> None:
@@ -183,8 +209,11 @@ def make_strategy(name: str, params: Mapping[str, Any]) -> Strategy:
 
 
 def load_data(config: DataConfig) -> Dataset:
-    """The data set, its file found as `resolve_path` does. Raises UserError."""
-    return load_dataset(config if config.path is None else dataclasses.replace(config, path=resolve_path(config.path)))
+    """The data set, its file found as `resolve_path` does. Raises UserError, also where its answers can't be graded."""
+    check_grader(config)
+    if isinstance(config, RecordsConfig) and config.path is not None:
+        config = dataclasses.replace(config, path=resolve_path(config.path))
+    return load_dataset(config)
 
 
 def resolve_path(path: str) -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from experiments.data.datasets import DATASETS, DataConfig, Dataset
+from experiments.data.datasets import DataConfig, Dataset
 from orchestrator.answers import open_answers
-from orchestrator.core.answers import AnswerFormat
+from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Comparison, Problem
 from orchestrator.core.protocols import Answers
+from verifiers.sandbox import SandboxError
+from verifiers.unit_tests import check_sandbox
 
 
 class Grader:
@@ -27,6 +29,14 @@ def grader_of(dataset: Dataset, answers: Answers) -> Grader:
 
 def answers_of(config: DataConfig) -> AbstractAsyncContextManager[Answers]:
     """How the data set's answers are found and compared: an async context, which ends what it started."""
-    kind = DATASETS[config.name]
-    answer_format = AnswerFormat.parse(kind.answer if config.answer is None else config.answer)
-    return open_answers(config.grader or kind.grader, answer_format)
+    return open_answers(config.equality, config.answer_format)
+
+
+def check_grader(config: DataConfig) -> None:
+    """Raises UserError where this machine can't grade the data set's answers."""
+    if config.equality != "code":
+        return
+    try:
+        check_sandbox()
+    except SandboxError as error:
+        raise UserError(f"data.grader: code runs programs in a sandbox, which this machine lacks: {error}") from None

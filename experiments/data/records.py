@@ -1,4 +1,4 @@
-"""Fields of a JSON Lines record, checked. Pure: every function raises ValueError that says what, got and wanted."""
+"""Fields of a record, checked. Pure: every function raises ValueError that says what, got and wanted."""
 
 import json
 import math
@@ -19,6 +19,11 @@ def parse(line: bytes) -> dict[str, Any]:
         raise ValueError(f"is not JSON: {error}") from None
     except RecursionError:
         raise ValueError("is not JSON that can be read: it is nested too deeply") from None
+    return checked(record)
+
+
+def checked(record: Any) -> dict[str, Any]:
+    """What JSON holds, where it is a record."""
     if not isinstance(record, dict):
         raise ValueError(f"must be a JSON object, got {type(record).__name__}")
     _check_unicode(record)
@@ -47,6 +52,14 @@ def reference(record: Mapping[str, Any], name: str) -> str:
             raise ValueError(f"has a bad {name!r}: wanted at least one value, got []")
         return ", ".join(text({f"{name}[{index}]": item}, f"{name}[{index}]") for index, item in enumerate(value))
     return text(record, name)
+
+
+def texts(record: Mapping[str, Any], name: str) -> list[str]:
+    """A list of texts; at least one."""
+    value = _value(record, name)
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"has a bad {name!r}: wanted a list of texts, got {_shown(value)}")
+    return value
 
 
 def number(record: Mapping[str, Any], name: str) -> float:

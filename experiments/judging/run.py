@@ -22,7 +22,6 @@ from experiments.labelling.labellers import Exact
 from experiments.labelling.sources import Labelled, OpenSession, Sampled, as_labelled
 from experiments.labelling.writer import Cost, LabelWriter, read_labels
 from experiments.running.run import versions
-from experiments.tinymath.task import generate
 from orchestrator.cluster import connected
 from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.errors import UserError
@@ -216,18 +215,17 @@ def _sampler(plan: JudgePlan, runtime: SearchRuntime, solutions: LabelWriter) ->
     """Samples a problem, with exact labels where the data has them."""
     config = plan.config
     source = Sampled(open_session=partial(runtime.session, config.seed), n=config.n)
-    exact = config.data.name == "tinymath"
-    made = generate(config.data.split, len(plan.dataset.examples)) if exact else []
-    labeller = Exact(problems={problem.id: problem for problem in made})
+    step_labels = config.data.step_labels()
+    labeller = None if step_labels is None else Exact(step_labels=step_labels)
 
     async def sample(problem: Problem) -> None:
         sampled, ledger = await source.solutions(problem)
-        if exact:
+        if labeller is not None:
             labels, _ = await labeller.label(problem, sampled)
         else:
             labels = [(None,) * len(solution.steps) for solution in sampled]
         rows = [
-            as_labelled(solution, its_labels, "exact" if exact else "none", config.steps.delimiters)
+            as_labelled(solution, its_labels, "none" if labeller is None else "exact", config.steps.delimiters)
             for solution, its_labels in zip(sampled, labels, strict=True)
         ]
         solutions.add(rows, Cost(solutions=len(rows), sampled_tokens=ledger.generated_tokens))

@@ -18,7 +18,7 @@ class Method(StrEnum):
     monte_carlo = "monte_carlo"  # k rollouts from the end of each step
     binary_search = "binary_search"  # likewise, of as few steps as it takes to find the first error
     verifier = "verifier"  # a verifier's scores
-    exact = "exact"  # the tiny task's own
+    exact = "exact"  # the data set's own
     imported = "imported"  # others' labels
 
 
@@ -89,7 +89,7 @@ class LabelConfig:
             raise ValueError(f"method: imported goes with source.path and format, got {self.method.value}")
         if self.method is Method.verifier and self.verifier is None:
             raise ValueError("verifier: is missing, wanted the one whose scores are the labels")
-        if self.method is Method.exact and self.data is not None and self.data.name != "tinymath":
+        if self.method is Method.exact and self.data is not None and self.data.step_labels() is None:
             raise ValueError(f"method: exact labels are known of tinymath only, got data.name {self.data.name}")
         if self.data is None and self.wants_data:
             raise ValueError("data: is missing, wanted the problems")

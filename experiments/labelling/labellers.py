@@ -5,13 +5,13 @@ The last step of a whole solution has no rollouts: the solution itself is its on
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from experiments.data.datasets import StepLabels
 from experiments.labelling.estimates import Estimation, FirstError, Labels, hardened
 from experiments.labelling.sources import OpenSession
-from experiments.tinymath.task import STEP_DELIMITER, TinyProblem, step_labels
 from orchestrator.core.errors import ProblemError, first_error
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, Trajectory
@@ -150,13 +150,10 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Exact:
-    """The tiny task's own labels: its correct solutions are unique."""
+    """The data set's own labels, where it knows which steps are right."""
 
-    problems: Mapping[str, TinyProblem]
+    step_labels: StepLabels
 
     async def label(self, problem: Problem, solutions: Sequence[Trajectory]) -> tuple[list[Labels], Ledger]:
-        return [self._labels(self.problems[problem.id], solution) for solution in solutions], Ledger()
-
-    def _labels(self, problem: TinyProblem, solution: Trajectory) -> Labels:
-        steps = [step.text.removesuffix(STEP_DELIMITER) + STEP_DELIMITER for step in solution.steps]
-        return tuple(map(float, step_labels(problem, "".join(steps))))
+        texts = ([step.text for step in solution.steps] for solution in solutions)
+        return [tuple(map(float, self.step_labels(problem.id, steps))) for steps in texts], Ledger()

@@ -23,7 +23,6 @@ from experiments.labelling.sources import Labelled, OpenSession, Recorded, Sampl
 from experiments.labelling.writer import Cost, LabelWriter, read_labels
 from experiments.replay.recording import RecordedProblem, read_recording
 from experiments.running.run import versions
-from experiments.tinymath import task
 from orchestrator.answers import open_answers
 from orchestrator.cluster import connected
 from orchestrator.core.answers import AnswerFormat
@@ -221,9 +220,9 @@ def _source(plan: LabelPlan, answers: Answers, open_session: OpenSession | None)
 def _labeller(plan: LabelPlan, answers: Answers, open_session: OpenSession | None) -> Labeller:
     config = plan.config
     if config.method is Method.exact:
-        assert config.data is not None
-        made = task.generate(config.data.split, len(plan.dataset.examples) if plan.dataset else 0)
-        return Exact(problems={problem.id: problem for problem in made})
+        step_labels = None if config.data is None else config.data.step_labels()
+        assert step_labels is not None, "the configuration checks it"
+        return Exact(step_labels=step_labels)
     assert open_session is not None, "only exact labels need no policy"
     if config.method is Method.verifier:
         threshold = _SCORE_THRESHOLD if config.threshold is None else config.threshold

@@ -5,19 +5,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import pandas as pd
 from omegaconf import OmegaConf
 
 from experiments.analysis.largest import SAMPLED_STRATEGIES, largest_sample
 from experiments.data.datasets import DataConfig
+from experiments.data.sets import DATASETS, data_config, settings_of
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Problem, Score
 from orchestrator.core.protocols import Sampling
 from orchestrator.results import read_results
-
-C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +103,8 @@ def read_recording(folder: Path) -> Recording:
         problems=tuple(
             _recorded(index, row, by_problem[row["problem_id"]]) for index, row in enumerate(first.to_dict("records"))
         ),
-        sampling=_recorded_config(folder, "sampling", Sampling),
-        data=_recorded_config(folder, "data", DataConfig),
+        sampling=_recorded_sampling(folder),
+        data=_recorded_data(folder),
         policy_model=rows["policy_model"].iloc[0],
         verifier_model=None if pd.isna(verifier_model) else verifier_model,
         policy_flops=rows["policy_flops"].sum() / max(1, computed_tokens),
@@ -113,10 +112,17 @@ def read_recording(folder: Path) -> Recording:
     )
 
 
-def _recorded_config(folder: Path, key: str, schema: type[C]) -> C:
-    config = OmegaConf.load(folder / "run.yaml")
-    recorded = OmegaConf.select(config, key, default={})
-    return cast(C, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), recorded)))
+def _recorded_sampling(folder: Path) -> Sampling:
+    recorded = OmegaConf.select(OmegaConf.load(folder / "run.yaml"), "sampling", default={})
+    return cast(Sampling, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Sampling), recorded)))
+
+
+def _recorded_data(folder: Path) -> DataConfig:
+    """Without the settings that runs of earlier versions name and their data set does not have."""
+    config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / "run.yaml")))
+    recorded = config.get("data", {})
+    known = settings_of(recorded["name"]) if recorded.get("name") in DATASETS else ()
+    return data_config({name: value for name, value in recorded.items() if name in known or name == "name"})
 
 
 def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> RecordedProblem:

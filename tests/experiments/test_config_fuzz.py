@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.config import PROJECT_ROOT, RunConfig, make_strategies
+from experiments.config import PROJECT_ROOT, RunConfig, make_strategies, typed_config
 from experiments.judging.run import JudgeConfig
 from experiments.labelling.config import LabelConfig
 from experiments.training.policy_plan import TrainPolicyConfig
 from experiments.training.prm_plan import TrainConfig
 from orchestrator.core.errors import UserError
 from orchestrator.serving.config import ServeConfig
-from orchestrator.typed import typed
 from orchestrator.verifier.resolve import resolve
 
 SCHEMAS: dict[str, type[Any]] = {
@@ -48,7 +47,7 @@ def changed(config: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 def load(schema: type[Any], given: Any) -> None:
     """As far as a plan goes without data and models."""
-    config = typed(schema, given)
+    config, _ = typed_config(schema, OmegaConf.create(given))
     if isinstance(config, RunConfig):
         make_strategies(config.strategies)
     if getattr(config, "verifier", None) is not None:
@@ -81,4 +80,4 @@ def _refusal(call: Callable[[], None]) -> str | None:
 def test_a_negative_seed_is_the_users_error(name: str) -> None:
     config: Any = OmegaConf.to_container(OmegaConf.load(PROJECT_ROOT / "configs" / f"{name}.yaml"))
     with pytest.raises(UserError, match="seed: wanted a seed >= 0, got -1"):
-        typed(SCHEMAS[name], config | {"seed": -1})
+        typed_config(SCHEMAS[name], OmegaConf.create(config | {"seed": -1}))

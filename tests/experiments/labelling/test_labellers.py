@@ -3,6 +3,7 @@ from math import ceil, log2
 import pytest
 
 from experiments.data.graders import Grader
+from experiments.data.sets.tinymath import TinyMath
 from experiments.labelling.estimates import Estimation, hardened
 from experiments.labelling.labellers import BinarySearch, Exact, Judged, MonteCarlo
 from experiments.labelling.sources import Sampled
@@ -13,6 +14,7 @@ from tests.fakes import ANSWERS, EOS, ScriptedPolicy, TableVerifier, ids
 
 MADE = generate("train", 12)
 PROBLEMS = [Problem.from_prompt(made.id, made.prompt) for made in MADE]
+LABELS = TinyMath(name="tinymath", split="train", num_problems=len(MADE)).step_labels()
 GRADER = Grader({made.id: made.answer for made in MADE}, ANSWERS)
 K = 4
 
@@ -75,7 +77,7 @@ async def test_solutions_that_begin_alike_share_rollouts_and_labels():
 
 async def test_binary_search_finds_the_labels_of_looking_everywhere_at_logarithmic_cost():
     """Where a rollout errs never unless its prefix did: then the estimates are exact and monotone."""
-    exact = Exact(problems={made.id: made for made in MADE})
+    exact = Exact(step_labels=LABELS)
     for problem in PROBLEMS:
         for solution in await sampled(problem):
             faultless = NoisySolver(MADE, mistakes=0.0)
@@ -109,7 +111,7 @@ async def test_exact_labels_are_of_the_policys_own_steps():
         ([*steps[:1], "oops\n\n", *steps[2:]], (1.0,) + (0.0,) * (len(steps) - 1)),
         ([*steps[:1], "\n\n"], (1.0, 0.0)),
     ):
-        [labels], _ = await Exact(problems={problem.id: MADE[0]}).label(problem, [written(*given, answer=None)])
+        [labels], _ = await Exact(step_labels=LABELS).label(problem, [written(*given, answer=None)])
         assert labels == wanted
 
 

@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from experiments.config import PROJECT_ROOT
-from experiments.data.datasets import DATASETS
 from experiments.doctor import TINY_POLICY, TINY_PRM
 from experiments.training.policy_plan import find_checkpoint, plan_policy, start_folder
 from orchestrator.core.errors import UserError
@@ -29,7 +28,7 @@ def plan(tmp_path):
 def test_the_defaults_are_groups_of_16_a_small_divergence_and_the_graders_verdict_alone(plan):
     made = plan()
     assert (made.config.num_generations, made.config.beta, made.config.sampling.temperature) == (16, 0.001, 1.0)
-    assert made.config.verifier is None and DATASETS[made.config.data.name].grader == "exact"
+    assert made.config.verifier is None and made.config.data.equality == "exact"
     assert made.warning is None
 
 
