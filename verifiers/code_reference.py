@@ -1,6 +1,11 @@
-"""The reference answer of a code problem: its unit tests, and what they need of its record, as one text."""
+"""The reference answer of a code problem: its unit tests, and what they need of its record, as one text.
 
+It is compressed, for the tests of a contest's problem can be megabytes.
+"""
+
+import base64
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,12 +22,13 @@ def to_reference(tests: Any, name: str, record: Mapping[str, Any]) -> str:
     beside = {key: record[key] for key in _NEEDED if record.get(key) is not None}
     parse_tests(tests, name, beside)
     try:
-        return json.dumps({_TESTS: tests, **beside})
+        text = json.dumps({_TESTS: tests, **beside})
     except TypeError as error:
         raise NoVerdict(f"the fields {', '.join(beside)} must hold what JSON can, {error}") from None
+    return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
 def from_reference(text: str) -> tuple[Sequence[Test], Mapping[str, Any]]:
-    """The tests, and the fields beside them. Raises NoVerdict."""
-    beside = json.loads(text)
+    """The tests, and the fields beside them, of what `to_reference` gave."""
+    beside = json.loads(zlib.decompress(base64.b64decode(text)))
     return parse_tests(beside.pop(_TESTS), _TESTS, beside), beside

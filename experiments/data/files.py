@@ -39,9 +39,14 @@ def file_records(path: str, format: str | None = None) -> Iterator[Record]:
 
 
 def _json_lines(path: str) -> Iterator[Record]:
-    for number, line in enumerate(_content(path).removeprefix(BOM_UTF8).split(b"\n"), start=1):
-        if line.strip():
-            yield _checked(f"{path} line {number}", number, partial(records.parse, line))
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                line = line.removeprefix(BOM_UTF8) if number == 1 else line
+                if line.strip():
+                    yield _checked(f"{path} line {number}", number, partial(records.parse, line))
+    except OSError as error:
+        raise UserError(f"data: can't read {path}: {error.strerror}") from None
 
 
 def _json(path: str) -> Iterator[Record]:

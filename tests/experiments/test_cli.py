@@ -78,6 +78,8 @@ def nothing_written(tmp_path):
         ("strategies.0.name=best", ["'best'", "wanted one of"]),
         ("data.num_problems=0", ["num_problems must be >= 1, got 0"]),
         ("data.name=tinymth", ["did you mean tinymath"]),
+        ("data={name: math500, path: README.md}", ["README.md line 1 is not JSON"]),
+        ("data={name: gsm8k, choices: 4}", ["gsm8k has no setting 'choices'", "it has name"]),
         ("data.grader=maths", ["wanted one of exact, math"]),
         ("verifier=null", ["best_of_n scores candidates"]),
         ("verifier.name=streaming", ["streaming_prm"]),

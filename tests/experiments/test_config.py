@@ -1,6 +1,8 @@
 import pytest
 
 from experiments.config import RunConfig, load_yaml, make_strategies
+from experiments.data.sets.aime import Aime
+from experiments.data.sets.gpqa_diamond import GpqaDiamond
 from orchestrator.core.errors import UserError
 from orchestrator.runner import strategy_label
 from strategies.aggregation import Aggregation
@@ -25,6 +27,14 @@ def test_a_minimal_file_gets_the_defaults(tmp_path):
     config, resolved = load(tmp_path, GOOD)
     assert (config.policy.replicas, config.verifier, config.sampling.temperature) == (1, None, 0.8)
     assert "temperature: 0.8" in resolved
+
+
+def test_each_data_set_has_its_own_settings_and_the_resolved_file_holds_their_defaults(tmp_path):
+    text = GOOD.replace("{name: tinymath}", "{name: gpqa_diamond, path: '${name}.csv'}")
+    config, resolved = load(tmp_path, text + "trust: {data: {name: aime, years: [2024]}}")
+    assert config.data == GpqaDiamond(name="gpqa_diamond", path="x.csv")
+    assert config.trust.data == Aime(name="aime", years=[2024])
+    assert "choice_seed: 0" in resolved and "problem_field" not in resolved
 
 
 def test_overrides_win_over_the_file(tmp_path):
@@ -59,6 +69,10 @@ def test_an_override_that_does_not_fit_is_the_users_error(tmp_path, override):
         (GOOD + "budget: {policy_tokens: 0}", "policy_tokens must be >= 1"),
         (GOOD + "steps: {delimiters: []}", "delimiters must be non-empty"),
         (GOOD.replace("name: x", "name: a/b"), "name: wanted a plain folder name"),
+        (GOOD.replace("{name: tinymath}", "{name: gsm8k, splt: train}"), "data: gsm8k has no setting 'splt', it has"),
+        (GOOD.replace("{name: tinymath}", "{path: a}"), r"data\.name is missing"),
+        (GOOD.replace("{name: tinymath}", "gsm8k"), "data: wanted a mapping, got 'gsm8k'"),
+        (GOOD + "trust: {data: {name: gsm}}", r"trust\.data\.name: got 'gsm', wanted .*did you mean gsm8k"),
         (GOOD + "seeds: []", "seeds: wanted at least one"),
         (GOOD + "seeds: [1, -1]", "seeds: must be >= 0, got -1"),
         (GOOD.replace("[{name: greedy}]", "[]"), "strategies: wanted at least one"),

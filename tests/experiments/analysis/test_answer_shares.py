@@ -1,8 +1,12 @@
+import io
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 
 from experiments.analysis.answer_shares import Shares, Watch, shares_of
+from experiments.progress import progress_bar, row_watcher
 
 
 def shares(*candidates: tuple[str | None, str, str | None]) -> Shares:
@@ -48,16 +52,29 @@ def test_what_is_undecided_says_why() -> None:
 
 def row(candidate: tuple[str | None, str, str | None]) -> Any:
     answer, status, undecided = candidate
-    return pd.Series({"answer": answer, "status": status, "undecided": undecided, "text": "18 eggs"})
+    return SimpleNamespace(answer=answer, status=status, undecided=undecided, text="18 eggs")
 
 
 def test_a_run_that_goes_on_is_warned_once_and_not_before_it_is_sure() -> None:
     watch = Watch()
     said = [watch.warnings(row(GOOD), [row(SILENT)] * 10) for _ in range(8)]
     assert [len(new) for new in said] == [0, 0, 0, 1, 0, 0, 0, 0]
-    assert "of 40 candidates" in said[3][0]
+    assert "of 40 candidates ended without an answer" in said[3][0]
+
+
+def test_an_extraction_that_matches_nothing_is_said_within_the_first_50_candidates_while_the_run_goes_on() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with progress_bar(console) as progress:
+        on_row = row_watcher(progress, progress.add_task("running", total=1000, errors=""))
+        for _ in range(49):
+            on_row(SimpleNamespace(status="ok"), [row(SILENT)])
+        said = console.file.getvalue()
+        for _ in range(200):
+            on_row(SimpleNamespace(status="ok"), [row(SILENT)])
+    assert "100% of 40 candidates ended without an answer that could be found" in said and "set data.answer" in said
+    assert console.file.getvalue().count("without an answer that could be found") == 1
 
 
 def test_rows_of_a_folder_have_the_same_shares() -> None:
-    frame = pd.DataFrame([row(candidate) for candidate in (GOOD, SILENT, CUT, HARD)])
+    frame = pd.DataFrame([vars(row(candidate)) for candidate in (GOOD, SILENT, CUT, HARD)])
     assert shares_of(frame).shown() == shares(GOOD, SILENT, CUT, HARD).shown()

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from experiments.data.sets.gsm8k import Gsm8k
 from experiments.replay.recording import read_recording
 from experiments.replay.run import jobs_of, plan_replay, replay, replay_rows
 from orchestrator.core.errors import UserError
@@ -26,6 +27,13 @@ from tests.experiments.synthetic import NUM_PROBLEMS, NUM_SAMPLES, write_run
 def recording(tmp_path):
     write_run(tmp_path / "run")
     return read_recording(tmp_path / "run")
+
+
+def test_settings_of_earlier_versions_that_a_data_set_does_not_have_are_passed_over(tmp_path):
+    write_run(tmp_path / "run")
+    former = "data: {name: gsm8k, split: test, path: a, problem_field: problem, id_field: null, grader: exact}"
+    (tmp_path / "run" / "run.yaml").write_text(f"seed: 0\n{former}\n")
+    assert read_recording(tmp_path / "run").data == Gsm8k(name="gsm8k", path="a", grader="exact")
 
 
 def by_problem(rows):

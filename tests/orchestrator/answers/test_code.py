@@ -2,6 +2,7 @@
 
 from orchestrator.answers import open_answers
 from orchestrator.core.answers import AnswerFormat
+from verifiers.code_reference import to_reference
 
 PROGRAM = "```python\ndef f(x):\n    return x  # so\n```"
 
@@ -13,7 +14,7 @@ async def test_programs_are_equal_whatever_their_comments_and_layout():
         assert await answers.group(["f(", "f(", "g("]) == [0, 0, 1]
 
 
-async def test_no_answer_and_no_tests_to_run_are_decided_without_a_program():
+async def test_no_answer_is_wrong_without_a_program_that_runs():
     async with open_answers("code", AnswerFormat.parse("program")) as answers:
-        [none] = await answers.compare('{"tests": "assert f(1) == 1"}', [None])
+        [none] = await answers.compare(to_reference("assert f(1) == 1", "tests", {}), [None])
     assert none.equal is False

@@ -13,6 +13,7 @@ from experiments.data.sets import data_config
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Comparison
 from verifiers import confinement
+from verifiers.code_reference import from_reference
 
 needs_sandbox = pytest.mark.skipif(
     confinement.supported_machine() is not None, reason=f"no sandbox here: {confinement.supported_machine()}"
@@ -119,7 +120,8 @@ def test_no_problem_holds_its_hidden_tests(tmp_path, name, record, hidden):
     [example] = load(tmp_path, name, record, **settings).examples
     assert example.problem.metadata == {}
     assert not any(secret in repr(example.problem) for secret in ("candidate(7", "70 5", "assert"))
-    assert any(secret in example.reference for secret in ("candidate(7", "70 5", "assert"))
+    tests, _ = from_reference(example.reference)
+    assert any(secret in repr(tests) for secret in ("candidate(7", "70 5", "assert")), "the grader has them"
     with pytest.raises(UserError, match=f"metadata_fields: '{hidden}' holds the tests that grade"):
         load(tmp_path, name, record, **settings, metadata_fields=[hidden])
 

@@ -206,7 +206,11 @@ def test_gsm8k_takes_what_is_stated_or_the_last_number(text, answer):
         ("choice", "Because of that", None),
         ("code", "So:\n```python\nif x:\n    y\n```\n", "if x:\n    y"),
         ("program", "I can't say: there is no such function.", None),
-        ("program", "<think>def f(): ...</think>It is\n\ndef f(x):\n    return x\n", "It is\n\ndef f(x):\n    return x"),
+        (
+            "program",
+            "<think>def f(): ...</think>It is\n\ndef f(x):\n    return x\n",
+            "It is\n\ndef f(x):\n    return x",
+        ),
         ("program", "return x + 1", "return x + 1"),
         ("boxed", r"\boxed{1} Answer: 2", "1"),
         ("hash", "Answer: 2\n#### 3", "3"),
