@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.data.sets import DATASETS, settings_of
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -31,3 +33,11 @@ def test_every_relative_link_points_at_a_file_and_a_heading_that_exist(page):
 
 def test_the_readme_has_fewer_than_150_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_and_every_setting_of_it_is_documented(name):
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = page[page.index("## data") : page.index("## Where the answer stands")]
+    for word in (name, *settings_of(name)):
+        assert f"`{word}`" in section, word
