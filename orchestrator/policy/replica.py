@@ -43,7 +43,7 @@ class PolicyReplica:
         self._wake = asyncio.Event()  # there is something to send
         self._loss: asyncio.Future[ReplicaLost] = asyncio.get_running_loop().create_future()
         threads = first_of_threads(os.environ.get("OMP_NUM_THREADS", ""))  # the driver's holds for replicas, too
-        self._actor = create_actor(PolicyActor, config, steps, threads, **resources(config))
+        self._actor = create_actor(PolicyActor, config, steps, index, threads, **resources(config))
 
     # its requests
 

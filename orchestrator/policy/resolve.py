@@ -2,16 +2,51 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from orchestrator.core.checkpoints import check_policy_checkpoint
 from orchestrator.core.config import PolicyConfig
+from orchestrator.core.errors import UserError
 from orchestrator.policy.engines import check_engine
+from orchestrator.policy.engines.keys import api_key
+
+_OF_SERVERS = ("urls", "tokenizer", "api_key_env", "flops_per_token")
+_OF_ENGINES = ("dtype", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size", "block_size")
 
 
 def resolve_policy(config: PolicyConfig, find: Callable[[str], str] = str) -> PolicyConfig:
-    """The configuration with its model where `find` finds it. Raises UserError for an engine that there is not, and
-    for a checkpoint that can't be a policy's."""
+    """The configuration with its folders where `find` finds them, and a replica for each server. Raises UserError for
+    an engine that there is not, for a checkpoint that can't be a policy's, and for settings of another engine."""
     check_engine(config.engine)
+    if config.engine == "openai":
+        return _of_servers(config, find)
+    _refuse(config, _OF_SERVERS)
     config = replace(config, model=find(config.model))
     check_policy_checkpoint(config.model)
     return config
+
+
+def _of_servers(config: PolicyConfig, find: Callable[[str], str]) -> PolicyConfig:
+    _refuse(config, _OF_ENGINES)
+    if not config.urls:
+        raise UserError("policy.urls: wanted the address of one server or more, as http://host:8000/v1, got none")
+    for url in config.urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"policy.urls: wanted http://host:8000/v1, got {url}")
+        if parts.username is not None or parts.password is not None:
+            raise UserError(f"policy.urls: {parts.hostname}: a key does not belong in an address; wanted api_key_env")
+    if config.replicas not in (1, len(config.urls)):
+        raise UserError(f"policy.replicas: each of {len(config.urls)} urls is a replica, got {config.replicas}")
+    if not config.tokenizer:
+        raise UserError("policy.tokenizer: wanted the folder of the served model's tokenizer, or its hub id, got none")
+    api_key(config)
+    return replace(config, replicas=len(config.urls), tokenizer=find(config.tokenizer))
+
+
+def _refuse(config: PolicyConfig, names: tuple[str, ...]) -> None:
+    """Raises UserError where a setting means nothing to the engine."""
+    usual = PolicyConfig(model=config.model)
+    for name in names:
+        if (got := getattr(config, name)) != getattr(usual, name):
+            raise UserError(f"policy.{name}: means nothing to the engine {config.engine}, got {got}")

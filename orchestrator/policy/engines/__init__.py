@@ -9,7 +9,10 @@ from importlib import import_module
 from orchestrator.core.errors import UserError
 from orchestrator.policy.engines.contract import TokenEngine
 
-ENGINES = {"vllm": "orchestrator.policy.engines.vllm:VllmEngine"}  # "module:class"
+ENGINES = {  # "module:class"
+    "vllm": "orchestrator.policy.engines.vllm:VllmEngine",
+    "openai": "orchestrator.policy.engines.server:ServerEngine",
+}
 
 
 def check_engine(name: str) -> None:

@@ -36,9 +36,9 @@ class TokenEngine(Protocol):
     """Samples tokens, end and stop tokens included. Raises ProblemError for a request that it refuses."""
 
     @classmethod
-    def load(cls, config: PolicyConfig, *, num_threads: int) -> Self:
-        """Ready to sample, in the process and the event loop that will use it. It may take minutes, and set the
-        environment of a process that it has for itself. Raises UserError for what can't be loaded, ReplicaError."""
+    async def load(cls, config: PolicyConfig, *, index: int, num_threads: int) -> Self:
+        """The engine of a pool's replica `index`, ready to sample. It may take minutes, and set the environment of a
+        process that it has for itself. Raises UserError for what can't be loaded, ReplicaError."""
         ...
 
     def info(self) -> PolicyInfo: ...
@@ -73,6 +73,6 @@ class TokenEngine(Protocol):
         """The prompt, through the chat template. Called in a thread of its own."""
         ...
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Ends what it started."""
         ...

@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from orchestrator.core.config import PolicyConfig
@@ -24,6 +23,7 @@ from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
+from orchestrator.policy.engines.chat_template import render
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.engines.shared_count import SharedCount
 
@@ -106,7 +106,7 @@ class VllmEngine:
     """Implements `TokenEngine`. Owner of the engine and its processes."""
 
     @classmethod
-    def load(cls, config: PolicyConfig, *, num_threads: int) -> "VllmEngine":
+    async def load(cls, config: PolicyConfig, *, index: int, num_threads: int) -> "VllmEngine":
         """Raises UserError for what can't be loaded, ReplicaError when the engine's process is killed meanwhile."""
         prepare_process(config.model, num_threads)
         return cls(config)
@@ -210,21 +210,9 @@ class VllmEngine:
             raise ReplicaError("policy: the engine's process died") from error
 
     def render(self, messages: Sequence[Message]) -> str:
-        if not self._tokenizer.chat_template:
-            raise UserError(
-                f"policy: {self._config.model} has no chat template, so messages can't become a prompt; "
-                "wanted chat_template.jinja, or chat_template in tokenizer_config.json"
-            )
-        conversation = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            text = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:
-            raise ProblemError(f"policy: the chat template refuses these messages: {error}") from error
-        except (TypeError, ValueError, LookupError, AttributeError) as error:  # of the template's own code
-            raise ProblemError(f"policy: the chat template fails on these messages: {error!r}") from error
-        return str(text)
+        return render(self._tokenizer, messages, self._config.model)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         self._llm.shutdown(timeout=5.0)
 
 

@@ -162,7 +162,7 @@ class Cluster:
         self.start_errors: list[Exception] = []  # of those that are created next
         self.on_create: Callable[[LocalReplica], None] = lambda replica: None
 
-    def create(self, cls: type, config: PolicyConfig, steps: StepConfig, num_threads: int | None) -> LocalReplica:
+    def create(self, cls: type, config: PolicyConfig, steps: StepConfig, *_: object) -> LocalReplica:
         self.replicas.append(LocalReplica(steps, self.start_errors.pop(0) if self.start_errors else None))
         self.on_create(self.replicas[-1])
         return self.replicas[-1]

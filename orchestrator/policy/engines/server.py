@@ -1,0 +1,371 @@
+"""A server that somebody else runs, as a `TokenEngine`: vLLM's own, or any that takes and returns token ids.
+
+A request is a streamed `/v1/completions` with token ids as its prompt and `return_token_ids`. Closing the connection
+ends it there. A stream that is cut off goes on from the tokens that came. The server is asked at the start what it
+serves, and whether its tokens are those of the tokenizer here.
+"""
+
+import asyncio
+import logging
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import openai
+from tokenizers import Tokenizer
+
+from orchestrator.core.config import PolicyConfig
+from orchestrator.core.errors import ProblemError, ReplicaError, UserError
+from orchestrator.core.fingerprint import tokenizer_fingerprint
+from orchestrator.core.flops import ModelShape, llama_shape
+from orchestrator.core.nouns import Message
+from orchestrator.core.protocols import Finish, Generation
+from orchestrator.core.seeds import derive_seed
+from orchestrator.policy.engines.chat_template import render
+from orchestrator.policy.engines.contract import Delta, PolicyInfo
+from orchestrator.policy.engines.keys import api_key
+
+log = logging.getLogger(__name__)
+
+_RETRIES = 4  # by the client: of what it could not send, 408, 409, 429 and 5xx, waiting longer each time
+_CONNECT_S = 10.0
+_MOST_RESUMED = 3  # times that a stream which was cut off goes on
+_PROBE = "1 + 1 = 2, und überall ist 12.345\n\n{x^2}"  # digits, spaces, newlines, letters beyond ASCII
+_INTERVAL = 4  # tokens in a chunk, where no step is waited for
+_CAPACITY = re.compile(r'^vllm:cache_config_info\{.*?block_size="(\d+)".*?num_gpu_blocks="(\d+)"', re.MULTILINE)
+
+
+class _CutOff(Exception):
+    """A stream broke off, or can't be read."""
+
+
+class ServerEngine:
+    """Owner of the client and of the tasks that read its streams."""
+
+    _info: PolicyInfo  # once the server was asked
+
+    def __init__(self, config: PolicyConfig, url: str, client: openai.AsyncOpenAI, tokenizer: Any) -> None:
+        """Use `load`."""
+        self._config = config
+        self._client = client
+        self._transformers_tokenizer = tokenizer
+        self._who = f"policy: {url}"
+        self._vocab_size = len(tokenizer)
+        self._counters: Counter[str] = Counter()
+        self._readers: dict[str, asyncio.Task[None]] = {}
+        self._aborted: set[str] = set()
+
+    @classmethod
+    async def load(cls, config: PolicyConfig, *, index: int, num_threads: int) -> "ServerEngine":
+        """Raises UserError for a server that can't serve this policy, ReplicaError for one that does not answer."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+        except (OSError, ValueError) as error:
+            raise UserError(f"policy.tokenizer: {config.tokenizer} can't be read: {error}") from error
+        url = config.urls[index]
+        client = openai.AsyncOpenAI(
+            base_url=url,
+            api_key=api_key(config) or "none",  # the client insists on one; servers that want none ignore it
+            timeout=openai.Timeout(config.request_timeout_s, connect=_CONNECT_S),
+            max_retries=_RETRIES,
+        )
+        engine = cls(config, url, client, tokenizer)
+        try:
+            engine._info = await engine._examined(url)
+        except BaseException:
+            await client.close()
+            raise
+        return engine
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        tokenizer: Tokenizer = self._transformers_tokenizer.backend_tokenizer
+        return tokenizer
+
+    @property
+    def context_length(self) -> int:
+        return self._info.context_length
+
+    @property
+    def num_running(self) -> int:
+        return len(self._readers)
+
+    @property
+    def progress(self) -> int:
+        return self._counters["chunks"]
+
+    def info(self) -> PolicyInfo:
+        return self._info
+
+    def counters(self) -> dict[str, int]:
+        """Of what was asked here: the server serves others, too. It tells cached tokens where it is told to."""
+        names = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions")
+        return {name: self._counters[name] for name in names}
+
+    def render(self, messages: Sequence[Message]) -> str:
+        return render(self._transformers_tokenizer, messages, self._config.tokenizer)
+
+    async def abort(self, name: str) -> None:
+        """Closes the connection, which ends the request in the server."""
+        if (reader := self._readers.get(name)) is not None:
+            self._aborted.add(name)
+            reader.cancel()
+
+    async def stop(self) -> None:
+        readers = list(self._readers.values())
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        await self._client.close()
+
+    async def stream(
+        self, name: str, generation: Generation, stop_token_ids: Sequence[int]
+    ) -> AsyncGenerator[Delta, None]:
+        arrived: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
+        reader = self._readers[name] = asyncio.create_task(self._read(generation, stop_token_ids, arrived))
+        reader.add_done_callback(lambda task: arrived.put_nowait(_ended(task)))
+        try:
+            while True:
+                item = await arrived.get()
+                if isinstance(item, asyncio.CancelledError) and name in self._aborted:
+                    yield Delta((), 0, Finish.ABORTED)
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if item.finish is not None:
+                    return
+        finally:
+            del self._readers[name]
+            self._aborted.discard(name)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _read(
+        self, generation: Generation, stop_token_ids: Sequence[int], arrived: "asyncio.Queue[Delta | BaseException]"
+    ) -> None:
+        """Reads the stream of a request to its end, and goes on where it is cut off. Raises HeadraceError."""
+        sampled: list[int] = []
+        for _ in range(1 + _MOST_RESUMED):
+            rest = _rest(generation, sampled)
+            try:
+                async for delta in self._chunks(rest, stop_token_ids):
+                    sampled += delta.token_ids
+                    arrived.put_nowait(delta)
+                    if delta.finish is not None:
+                        return
+                why = "it ended without a finish_reason"
+            except _CutOff as error:
+                why = str(error)
+            if len(sampled) >= generation.max_tokens:
+                break
+            log.warning("%s: a stream was cut off after %d tokens: %s", self._who, len(sampled), why)
+        raise ReplicaError(f"{self._who}: a request was cut off {1 + _MOST_RESUMED} times, the last: {why}")
+
+    async def _chunks(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
+        stream = await self._post(self._body(generation, stop_token_ids), stream=True)
+        self._counters["prompt_tokens"] += len(generation.prefix_ids)
+        last: Delta | None = None  # held back until the usage, which comes after it
+        try:
+            async for chunk in _read_on(stream):
+                self._counters["chunks"] += 1
+                if last is not None and chunk.usage is not None:
+                    last = last._replace(cached_tokens=self._cached(chunk.usage))
+                for choice in chunk.choices:
+                    token_ids = self._checked_ids((choice.model_extra or {}).get("token_ids"))
+                    self._counters["generated_tokens"] += len(token_ids)
+                    logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else None
+                    delta = Delta(token_ids, 0, _finish(choice, stop_token_ids), logprobs)
+                    if delta.finish is not None:
+                        last = delta
+                    elif token_ids:
+                        yield delta
+        except _CutOff:
+            if last is None:
+                raise
+        finally:
+            await stream.close()
+        if last is not None:
+            yield last
+
+    def _cached(self, usage: Any) -> int:
+        """Of the prompt, where the server tells it."""
+        details = usage.prompt_tokens_details
+        cached = (details.cached_tokens or 0) if details is not None else 0
+        self._counters["cached_tokens"] += cached
+        return cached
+
+    def _body(self, generation: Generation, stop_token_ids: Sequence[int]) -> dict[str, Any]:
+        waits = generation.stop or (generation.until_step and not stop_token_ids)
+        return {
+            "model": self._config.model,
+            "prompt": list(generation.prefix_ids),
+            "max_tokens": generation.max_tokens,
+            "temperature": generation.temperature,
+            "top_p": generation.top_p,
+            "seed": generation.seed,
+            "logprobs": 0 if generation.logprobs else None,
+            "extra_body": {
+                "return_token_ids": True,
+                "stop_token_ids": list(stop_token_ids),
+                "stream_interval": 1 if waits else _INTERVAL,
+                # what a model's generation_config.json would set otherwise
+                "top_k": 0,
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
+            },
+        }
+
+    async def _post(self, body: Mapping[str, Any], *, stream: bool) -> Any:
+        """Raises ProblemError and UserError for what the server refuses, ReplicaError where it has no answer."""
+        create: Any = self._client.completions.create
+        options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+        try:
+            return await create(**body, **options)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            raise ProblemError(f"{self._who} refuses a request: {_line(error)}") from error
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise UserError(f"{self._who} refuses model {self._config.model}: {_line(error)}") from error
+        except openai.OpenAIError as error:
+            raise ReplicaError(f"{self._who}: {_line(error)}") from error
+
+    def _checked_ids(self, token_ids: Any) -> list[int]:
+        """Raises ReplicaError for what can't be tokens of the tokenizer here."""
+        if token_ids is None:
+            return []
+        if not isinstance(token_ids, list) or not all(
+            isinstance(token_id, int) and 0 <= token_id < self._vocab_size for token_id in token_ids
+        ):
+            raise ReplicaError(
+                f"{self._who}: wanted token ids below {self._vocab_size}, those of {self._config.tokenizer}, "
+                f"got {str(token_ids)[:100]}"
+            )
+        return token_ids
+
+    # what the server is
+
+    async def _examined(self, url: str) -> PolicyInfo:
+        """What it serves. Raises UserError where that is not this policy, or gives no token ids."""
+        try:
+            served = {model.id: model async for model in self._client.models.list()}
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise UserError(f"{self._who} refuses the key: {_line(error)}") from error
+        except openai.OpenAIError as error:
+            raise ReplicaError(f"{self._who} does not answer: {_line(error)}") from error
+        if self._config.model not in served:
+            names = ", ".join(sorted(served)) or "none"
+            raise UserError(f"policy.model: {url} serves {names}, got {self._config.model}")
+        context = self._config.max_model_len or (served[self._config.model].model_extra or {}).get("max_model_len")
+        if not isinstance(context, int):
+            raise UserError(f"policy.max_model_len: {url} does not tell how long its context is; wanted it here")
+        await self._check_tokens(url)
+        return PolicyInfo(
+            context_length=context,
+            shape=self._shape(),
+            fingerprint=tokenizer_fingerprint(self._transformers_tokenizer.get_vocab()),
+            kv_capacity_tokens=await self._capacity(url) or context * self._config.max_num_seqs,
+            max_num_seqs=self._config.max_num_seqs,
+        )
+
+    async def _check_tokens(self, url: str) -> None:
+        """Whether it takes and gives token ids, and reads a text as the tokenizer here does."""
+        body = {"model": self._config.model, "prompt": _PROBE, "max_tokens": 1, "temperature": 0.0}
+        try:
+            reply = await self._post({**body, "extra_body": {"return_token_ids": True}}, stream=False)
+        except ProblemError as error:
+            raise UserError(f"{error}; wanted a server whose completions return token ids") from error
+        extra = (reply.choices[0].model_extra or {}) if reply.choices else {}
+        theirs = extra.get("prompt_token_ids")
+        if not isinstance(theirs, list) or not isinstance(extra.get("token_ids"), list):
+            raise UserError(
+                f"policy: {url} returns no token ids, without which steps can't be told apart; wanted a server that "
+                "knows return_token_ids, such as vLLM's"
+            )
+        ours = self._transformers_tokenizer(_PROBE)["input_ids"]
+        if theirs != ours:
+            raise UserError(
+                f"policy.tokenizer: {self._config.tokenizer} is not the tokenizer of {self._config.model} at {url}: "
+                f"a text of {len(_PROBE)} characters has the tokens {theirs[:8]}... there and {ours[:8]}... here"
+            )
+
+    def _shape(self) -> ModelShape:
+        """Of the tokenizer's folder, where that is a whole checkpoint; else as if a token cost nothing."""
+        from transformers import AutoConfig
+
+        if self._config.flops_per_token is not None:
+            weights = round(self._config.flops_per_token / 2)
+            return ModelShape(weights_per_token=weights, head_weights=0, num_layers=0, attention_width=0)
+        try:
+            return llama_shape(AutoConfig.from_pretrained(self._config.tokenizer).get_text_config().to_dict())
+        except (OSError, ValueError, KeyError):
+            log.warning(
+                "%s: FLOPs of %s are not known and not counted; wanted policy.flops_per_token, or config.json beside "
+                "the tokenizer",
+                self._who,
+                self._config.model,
+            )
+            return ModelShape(weights_per_token=0, head_weights=0, num_layers=0, attention_width=0)
+
+    async def _capacity(self, url: str) -> int | None:
+        """Tokens that the server's KV cache holds, where it tells that as vLLM does."""
+        with suppress(httpx.HTTPError):
+            root = re.sub(r"/v1/?$", "", url)
+            async with httpx.AsyncClient(timeout=_CONNECT_S) as client:
+                metrics = await client.get(f"{root}/metrics")
+            if metrics.is_success and (found := _CAPACITY.search(metrics.text)) is not None:
+                return int(found[1]) * int(found[2])
+        return None
+
+
+async def _read_on(stream: Any) -> AsyncGenerator[Any, None]:
+    """The chunks of a stream. Raises _CutOff: the client raises its transport's errors, and those of its parsers."""
+    try:
+        async for chunk in stream:
+            yield chunk
+    except GeneratorExit:
+        raise
+    except Exception as error:
+        raise _CutOff(_line(error)) from error
+
+
+def _rest(generation: Generation, sampled: Sequence[int]) -> Generation:
+    if not sampled:
+        return generation
+    return replace(
+        generation,
+        prefix_ids=(*generation.prefix_ids, *sampled),
+        max_tokens=generation.max_tokens - len(sampled),
+        seed=derive_seed(generation.seed, "resumed", (len(sampled),)),  # not the same draws again
+    )
+
+
+def _finish(choice: Any, stop_token_ids: Sequence[int]) -> Finish | None:
+    match choice.finish_reason:
+        case None:
+            return None
+        case "length":
+            return Finish.LENGTH
+        case "stop":
+            stopped_at = (choice.model_extra or {}).get("stop_reason")
+            return Finish.BOUNDARY if stopped_at in stop_token_ids else Finish.EOS
+        case "abort":
+            return Finish.ABORTED
+    raise ReplicaError(f"policy: a server ended a request: got {choice.finish_reason!r}, wanted 'stop' or 'length'")
+
+
+def _ended(reader: "asyncio.Task[None]") -> BaseException:
+    """Why a reader ended; it says so itself where it read to the end."""
+    if reader.cancelled():
+        return asyncio.CancelledError()
+    return reader.exception() or ReplicaError("policy: a stream ended without saying so")
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
