@@ -46,6 +46,9 @@ demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accura
 test: install  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
+servers: install  ## what Headrace says to servers of other projects: vLLM's own, started by the tests
+	$(BIN)/python -m pytest tests -m servers
+
 soak: install  ## a minute of clients that leave the endpoint in parallel, then every strategy must answer
 	$(BIN)/python -m pytest tests/experiments/running/test_serve.py -m soak
 

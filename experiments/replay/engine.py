@@ -61,14 +61,15 @@ class RecordedPolicy:
     def _segments(self, request: Generation) -> list[Segment]:
         recorded = self._recording[request.prefix_ids]
         sampling = self._recording.sampling
-        if (request.temperature, request.top_p) != (sampling.temperature, sampling.top_p):
-            raise UserError(
-                f"replay: recorded were samples of temperature {sampling.temperature:g} and top_p {sampling.top_p:g}, "
-                f"got a request for {request.temperature:g} and {request.top_p:g}"
-            )
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+            recorded_value, wanted = getattr(sampling, name), getattr(request, name)
+            if recorded_value != wanted:
+                raise UserError(
+                    f"replay: recorded were samples of {name} {recorded_value:g}, got a request for {wanted:g}"
+                )
         prefix = request.prefix_ids[len(recorded.prompt_ids) :]
         sample = self._continue(prefix, recorded) if prefix else self._draw(recorded)
-        if request.stop or request.max_tokens < len(sample.token_ids) - len(prefix):
+        if set(request.stop) != set(sampling.stop) or request.max_tokens < len(sample.token_ids) - len(prefix):
             raise UserError("replay: only whole samples were recorded, got a request with stop strings or a lower cap")
         # a sample that another cap cut shorter than max_tokens ended there for good, too
         full = sample.truncated and len(sample.token_ids) >= sampling.max_tokens

@@ -176,6 +176,9 @@ def _trainer(
         max_completion_length=config.sampling.max_tokens,
         temperature=config.sampling.temperature,
         top_p=config.sampling.top_p,
+        top_k=config.sampling.top_k,
+        min_p=config.sampling.min_p or None,
+        repetition_penalty=config.sampling.repetition_penalty,
         beta=config.beta,
         learning_rate=config.learning_rate,
         loss_type="grpo",  # the paper's; TRL's default is DAPO's

@@ -72,6 +72,10 @@ class TrainPolicyConfig:
                 raise ValueError(f"{name}: must be >= {least}, got {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: must be > 0, got {self.learning_rate}")
+        if self.sampling.stop:
+            raise ValueError(
+                f"sampling: a training ends completions at the end token alone, got stop {self.sampling.stop}"
+            )
         if self.sampling.temperature == 0:
             raise ValueError("sampling: temperature must be > 0, got 0: a group of equal completions teaches nothing")
         if self.completions_per_step % self.micro_batch:

@@ -23,6 +23,16 @@ class StepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExampleMessage:
+    role: str  # user or assistant
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ("user", "assistant"):
+            raise ValueError(f"policy.examples: role must be user or assistant, got {self.role!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """A pool of engines that serve one model."""
 
@@ -42,6 +52,10 @@ class PolicyConfig:
     gpu_memory_utilization: float = 0.9  # CUDA builds
     tensor_parallel_size: int = 1
     block_size: int | None = None  # None: 32 on CPU (short prefixes are cached too), vLLM's own on CUDA
+    engine_args: dict[str, Any] = field(default_factory=dict)  # engine vllm: its other arguments, by vLLM's names
+    system_prompt: str = ""  # first message of every prompt
+    examples: list[ExampleMessage] = field(default_factory=list)  # messages before the problem's: few-shot examples
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # such as enable_thinking: false
     max_restarts: int = 3  # per replica
     start_timeout_s: float = 600.0
     stall_timeout_s: float = 120.0  # a busy replica that shows no progress for so long counts as dead

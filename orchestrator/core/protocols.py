@@ -5,7 +5,7 @@ Batch is the only shape: a sequence in, the same order out.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -20,6 +20,10 @@ class Sampling:
 
     temperature: float = 0.8
     top_p: float = 1.0
+    top_k: int = 0  # the likeliest tokens that may be drawn; 0: any
+    min_p: float = 0.0  # least probability of a token, as a share of the likeliest one's (arXiv 2407.01082)
+    repetition_penalty: float = 1.0  # above 1: tokens that were there before are less likely (arXiv 1909.05858)
+    stop: list[str] = field(default_factory=list)  # a trajectory ends before the first of these texts
     max_tokens: int = 1024
 
     def __post_init__(self) -> None:
@@ -27,8 +31,35 @@ class Sampling:
             raise ValueError(f"sampling: temperature must be >= 0, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"sampling: top_p must be in (0, 1], got {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"sampling: top_k must be >= 0 (0: any token), got {self.top_k}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"sampling: min_p must be in [0, 1], got {self.min_p}")
+        if not 0 < self.repetition_penalty <= 2:
+            raise ValueError(f"sampling: repetition_penalty must be in (0, 2], got {self.repetition_penalty}")
+        if not all(self.stop):
+            raise ValueError(f"sampling: stop must be non-empty texts, got {self.stop}")
         if self.max_tokens < 1:
             raise ValueError(f"sampling: max_tokens must be >= 1, got {self.max_tokens}")
+
+    def generation(self, *, temperature: float | None, stop: Sequence[str] = (), **how: Any) -> "Generation":
+        """A request for tokens that are drawn so, but for another temperature if one is given, and `how` says what."""
+        return Generation(
+            prefix_ids=(),
+            seed=0,
+            temperature=self.temperature if temperature is None else temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            stop=(*self.stop, *stop),
+            **how,
+        )
+
+    def before_stop(self, text: str) -> str | None:
+        """What comes before the first of the stop texts; None where there is none in it."""
+        found = [at for string in self.stop if (at := text.find(string)) >= 0]
+        return text[: min(found)] if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +71,9 @@ class Generation:
     seed: int
     temperature: float
     top_p: float
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     until_step: bool = False  # stop at the next step boundary
     speculate: int = 0  # with `until_step`: write on for up to so many more steps while the engine has room to spare
     logprobs: bool = False

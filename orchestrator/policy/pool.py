@@ -41,8 +41,10 @@ class PolicyPool:
     fingerprint: str
 
     def __init__(self, config: PolicyConfig, steps: StepConfig) -> None:
-        model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
-        self._config = replace(config, model=model)  # an actor has a working directory of its own
+        model, tokenizer = (  # an actor has a working directory of its own
+            os.path.abspath(path) if path and os.path.isdir(path) else path for path in (config.model, config.tokenizer)
+        )
+        self._config = replace(config, model=model, tokenizer=tokenizer)
         self._steps = steps
         self._client = uuid.uuid4().hex
         self._serving: dict[int, PolicyReplica] = {}  # by index

@@ -8,10 +8,11 @@ from orchestrator.core.checkpoints import check_policy_checkpoint
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import UserError
 from orchestrator.policy.engines import check_engine
+from orchestrator.policy.engines.arguments import check_owned
 from orchestrator.policy.engines.keys import api_key
 
 _OF_SERVERS = ("urls", "tokenizer", "api_key_env", "flops_per_token")
-_OF_ENGINES = ("dtype", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size", "block_size")
+_OF_ENGINES = ("dtype", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size", "block_size", "engine_args")
 
 
 def resolve_policy(config: PolicyConfig, find: Callable[[str], str] = str) -> PolicyConfig:
@@ -21,6 +22,7 @@ def resolve_policy(config: PolicyConfig, find: Callable[[str], str] = str) -> Po
     if config.engine == "openai":
         return _of_servers(config, find)
     _refuse(config, _OF_SERVERS)
+    check_owned(config.engine_args)
     config = replace(config, model=find(config.model))
     check_policy_checkpoint(config.model)
     return config

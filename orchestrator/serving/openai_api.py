@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -149,7 +149,8 @@ def parse(body: bytes, *, catalog: Catalog, defaults: Sampling, limits: Limits) 
         model=request.model,
         messages=tuple(Message(role=message.role, content=message.content) for message in request.messages),
         named=catalog.resolve(request.model, request.headrace or {}),
-        sampling=Sampling(
+        sampling=replace(
+            defaults,
             temperature=defaults.temperature if request.temperature is None else request.temperature,
             top_p=defaults.top_p if request.top_p is None else request.top_p,
             max_tokens=_max_tokens(request, limits) or defaults.max_tokens,

@@ -204,11 +204,12 @@ class Writing:
         while not track.written and sequence.segments:
             segment, cost = sequence.segments.popleft()
             trajectory = replace(track.trajectory, cost=track.trajectory.cost + cost)
+            stopped = self._sampling.before_stop(segment.text) if segment.finish is Finish.STOP else None
             if segment.token_ids:
-                step = Step(token_ids=segment.token_ids, text=segment.text, logprob=segment.logprob)
-                trajectory = trajectory.extended(step)
+                text = segment.text if stopped is None else stopped
+                trajectory = trajectory.extended(Step(token_ids=segment.token_ids, text=text, logprob=segment.logprob))
             track.written = segment.finish is not None or how.until_step
-            if segment.finish is Finish.EOS:
+            if segment.finish is Finish.EOS or stopped is not None:
                 trajectory = self.ended(trajectory, Status.FINISHED, sequence)
             elif track.written and trajectory.num_tokens >= sequence.hard_cap:
                 self._books.cut_short |= sequence.hard_cap < self.hard_cap(trajectory)

@@ -12,7 +12,7 @@ from orchestrator.core.account import Account
 from orchestrator.core.errors import PromptTooLong
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import EndReason, Problem, SearchResult, Selection, Status, Step, Trajectory
-from orchestrator.core.protocols import Answers, Generation, Policy, Sampling, Verifier, Workload
+from orchestrator.core.protocols import Answers, Policy, Sampling, Verifier, Workload
 from orchestrator.session.books import Books
 from orchestrator.session.generation import Writing
 from orchestrator.session.scoring import Scoring
@@ -122,13 +122,10 @@ class SearchSession:
         logprobs: bool = False,
     ) -> list[Trajectory]:
         self._writing.ahead.drop(prefixes)
-        how = Generation(
-            prefix_ids=(),
+        how = self.sampling.generation(
+            temperature=temperature,
+            stop=stop,
             max_tokens=self.sampling.max_tokens if max_tokens is None else max_tokens,
-            seed=0,
-            temperature=self.sampling.temperature if temperature is None else temperature,
-            top_p=self.sampling.top_p,
-            stop=tuple(stop),
             logprobs=logprobs,
             eager=scored,
         )
@@ -139,12 +136,9 @@ class SearchSession:
     ) -> list[Trajectory]:
         if temperature is not None:
             self._writing.ahead.drop(prefixes)
-        how = Generation(
-            prefix_ids=(),
+        how = self.sampling.generation(
+            temperature=temperature,
             max_tokens=self.sampling.max_tokens,
-            seed=0,
-            temperature=self.sampling.temperature if temperature is None else temperature,
-            top_p=self.sampling.top_p,
             until_step=True,
             speculate=self._writing.ahead.depth if temperature is None else 0,
         )

@@ -1,27 +1,45 @@
-"""Prompts from messages, through a tokenizer's chat template."""
+"""Prompts from messages: through the model's chat template, or plainly where it has none."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 
-from orchestrator.core.errors import ProblemError, UserError
+from orchestrator.core.config import PolicyConfig
+from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Message
 
 
-def render(tokenizer: Any, messages: Sequence[Message], model: str) -> str:
-    """The prompt, as text. `tokenizer` is of transformers. Raises UserError where it has no template, ProblemError for
-    messages that the template refuses or fails on."""
+def render(tokenizer: Any, messages: Sequence[Message], config: PolicyConfig) -> str:
+    """The prompt, as text: the configuration's system prompt and examples, then the messages. `tokenizer` is of
+    transformers. Raises ProblemError for messages that the template refuses or fails on."""
+    conversation = with_examples(messages, config)
     if not tokenizer.chat_template:
-        raise UserError(
-            f"policy: {model} has no chat template, so messages can't become a prompt; "
-            "wanted chat_template.jinja, or chat_template in tokenizer_config.json"
-        )
-    conversation = [{"role": message.role, "content": message.content} for message in messages]
+        return plain(conversation)
+    told = [{"role": message.role, "content": message.content} for message in conversation]
+    kwargs = config.chat_template_kwargs
     try:
-        text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(told, add_generation_prompt=True, tokenize=False, **kwargs)
     except TemplateError as error:
         raise ProblemError(f"policy: the chat template refuses these messages: {error}") from error
     except (TypeError, ValueError, LookupError, AttributeError) as error:  # of the template's own code
         raise ProblemError(f"policy: the chat template fails on these messages: {error!r}") from error
     return str(text)
+
+
+def with_examples(messages: Sequence[Message], config: PolicyConfig) -> tuple[Message, ...]:
+    """The messages after the system prompt and the examples; a problem's own system message stands in its place."""
+    system = [Message(role="system", content=config.system_prompt)] if config.system_prompt else []
+    if messages and messages[0].role == "system":
+        system, messages = [messages[0]], messages[1:]
+    examples = [Message(role=example.role, content=example.content) for example in config.examples]
+    return (*system, *examples, *messages)
+
+
+def plain(messages: Sequence[Message]) -> str:
+    """For a base model: the texts, an empty line between them; what an assistant said follows its question directly."""
+    text = ""
+    for message in messages:
+        gap = "" if not text else "\n" if message.role == "assistant" else "\n\n"
+        text += gap + message.content
+    return f"{text}\n"

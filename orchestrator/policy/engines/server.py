@@ -109,7 +109,7 @@ class ServerEngine:
         return {name: self._counters[name] for name in names}
 
     def render(self, messages: Sequence[Message]) -> str:
-        return render(self._transformers_tokenizer, messages, self._config.tokenizer)
+        return render(self._transformers_tokenizer, messages, self._config)
 
     async def abort(self, name: str) -> None:
         """Closes the connection, which ends the request in the server."""
@@ -215,10 +215,10 @@ class ServerEngine:
                 "return_token_ids": True,
                 "stop_token_ids": list(stop_token_ids),
                 "stream_interval": 1 if waits else _INTERVAL,
-                # what a model's generation_config.json would set otherwise
-                "top_k": 0,
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
+                # said in any case: a model's generation_config.json may say otherwise
+                "top_k": generation.top_k,
+                "min_p": generation.min_p,
+                "repetition_penalty": generation.repetition_penalty,
             },
         }
 

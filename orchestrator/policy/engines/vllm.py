@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import fields
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -23,6 +24,7 @@ from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
+from orchestrator.policy.engines.arguments import check_names
 from orchestrator.policy.engines.chat_template import render
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.engines.shared_count import SharedCount
@@ -89,17 +91,22 @@ def engine_args(config: PolicyConfig, layers_done: str | None = None) -> Any:
     block_size = config.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
     if block_size is not None:
         options["block_size"] = block_size
-    return AsyncEngineArgs(
-        model=config.model,
-        dtype=_dtype(config.dtype, checkpoint_dtype, on_cpu),
-        max_model_len=config.max_model_len,
-        max_num_seqs=config.max_num_seqs,
-        tensor_parallel_size=config.tensor_parallel_size,
-        enable_prefix_caching=True,
-        disable_log_stats=True,  # vLLM's default loggers; `VllmEngine` counts all the same
-        use_tqdm_on_load=_verbose(),
-        **options,
-    )
+    check_names(config.engine_args, [field.name for field in fields(AsyncEngineArgs)])
+    options |= config.engine_args
+    try:
+        return AsyncEngineArgs(
+            model=config.model,
+            dtype=_dtype(config.dtype, checkpoint_dtype, on_cpu),
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            tensor_parallel_size=config.tensor_parallel_size,
+            enable_prefix_caching=True,
+            disable_log_stats=True,  # vLLM's default loggers; `VllmEngine` counts all the same
+            use_tqdm_on_load=_verbose(),
+            **options,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"policy.engine_args: vLLM refuses them: {error}") from error
 
 
 class VllmEngine:
@@ -124,8 +131,9 @@ class VllmEngine:
 
             try:
                 self._llm = AsyncLLM.from_engine_args(args, stat_loggers=[_counting(self._counters)])
-            except ValueError as error:
-                raise UserError(f"policy: {config.model} can't be loaded: {error}") from error
+            except (NotImplementedError, TypeError, ValueError) as error:
+                given = f" with engine_args {', '.join(config.engine_args)}" if config.engine_args else ""
+                raise UserError(f"policy: {config.model} can't be loaded{given}: {error}") from error
             except RuntimeError as error:
                 raise load_error(config.model, error) from error
         enable_envs_cache()  # as the engine's own process does: some are looked up at every token
@@ -184,6 +192,9 @@ class VllmEngine:
             params = SamplingParams(
                 temperature=generation.temperature,
                 top_p=generation.top_p,
+                top_k=generation.top_k,
+                min_p=generation.min_p,
+                repetition_penalty=generation.repetition_penalty,
                 seed=generation.seed,
                 max_tokens=generation.max_tokens,
                 stop_token_ids=list(stop_token_ids),
@@ -210,7 +221,7 @@ class VllmEngine:
             raise ReplicaError("policy: the engine's process died") from error
 
     def render(self, messages: Sequence[Message]) -> str:
-        return render(self._tokenizer, messages, self._config.model)
+        return render(self._tokenizer, messages, self._config)
 
     async def stop(self) -> None:
         self._llm.shutdown(timeout=5.0)
