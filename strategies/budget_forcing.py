@@ -13,16 +13,18 @@ from orchestrator.core.protocols import Session, Strategy
 from strategies.checks import require
 from strategies.selection import result_of
 
+_PLAIN_MARKER = "Answer:"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetForcing(Strategy):
-    """Thinking is everything before `end_marker`."""
+    """Thinking is everything before `end_marker`: null is the marker of a policy that thinks, or else "Answer:"."""
 
     min_thinking_tokens: int = 0
     max_thinking_tokens: int = 512
     max_waits: int = 2
     wait: str = "Wait"
-    end_marker: str = "Answer:"
+    end_marker: str | None = None
 
     costly: ClassVar[tuple[str, ...]] = ()
 
@@ -35,28 +37,30 @@ class BudgetForcing(Strategy):
         require(self.max_thinking_tokens >= 1, "budget_forcing: max_thinking_tokens must be >= 1, got 0")
         require(self.max_waits >= 0, f"budget_forcing: max_waits must be >= 0, got {self.max_waits}")
         require(bool(self.wait), "budget_forcing: wait must not be empty")
-        require(bool(self.end_marker), "budget_forcing: end_marker must not be empty")
+        require(self.end_marker != "", "budget_forcing: end_marker must not be empty")
 
     async def search(self, problem: Problem, session: Session) -> SearchResult:
+        marker = self.end_marker or (session.thinking.end if session.thinking is not None else _PLAIN_MARKER)
         thought = await session.start(problem)
         waits = 0
         while (room := self.max_thinking_tokens - thought.num_tokens) > 0 and not thought.status.done:
-            [thought] = await session.rollout([thought], max_tokens=room, stop=(self.end_marker,), scored=False)
-            thinking_tokens = thought.num_tokens - len(self._end(thought))
-            if not self._end(thought):
+            [thought] = await session.rollout([thought], max_tokens=room, stop=(marker,), scored=False)
+            thinking_tokens = thought.num_tokens - len(_end(thought, marker))
+            if not _end(thought, marker):
                 break  # a cap, or an end without the marker
             if thinking_tokens >= self.min_thinking_tokens or waits == self.max_waits:
                 break
             [thought] = session.retract([thought])
             [thought] = await session.inject([thought], self.wait)
             waits += 1
-        if not thought.status.done and not self._end(thought):
-            [thought] = await session.inject([thought], self.end_marker)
+        if not thought.status.done and not _end(thought, marker):
+            [thought] = await session.inject([thought], marker)
         if not thought.status.done:
             [thought] = await session.rollout([thought], scored=False)
         return result_of(thought, detail={"waits": waits})
 
-    def _end(self, thought: Trajectory) -> tuple[int, ...]:
-        """The tokens of the end marker, if that is what the trajectory ends with."""
-        last = thought.steps[-1] if thought.steps else None
-        return last.token_ids if last is not None and self.end_marker in last.text else ()
+
+def _end(thought: Trajectory, marker: str) -> tuple[int, ...]:
+    """The tokens of the end marker, if that is what the trajectory ends with."""
+    last = thought.steps[-1] if thought.steps else None
+    return last.token_ids if last is not None and marker in last.text else ()

@@ -22,6 +22,7 @@ from orchestrator.core.protocols import (
     Verdict,
     Verifier,
 )
+from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.session import SearchSession
 
 EOS = 0
@@ -47,6 +48,7 @@ class ScriptedPolicy:
     def __init__(self, script: Mapping[str, Sequence[str]], context_length: int = 10_000) -> None:
         self.script = script
         self.context_length = context_length
+        self.thinking: ThinkingMarkers | None = None
         self.requests: list[Generation] = []
         self.aborted = 0
         self.gate: asyncio.Event | None = None  # when set by a test, each segment waits for it

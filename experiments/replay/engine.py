@@ -18,6 +18,7 @@ from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Comparison, Problem, StateHandle
 from orchestrator.core.protocols import Answers, Finish, Generation, ScoreRequest, Segment, Verdict
 from orchestrator.core.seeds import derive_seed
+from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.search import SearchRuntime
 from orchestrator.session import SearchSession
 
@@ -42,6 +43,7 @@ class RecordedPolicy:
         )
         longest = max(len(recorded.prompt_ids) for recorded in recording.problems)
         self.context_length = longest + recording.sampling.max_tokens
+        self.thinking: ThinkingMarkers | None = None  # recorded texts are whole
         self._recording = recording
         self._seed = seed
         self._left: list[Sample] | None = None  # the last is the next to draw; None: nothing is drawn yet

@@ -1,5 +1,6 @@
 """Typed configuration of the runtime's parts. YAML is merged into these; unknown keys and wrong types are errors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,17 +10,31 @@ def _at_least(owner: str, name: str, value: float | None, least: float) -> None:
         raise ValueError(f"{owner}: {name} must be >= {least:g}, got {value}")
 
 
+def _check_thinking(value: Any) -> None:
+    if isinstance(value, Mapping):
+        if set(value) == {"start", "end"} and all(isinstance(v, str) and v.strip() for v in value.values()):
+            return
+    elif isinstance(value, str) and value:
+        return
+    raise ValueError(
+        f"policy: thinking must be auto, none, a reasoning parser's name or {{start: ..., end: ...}}, got {value!r}"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepConfig:
-    """Where a step ends: at the token that completes a delimiter, or every so many tokens."""
+    """Where a step ends: at the token that completes a delimiter, or every so many tokens; and where thinking does."""
 
     delimiters: list[str] = field(default_factory=lambda: ["\n\n"])
+    thinking_delimiters: list[str] | None = None  # of steps of the thinking; None: the same
     every_tokens: int | None = None  # when set, delimiters are not looked at
 
     def __post_init__(self) -> None:
         _at_least("steps", "every_tokens", self.every_tokens, 1)
         if self.every_tokens is None and (not self.delimiters or "" in self.delimiters):
             raise ValueError(f"steps: delimiters must be non-empty strings, got {self.delimiters}")
+        if self.thinking_delimiters is not None and "" in self.thinking_delimiters:
+            raise ValueError(f"steps: thinking_delimiters must be non-empty strings, got {self.thinking_delimiters}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +70,14 @@ class PolicyConfig:
     engine_args: dict[str, Any] = field(default_factory=dict)  # engine vllm: its other arguments, by vLLM's names
     system_prompt: str = ""  # first message of every prompt
     examples: list[ExampleMessage] = field(default_factory=list)  # messages before the problem's: few-shot examples
+    thinking: Any = "auto"  # auto: as the chat template says; none; a vLLM reasoning parser; {start: ..., end: ...}
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # such as enable_thinking: false
     max_restarts: int = 3  # per replica
     start_timeout_s: float = 600.0
     stall_timeout_s: float = 120.0  # a busy replica that shows no progress for so long counts as dead
 
     def __post_init__(self) -> None:
+        _check_thinking(self.thinking)
         for name in ("replicas", "max_num_seqs", "tensor_parallel_size", "max_model_len"):
             _at_least("policy", name, getattr(self, name), 1)
         for name in ("max_restarts", "spare_seqs"):

@@ -11,7 +11,8 @@ class Ledger:
     prompt_tokens: int = 0  # sent to the policy as prefixes, over all requests
     cached_tokens: int = 0  # of those, served from the prefix cache
     generated_tokens: int = 0  # sampled by the policy, discarded ones included
-    discarded_tokens: int = 0  # of those, thrown away: past a boundary, taken back or lost with a replica
+    thinking_tokens: int = 0  # of those, in the policy's thinking and not thrown away by the engine
+    discarded_tokens: int = 0  # of the generated, thrown away: past a boundary, taken back or lost with a replica
     speculative_tokens: int = 0  # of the generated: written past a boundary before its verdict, kept or not
     verifier_tokens: int = 0  # read by the verifier, repeats included
     reingested_tokens: int = 0  # of those, read again because a state was lost

@@ -48,6 +48,7 @@ class Step:
     token_ids: tuple[int, ...]
     text: str
     forced: bool = False  # injected by a strategy, not sampled
+    thinking: bool = False  # it belongs to the policy's thinking, its markers included
     score: Score | None = None  # None: not scored (never a silent 0.0)
     logprob: float | None = None  # the policy's own, summed over the tokens; only where a strategy asked for it
 
@@ -113,8 +114,18 @@ class Trajectory:
         return sum(len(step.token_ids) for step in self.steps if not step.forced)
 
     @property
+    def thinking_tokens(self) -> int:
+        """Tokens of the thinking that the policy sampled."""
+        return sum(len(step.token_ids) for step in self.steps if step.thinking and not step.forced)
+
+    @property
     def text(self) -> str:
         return "".join(step.text for step in self.steps)
+
+    @property
+    def reply(self) -> str:
+        """The text after the thinking: all of it where the policy does not think."""
+        return "".join(step.text for step in self.steps if not step.thinking)
 
     @property
     def step_scores(self) -> tuple[float, ...]:
@@ -123,8 +134,10 @@ class Trajectory:
 
     @property
     def scored(self) -> bool:
-        """Whether every sampled step has a score."""
-        return bool(self.steps) and all(step.score is not None or step.forced for step in self.steps)
+        """Whether every sampled step has a score, those of thinking aside that a verifier of text is not shown."""
+        return any(step.score is not None for step in self.steps) and all(
+            step.score is not None or step.forced or step.thinking for step in self.steps
+        )
 
     def extended(self, step: Step) -> "Trajectory":
         return replace(self, steps=(*self.steps, step))

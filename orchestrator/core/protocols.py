@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
 from orchestrator.core.nouns import Comparison, Problem, Score, SearchResult, Selection, StateHandle, Trajectory
+from orchestrator.core.thinking import ThinkingMarkers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ class Generation:
     """One sequence to continue. `prefix_ids` is prompt and completion so far; tokens are drawn with `seed`."""
 
     prefix_ids: tuple[int, ...]
+    num_prompt: int | None = None  # of them, those of the prompt; None: all
     max_tokens: int
     seed: int
     temperature: float
@@ -102,6 +104,7 @@ class Segment:
     token_ids: tuple[int, ...]
     text: str
     finish: Finish | None = None
+    thinking: bool = False  # it belongs to the thinking
     discarded_tokens: int = 0  # sampled after the end of the last segment and thrown away
     lost_tokens: int = 0  # of the discarded: died with a replica, and no budget pays for them
     cached_tokens: int = 0  # of the prefix, served from the prefix cache
@@ -131,6 +134,7 @@ class Policy(Protocol):
 
     shape: ModelShape
     context_length: int
+    thinking: ThinkingMarkers | None  # None: it does not think, as far as is known
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
         """Prompt ids, through the model's chat template."""
@@ -262,6 +266,11 @@ class Session(Protocol):
     sampling: Sampling
     selection: Selection  # by what a search that scores its candidates may choose among them
     workload: Workload | None  # None: this search shares no budget with others
+
+    @property
+    def thinking(self) -> ThinkingMarkers | None:
+        """Around the policy's thinking; None where it does not think."""
+        ...
 
     @property
     def ledger(self) -> Ledger: ...

@@ -31,10 +31,11 @@ class PolicyActor:
         end_children_with_this_process()
         engine = engine_class(self._config.engine)
         self._engine = await engine.load(self._config, index=self._index, num_threads=num_threads)
-        self._host = PolicyHost(self._engine, self._steps, spare_seqs=self._config.spare_seqs)
+        info = self._engine.info()
+        self._host = PolicyHost(self._engine, self._steps, spare_seqs=self._config.spare_seqs, thinking=info.thinking)
         self._prompts = PromptEncoder(self._engine)
         self._watch = asyncio.create_task(self._host.watch())
-        return self._engine.info()
+        return info
 
     async def connect(self, client: str) -> None:
         self._host.connect(client)

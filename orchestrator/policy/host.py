@@ -13,8 +13,10 @@ from functools import partial
 from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.core.thinking import Phase, ThinkingMarkers
 from orchestrator.policy.engines.contract import Delta, TokenEngine
 from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
+from orchestrator.policy.thinking import MarkedTokens
 
 # between two replies to a client, by the sequences that it has running: dense segments share calls, sparse ones do not
 # wait. A call costs some 2 ms of CPU on its way.
@@ -79,6 +81,7 @@ class PolicyHost:
         steps: StepConfig,
         *,
         spare_seqs: int = 0,
+        thinking: ThinkingMarkers | None = None,
         clock: Callable[[], float] = time.monotonic,
         client_timeout_s: float = 30.0,
     ) -> None:
@@ -89,6 +92,7 @@ class PolicyHost:
         self._clock = clock
         self._client_timeout_s = client_timeout_s
         self._vocabulary = Vocabulary(engine.tokenizer)
+        self._marked = None if thinking is None else MarkedTokens(thinking, engine.tokenizer)
         self._clients: dict[str, _Client] = {}
         self._sampled_tokens = 0
         self._aborting: set[asyncio.Task[None]] = set()
@@ -181,6 +185,21 @@ class PolicyHost:
             for client in self._clients.values():
                 client.ready.set()
 
+    def _splitter(self, work: Work, text: TextStream) -> StepSplitter:
+        phase, seen = Phase.ANSWER, ""
+        if self._marked is not None:
+            prefix_ids, num_prompt = work.generation.prefix_ids, work.generation.num_prompt
+            phase, seen = self._marked.begin(prefix_ids, len(prefix_ids) if num_prompt is None else num_prompt)
+        return StepSplitter(
+            self._steps,
+            text,
+            stop=work.generation.stop,
+            seen=work.seen,
+            marked=self._marked,
+            phase=phase,
+            phase_text=seen,
+        )
+
     def _has_spare(self) -> bool:
         return self._engine.num_running < self._spare_seqs
 
@@ -188,11 +207,13 @@ class PolicyHost:
         """Streams one request into its client's mailbox."""
         generation = job.work.generation
         text = TextStream(self._engine.tokenizer, generation.prefix_ids)
-        splitter = StepSplitter(self._steps, text, stop=generation.stop, seen=job.work.seen)
+        splitter = self._splitter(job.work, text)
         speculates = generation.speculate > 0 and self._has_spare()
         stops = list(generation.stop)
         if generation.until_step and not speculates and self._steps.every_tokens is None:
             stops += self._steps.delimiters
+            if self._marked is not None:
+                stops += [*(self._steps.thinking_delimiters or ()), self._marked.markers.end]
         stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
         cutter = _Cutter(generation, splitter, generation.speculate if speculates else 0, self._has_spare)
 
@@ -251,7 +272,13 @@ class _Cutter:
 
     def _segment(self, piece: Piece, cached_tokens: int) -> Segment:
         logprob = sum(self._logprobs.popleft() for _ in piece.token_ids) if self._logprobs else None
-        return Segment(token_ids=piece.token_ids, text=piece.text, cached_tokens=cached_tokens, logprob=logprob)
+        return Segment(
+            token_ids=piece.token_ids,
+            text=piece.text,
+            thinking=piece.thinking,
+            cached_tokens=cached_tokens,
+            logprob=logprob,
+        )
 
     def _finish(self, pieces: Sequence[Piece], engine: Finish | None) -> Finish | None:
         """Why the sequence ends at a token that ended `pieces` and where the engine, too, may have ended it."""

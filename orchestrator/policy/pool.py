@@ -23,6 +23,7 @@ from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError,
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.host import Batch, ClientForgotten
 from orchestrator.policy.replica import PolicyReplica
@@ -39,6 +40,7 @@ class PolicyPool:
     shape: ModelShape
     context_length: int
     fingerprint: str
+    thinking: ThinkingMarkers | None
 
     def __init__(self, config: PolicyConfig, steps: StepConfig) -> None:
         model, tokenizer = (  # an actor has a working directory of its own
@@ -72,6 +74,7 @@ class PolicyPool:
         try:
             info, *_ = await asyncio.gather(*first_starts)
             pool.shape, pool.context_length, pool.fingerprint = info.shape, info.context_length, info.fingerprint
+            pool.thinking = info.thinking
             yield pool
         finally:
             pool._end(PoolExhausted("policy pool: closed"))

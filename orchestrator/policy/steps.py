@@ -12,6 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from orchestrator.core.config import StepConfig
+from orchestrator.core.thinking import Phase, phase_after
+from orchestrator.policy.thinking import MarkedTokens
 
 _UNFINISHED = "\ufffd"  # what a decoder writes for bytes that are no character yet
 _INVALID_PREFIX = "Invalid prefix encountered"  # the only error of DecodeStream that a restart cures
@@ -64,6 +66,7 @@ class Piece:
     token_ids: tuple[int, ...]
     text: str
     stopped: bool = False  # it is a stop string
+    thinking: bool = False
 
 
 class StepSplitter:
@@ -71,13 +74,29 @@ class StepSplitter:
 
     A stop string is a piece of its own: whole tokens, from the one in which it begins to the one that completes it. It
     may span steps, and `seen` (text that was sampled before this stream); of tokens already given out it takes none.
+    The marker that ends the thinking ends a step, so that no step is half thinking; in the thinking, which begins in
+    `phase` after `phase_text`, other delimiters may hold.
     """
 
-    def __init__(self, steps: StepConfig, text: TextStream, *, stop: Sequence[str] = (), seen: str = "") -> None:
+    def __init__(
+        self,
+        steps: StepConfig,
+        text: TextStream,
+        *,
+        stop: Sequence[str] = (),
+        seen: str = "",
+        marked: MarkedTokens | None = None,
+        phase: Phase = Phase.ANSWER,
+        phase_text: str = "",
+    ) -> None:
         self._text = text
         self._every = steps.every_tokens
         self._delimiters = () if self._every else tuple(steps.delimiters)
-        self._delimiter_reach = stop_reach(self._delimiters)
+        thinking = steps.delimiters if steps.thinking_delimiters is None else steps.thinking_delimiters
+        self._thinking_delimiters = () if self._every else tuple(thinking)
+        self._marked = marked
+        self._phase = phase if marked is not None else Phase.ANSWER
+        self._phase_text = phase_text  # what was written in this phase and may belong to a marker
         self._stop = tuple(stop)
         self._stop_reach = stop_reach(stop)
         self._seen = seen
@@ -93,6 +112,8 @@ class StepSplitter:
     def push(self, token_id: int) -> list[Piece]:
         """What this token ends: nothing, a step, or what came before a stop string (if anything) and that string."""
         chunk = self._text.push(token_id)
+        if self._marked is not None and self._phase is not Phase.ANSWER:
+            chunk = self._marked.text(token_id, chunk)
         self._token_ids.append(token_id)
         self._chunks.append(chunk)
         if chunk and self._stop:
@@ -101,16 +122,32 @@ class StepSplitter:
             if found:
                 return self._split(len(window) - min(found))
             self._seen = _end(window, self._stop_reach)
-        ends = len(self._token_ids) == self._every
-        if chunk and self._delimiters:
+        thinking = self._follow(chunk)
+        ends = len(self._token_ids) == self._every or (thinking and self._phase is Phase.ANSWER)
+        delimiters = self._thinking_delimiters if thinking else self._delimiters
+        if chunk and delimiters and not ends:
             window = self._tail + chunk
-            ends = any(delimiter in window for delimiter in self._delimiters)
-            self._tail = _end(window, self._delimiter_reach)
-        return [self.rest()] if ends else []
+            ends = any(delimiter in window for delimiter in delimiters)
+            self._tail = _end(window, stop_reach(delimiters))
+        return [self._take(len(self._token_ids), thinking)] if ends else []
+
+    def _follow(self, chunk: str) -> bool:
+        """Moves the phase on. Whether the newest token belongs to the thinking."""
+        if self._phase is Phase.ANSWER or not chunk:
+            return self._phase is Phase.THINKING
+        assert self._marked is not None
+        before, markers = self._phase, self._marked.markers
+        self._phase_text += chunk
+        self._phase = phase_after(self._phase_text, before, markers)
+        if self._phase is Phase.THINKING:
+            if before is Phase.BEFORE:
+                self._phase_text = self._phase_text.lstrip().removeprefix(markers.start)
+            self._phase_text = _end(self._phase_text, len(markers.end) - 1)
+        return Phase.THINKING in (before, self._phase)
 
     def rest(self) -> Piece:
         """What there is of the step (perhaps nothing); the next token begins a new one."""
-        return self._take(len(self._token_ids))
+        return self._take(len(self._token_ids), self._phase is Phase.THINKING)
 
     def _split(self, num_chars: int) -> list[Piece]:
         """The step before its last `num_chars` characters, and the stop string that they begin with."""
@@ -120,11 +157,13 @@ class StepSplitter:
             num_chars -= len(self._chunks[first])
         while first and not self._chunks[first - 1]:  # bytes of the same character
             first -= 1
-        before = [self._take(first)] if first else []
+        thinking = self._phase is Phase.THINKING
+        before = [self._take(first, thinking)] if first else []
         return [*before, replace(self.rest(), stopped=True)]
 
-    def _take(self, num_tokens: int) -> Piece:
-        piece = Piece(token_ids=tuple(self._token_ids[:num_tokens]), text="".join(self._chunks[:num_tokens]))
+    def _take(self, num_tokens: int, thinking: bool) -> Piece:
+        text = "".join(self._chunks[:num_tokens])
+        piece = Piece(token_ids=tuple(self._token_ids[:num_tokens]), text=text, thinking=thinking)
         self._token_ids, self._chunks, self._tail = self._token_ids[num_tokens:], self._chunks[num_tokens:], ""
         return piece
 

@@ -20,6 +20,7 @@ class Costs:
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    thinking_tokens: int | None
     discarded_tokens: int
     speculative_tokens: int
     verifier_tokens: int

@@ -31,7 +31,7 @@ class Writing:
         scoring: Scoring,
         speculation: int,
     ) -> None:
-        """`extract` finds the answer in the text of a trajectory that has ended."""
+        """`extract` finds the answer in the reply of a trajectory that has ended."""
         self._policy = policy
         self._sampling = sampling
         self._run_seed = run_seed
@@ -179,6 +179,7 @@ class Writing:
             request = replace(
                 how,
                 prefix_ids=trajectory.token_ids,
+                num_prompt=len(trajectory.prompt_ids),
                 max_tokens=room,
                 seed=derive_seed(self._run_seed, trajectory.problem.id, trajectory.path),
             )
@@ -207,7 +208,8 @@ class Writing:
             stopped = self._sampling.before_stop(segment.text) if segment.finish is Finish.STOP else None
             if segment.token_ids:
                 text = segment.text if stopped is None else stopped
-                trajectory = trajectory.extended(Step(token_ids=segment.token_ids, text=text, logprob=segment.logprob))
+                step = Step(token_ids=segment.token_ids, text=text, logprob=segment.logprob, thinking=segment.thinking)
+                trajectory = trajectory.extended(step)
             track.written = segment.finish is not None or how.until_step
             if segment.finish is Finish.EOS or stopped is not None:
                 trajectory = self.ended(trajectory, Status.FINISHED, sequence)
@@ -247,4 +249,4 @@ class Writing:
         else:
             self._books.account.spend(candidates=1)
         self._books.spend(Ledger(candidates=1))
-        return replace(trajectory, status=status, answer=self._extract(trajectory.text))
+        return replace(trajectory, status=status, answer=self._extract(trajectory.reply))

@@ -107,7 +107,8 @@ class Scoring:
 
     def due(self, trajectory: Trajectory) -> list[int]:
         """Indices of the sampled steps that are to be scored and have no score yet: of a verifier that judges whole
-        solutions only, the last step of one that has ended. None of what it could not judge."""
+        solutions only, the last step of one that has ended. None of what it could not judge, and none of the thinking
+        where it is of text."""
         steps = trajectory.steps
         if trajectory.unjudged is not None:
             return []
@@ -115,7 +116,12 @@ class Scoring:
             first = len(steps) - 1 if trajectory.status.done else len(steps)
         else:
             first = 0
-        return [i for i in range(max(0, first), len(steps)) if steps[i].score is None and not steps[i].forced]
+        shown = self._verifier is None or not self._verifier.reads_text
+        return [
+            i
+            for i in range(max(0, first), len(steps))
+            if steps[i].score is None and not steps[i].forced and (shown or not steps[i].thinking)
+        ]
 
     async def _read_prompt(self, prompt_ids: tuple[int, ...]) -> StateHandle | None:
         """The state after the prompt, read once for the whole search; None where no state is carried."""
@@ -172,10 +178,11 @@ class Scoring:
 
 
 def _as_text(trajectory: Trajectory, asked: Sequence[int]) -> Solution:
-    num_steps = asked[-1] + 1
+    """What a verifier of text is shown: the steps of the reply, up to the last one that is asked."""
+    reply = [index for index, step in enumerate(trajectory.steps[: asked[-1] + 1]) if not step.thinking]
     return Solution(
         problem=trajectory.problem,
-        steps=tuple(step.text for step in trajectory.steps[:num_steps]),
-        asked=tuple(asked),
-        ended=trajectory.status.done and num_steps == len(trajectory.steps),
+        steps=tuple(trajectory.steps[index].text for index in reply),
+        asked=tuple(reply.index(index) for index in asked),
+        ended=trajectory.status.done and asked[-1] + 1 == len(trajectory.steps),
     )

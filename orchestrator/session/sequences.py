@@ -141,6 +141,7 @@ def _cost(shape: ModelShape, sequence: LiveSequence, segment: Segment) -> Ledger
         prompt_tokens=prefix if first else 0,
         cached_tokens=segment.cached_tokens if first else 0,
         generated_tokens=sampled,
+        thinking_tokens=len(segment.token_ids) if segment.thinking else 0,
         discarded_tokens=segment.discarded_tokens,
         speculative_tokens=past_boundary if request.until_step else 0,
         policy_flops=flops(sequence.sampled + sampled) - flops(sequence.sampled),

@@ -13,6 +13,7 @@ from orchestrator.core.errors import PromptTooLong
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import EndReason, Problem, SearchResult, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import Answers, Policy, Sampling, Verifier, Workload
+from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.session.books import Books
 from orchestrator.session.generation import Writing
 from orchestrator.session.scoring import Scoring
@@ -72,6 +73,10 @@ class SearchSession:
                 await self._scoring.close()
             finally:
                 await self._writing.close()
+
+    @property
+    def thinking(self) -> ThinkingMarkers | None:
+        return self._policy.thinking
 
     @property
     def ledger(self) -> Ledger:
@@ -176,7 +181,8 @@ class SearchSession:
             if len(ids) > room:
                 injected.append(self._writing.ended(trajectory, Status.TRUNCATED))
             else:
-                injected.append(trajectory.extended(Step(token_ids=ids, text=text, forced=True)))
+                thinking = _thinks(trajectory, self._policy.thinking)
+                injected.append(trajectory.extended(Step(token_ids=ids, text=text, forced=True, thinking=thinking)))
         return injected
 
     def retract(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -205,3 +211,9 @@ class SearchSession:
     def release(self, trajectories: Sequence[Trajectory]) -> None:
         self._writing.ahead.drop(trajectories)
         self._scoring.free({t.handle for t in trajectories if t.handle is not None})
+
+
+def _thinks(trajectory: Trajectory, markers: ThinkingMarkers | None) -> bool:
+    """Whether what comes next belongs to the thinking."""
+    last = trajectory.steps[-1] if trajectory.steps else None
+    return markers is not None and last is not None and last.thinking and markers.end not in last.text

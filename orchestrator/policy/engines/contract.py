@@ -10,6 +10,7 @@ from orchestrator.core.config import PolicyConfig
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
+from orchestrator.core.thinking import ThinkingMarkers
 
 
 class Delta(NamedTuple):
@@ -30,6 +31,7 @@ class PolicyInfo:
     fingerprint: str
     kv_capacity_tokens: int
     max_num_seqs: int
+    thinking: ThinkingMarkers | None = None
 
 
 class TokenEngine(Protocol):

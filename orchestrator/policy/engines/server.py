@@ -28,6 +28,7 @@ from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.engines.chat_template import render
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.engines.keys import api_key
+from orchestrator.policy.thinking import thinking_markers
 
 log = logging.getLogger(__name__)
 
@@ -271,6 +272,7 @@ class ServerEngine:
             fingerprint=tokenizer_fingerprint(self._transformers_tokenizer.get_vocab()),
             kv_capacity_tokens=await self._capacity(url) or context * self._config.max_num_seqs,
             max_num_seqs=self._config.max_num_seqs,
+            thinking=thinking_markers(self._config.thinking, self._transformers_tokenizer),
         )
 
     async def _check_tokens(self, url: str) -> None:

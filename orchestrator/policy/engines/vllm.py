@@ -28,6 +28,7 @@ from orchestrator.policy.engines.arguments import check_names
 from orchestrator.policy.engines.chat_template import render
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.engines.shared_count import SharedCount
+from orchestrator.policy.thinking import thinking_markers
 
 # Tokens per delta: each costs some 20 us.
 _INTERVAL_EAGER, _INTERVAL_TO_THE_END = 4, 32  # of a sequence that runs to its end: its steps are waited for, or not
@@ -138,6 +139,7 @@ class VllmEngine:
                 raise load_error(config.model, error) from error
         enable_envs_cache()  # as the engine's own process does: some are looked up at every token
         self._tokenizer = self._llm.get_tokenizer()
+        self._thinking = thinking_markers(config.thinking, self._tokenizer)
         self._config = config
 
     @property
@@ -162,6 +164,7 @@ class VllmEngine:
             fingerprint=tokenizer_fingerprint(self._tokenizer.get_vocab()),
             kv_capacity_tokens=cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size,
             max_num_seqs=self._config.max_num_seqs,
+            thinking=self._thinking,
         )
 
     @property

@@ -137,7 +137,7 @@ async def test_samples_have_the_same_answers_and_ledger(pool: PolicyPool, policy
         outcome = await solve(PROBLEMS[0], SelfConsistency(n=8).search, runtime.session(3), timeout_s=100)
         outcomes.append(outcome)
     there, here = outcomes
-    assert [c.text for c in there.result.candidates] == [c.text for c in here.result.candidates]
+    assert [c.trajectory.text for c in there.result.candidates] == [c.trajectory.text for c in here.result.candidates]
     assert there.ledger.generated_tokens == here.ledger.generated_tokens > 0
 
 

@@ -1,0 +1,73 @@
+"""Which markers a policy's thinking has: from its chat template, from vLLM's reasoning parsers, or as the user says."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from orchestrator.core.errors import UserError
+from orchestrator.core.thinking import Phase, ThinkingMarkers, phase_after, prompted_phase
+
+# of the models that have been published; the first whose end stands in the chat template is taken
+_KNOWN = (
+    ThinkingMarkers(start="<think>", end="</think>"),  # DeepSeek-R1, Qwen3, QwQ, GLM, MiniMax, Nemotron, OLMo
+    ThinkingMarkers(start="[THINK]", end="[/THINK]"),  # Magistral
+    ThinkingMarkers(start="<seed:think>", end="</seed:think>"),
+    ThinkingMarkers(start="<|START_THINKING|>", end="<|END_THINKING|>"),  # Command A
+    ThinkingMarkers(start="◁think▷", end="◁/think▷"),  # Kimi
+)
+
+
+def thinking_markers(asked: Any, tokenizer: Any) -> ThinkingMarkers | None:
+    """What `policy.thinking` means for a tokenizer of transformers; None: the policy does not think. Raises UserError
+    for a parser that vLLM has not, or one that has no markers."""
+    if asked == "none":
+        return None
+    if asked == "auto":
+        template = str(tokenizer.chat_template or "")
+        return next((markers for markers in _KNOWN if markers.end in template), None)
+    if isinstance(asked, str):
+        return _of_parser(asked, tokenizer)
+    return ThinkingMarkers(start=asked["start"], end=asked["end"])
+
+
+def _of_parser(name: str, tokenizer: Any) -> ThinkingMarkers:
+    from vllm.reasoning import ReasoningParserManager
+
+    try:
+        parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer)
+    except KeyError:
+        known = ", ".join(sorted(ReasoningParserManager.list_registered()))
+        raise UserError(f"policy.thinking: vLLM has no reasoning parser {name!r}; it has {known}") from None
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"policy.thinking: the parser {name} does not fit this model: {error}") from error
+    start, end = parser.reasoning_start_str, parser.reasoning_end_str
+    if not start or not end:
+        raise UserError(f"policy.thinking: the parser {name} names no markers; wanted {{start: ..., end: ...}}")
+    return ThinkingMarkers(start=start, end=end)
+
+
+class MarkedTokens:
+    """Where the thinking is in token ids. A marker that is one token is found by its id, special or not."""
+
+    def __init__(self, markers: ThinkingMarkers, tokenizer: Tokenizer) -> None:
+        self.markers = markers
+        self._tokenizer = tokenizer
+        ids = {text: tokenizer.token_to_id(text) for text in (markers.start, markers.end)}
+        self._special = {token_id: text for text, token_id in ids.items() if token_id is not None}
+
+    def text(self, token_id: int, decoded: str) -> str:
+        """What a token adds to the text: a marker that is a special token is left out by the decoder."""
+        return decoded or self._special.get(token_id, "")
+
+    def begin(self, prefix_ids: Sequence[int], num_prompt: int) -> tuple[Phase, str]:
+        """The phase after a prefix whose first `num_prompt` tokens are the prompt, and the end of its text, in which
+        a marker may have begun."""
+        end_of_prompt = self._tokenizer.decode(list(prefix_ids[max(0, num_prompt - 32) : num_prompt]), False)
+        phase = prompted_phase(end_of_prompt, self.markers)
+        if phase is Phase.ANSWER or len(prefix_ids) == num_prompt:
+            return phase, ""
+        text = self._tokenizer.decode(list(prefix_ids[num_prompt:]), False)
+        phase = phase_after(text, phase, self.markers)
+        reach = {Phase.BEFORE: len(text), Phase.THINKING: len(self.markers.end) - 1, Phase.ANSWER: 0}[phase]
+        return phase, text[len(text) - min(reach, len(text)) :]
