@@ -1,6 +1,6 @@
 # Every command that a developer needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak check train-tiny verifiers readme clean
+.PHONY: help install demo test engines soak check train-tiny verifiers readme clean
 
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -46,8 +46,8 @@ demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accura
 test: install  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-servers: install  ## what Headrace says to servers of other projects: vLLM's own, started by the tests
-	$(BIN)/python -m pytest tests -m servers
+engines: install  ## what needs engines of its own: vLLM's own server, and models that think
+	$(BIN)/python -m pytest tests -m engines
 
 soak: install  ## a minute of clients that leave the endpoint in parallel, then every strategy must answer
 	$(BIN)/python -m pytest tests/experiments/running/test_serve.py -m soak

@@ -70,7 +70,7 @@ class SelfRefine(Strategy):
 
     def _shown(self, problem: Problem, attempt: Trajectory) -> Problem:
         """The problem, followed by the attempt and the request to revise it."""
-        turns = (Message(role="assistant", content=attempt.text), Message(role="user", content=self.request))
+        turns = (Message(role="assistant", content=attempt.reply), Message(role="user", content=self.request))
         return replace(problem, messages=(*problem.messages, *turns))
 
 

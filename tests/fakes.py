@@ -108,6 +108,22 @@ class CoinPolicy(ScriptedPolicy):
         return drawn
 
 
+class ThinkingPolicy(ScriptedPolicy):
+    """Thinks up to the step that ends with `</think>`, where its script has one."""
+
+    def __init__(self, script: Mapping[str, Sequence[str]], context_length: int = 10_000) -> None:
+        super().__init__(script, context_length)
+        self.thinking = ThinkingMarkers(start="<think>", end="</think>")
+
+    def _plan(self, request: Generation) -> list[Segment]:
+        text, marked = text_of(request.prefix_ids[request.num_prompt :]), []
+        for segment in super()._plan(request):
+            thinking = (text + segment.text).startswith("<think>") and "</think>" not in text
+            marked.append(replace(segment, thinking=thinking))
+            text += segment.text
+        return marked
+
+
 class ScriptedStream:
     """One segment of each open sequence in turn."""
 
@@ -255,6 +271,7 @@ def open_session(
     verifier: Verifier | None = None,
     *,
     max_tokens: int = 1000,
+    stop: Sequence[str] = (),
     budget: Budget | int | None = None,
     speculation: int = 0,
     run_account: Account | None = None,
@@ -264,7 +281,7 @@ def open_session(
     return SearchSession(
         policy=policy,
         verifier=verifier,
-        sampling=Sampling(max_tokens=max_tokens),
+        sampling=Sampling(max_tokens=max_tokens, stop=list(stop)),
         budget=budget if isinstance(budget, Budget) else Budget(policy_tokens=budget),
         run_seed=0,
         answers=answers,

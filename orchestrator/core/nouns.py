@@ -123,6 +123,11 @@ class Trajectory:
         return "".join(step.text for step in self.steps)
 
     @property
+    def thoughts(self) -> str:
+        """The text of the thinking, its markers included."""
+        return "".join(step.text for step in self.steps if step.thinking)
+
+    @property
     def reply(self) -> str:
         """The text after the thinking: all of it where the policy does not think."""
         return "".join(step.text for step in self.steps if not step.thinking)

@@ -215,9 +215,10 @@ def _max_tokens(request: ChatRequest, limits: Limits) -> int | None:
 
 def completion(order: Order, outcome: Answered, *, id: str, created: int) -> dict[str, Any]:
     """The body of a plain answer."""
+    reasoning = {"reasoning": outcome.chosen.thoughts} if outcome.chosen.thoughts else {}  # vLLM's field
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": outcome.chosen.text, "refusal": None},
+        "message": {"role": "assistant", "content": outcome.chosen.reply, "refusal": None, **reasoning},
         "logprobs": None,
         "finish_reason": finish_reason(outcome.chosen),
     }
@@ -241,7 +242,7 @@ def answer_chunks(order: Order, outcome: Answered, *, id: str, created: int) -> 
     """The chunks of the answer, a step each, the end with its report, and the usage where it was asked for."""
     for step in outcome.chosen.steps:
         if step.text:
-            yield _chunk(order, id, created, {"content": step.text})
+            yield _chunk(order, id, created, {"reasoning" if step.thinking else "content": step.text})
     last = _chunk(order, id, created, {}, finish_reason(outcome.chosen))
     yield {**last, "headrace": report(order, outcome)}
     if order.include_usage:
@@ -263,13 +264,15 @@ def finish_reason(chosen: Trajectory) -> str:
     return "stop" if chosen.status is Status.FINISHED else "length"
 
 
-def usage(outcome: Answered) -> dict[str, int]:
+def usage(outcome: Answered) -> dict[str, Any]:
     """The prompt once, and every token that was sampled for any candidate."""
-    sampled = outcome.ledger.generated_tokens
+    sampled, thinking = outcome.ledger.generated_tokens, outcome.ledger.thinking_tokens
+    details = {"completion_tokens_details": {"reasoning_tokens": thinking}} if thinking else {}
     return {
         "prompt_tokens": outcome.prompt_tokens,
         "completion_tokens": sampled,
         "total_tokens": outcome.prompt_tokens + sampled,
+        **details,
     }
 
 

@@ -521,3 +521,11 @@ async def test_the_costs_of_independent_samples_add_up_to_the_searchs():
     assert summed.policy_flops == ledger.policy_flops
     assert summed.verifier_tokens == ledger.verifier_tokens - len("Q:")
     assert verifier.state_bytes <= ledger.peak_state_bytes <= verifier.state_bytes * 5  # the prompt's and four more
+
+
+async def test_a_stop_text_of_the_sampling_finishes_the_answer_before_it():
+    policy = ScriptedPolicy({"Q:": ["Answer: 4\nQ: next"]})
+    async with open_session(policy, stop=["\nQ:"]) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+    assert (child.status, child.answer, child.text) == (Status.FINISHED, "4", "Answer: 4")
+    assert child.num_tokens == len("Answer: 4\nQ:"), "the tokens of the stop were sampled, too"

@@ -1,4 +1,4 @@
-"""Facts about a pool of servers, on vLLM's own server with the tiny policy (`make servers`: it takes a minute)."""
+"""Facts about a pool of servers, on vLLM's own server with the tiny policy (`make engines`: it takes a minute)."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ from tests.waiting import until
 MODEL = str(Path(__file__).parents[3] / "experiments" / "tinymath" / "models" / "policy")
 QUESTION = "Box with {} pens\nJon sells 16\nZoe buys 6\nHow many now?"
 PROBLEMS = [Problem.from_prompt(f"p{n}", QUESTION.format(n)) for n in range(30, 46)]
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 START_S = 300.0
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
 

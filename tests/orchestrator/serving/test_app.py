@@ -16,7 +16,7 @@ from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Generation, Segment
 from orchestrator.serving.config import Limits
 from orchestrator.serving.service import Pools
-from tests.fakes import ScriptedPolicy, ScriptedStream, TableVerifier
+from tests.fakes import ScriptedPolicy, ScriptedStream, TableVerifier, ThinkingPolicy
 from tests.orchestrator.serving.endpoint import Connection, chat, client_of, endpoint, num_searches
 from tests.waiting import until
 
@@ -57,7 +57,7 @@ async def test_the_chosen_candidate_is_returned_and_every_token_counted() -> Non
     sampled = len("a\n\nAnswer: 1") + len("bb\n\nAnswer: 2") + 2  # both ends of sequence too
     assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": sampled, "total_tokens": 2 + sampled}
     report = answer["headrace"]
-    assert report["params"] == {"n": 2, "aggregation": "last"}
+    assert report["params"] == {"n": 2, "aggregation": "last", "selection": {"kind": "mean", "z": 1.0}}
     assert (report["strategy"], report["answer"], report["score"], report["seed"]) == ("best_of_n", "2", 0.9, 5)
     assert (report["num_candidates"], report["ledger"]["generated_tokens"]) == (2, sampled)
     assert report["ledger"]["verifier_tokens"] > 0 and report["wall_s"] >= 0
@@ -407,3 +407,17 @@ async def test_a_server_that_drains_has_no_empty_answers() -> None:
         writer.gate.set()
         assert (await held).status_code == 503
         await draining
+
+
+async def test_thinking_stands_beside_the_answer_and_is_counted() -> None:
+    thinks = ThinkingPolicy({"Q:": ["<think>a</think>\n\nAnswer: 1"]}, context_length=2000)
+    async with client_of(endpoint(thinks, verifier())) as http:
+        plain = (await http.post(PATH, json=chat(seed=5))).json()
+        streamed = events(await http.post(PATH, json=chat(seed=5, stream=True)))
+    message = plain["choices"][0]["message"]
+    assert (message["content"], message["reasoning"]) == ("Answer: 1", "<think>a</think>\n\n")
+    thinking = plain["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    assert thinking == 2 * len("<think>a</think>\n\n")
+    deltas = [chunk["choices"][0]["delta"] for chunk in streamed if chunk["choices"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == "Answer: 1"
+    assert "".join(delta.get("reasoning") or "" for delta in deltas) == "<think>a</think>\n\n"
