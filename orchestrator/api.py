@@ -11,6 +11,7 @@ from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, Verifi
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Sampling, Strategy
+from orchestrator.policy.resolve import resolve_policy
 from orchestrator.pools import open_pools
 from orchestrator.search import SearchRuntime, solve
 from orchestrator.verifier.resolve import resolve
@@ -53,7 +54,7 @@ async def open_headrace(
     A string is a checkpoint's folder: of a causal language model, and of a streaming PRM. `budget` is each search's;
     `answer` says where answers stand in a text, as `data.answer` in YAML does. Raises UserError and ReplicaError.
     """
-    policy = PolicyConfig(model=policy) if isinstance(policy, str) else policy
+    policy = resolve_policy(PolicyConfig(model=policy) if isinstance(policy, str) else policy)
     verifier = VerifierConfig(model=verifier) if isinstance(verifier, str) else verifier
     judge = None if verifier is None else resolve(verifier)
     replicas = policy.replicas + (0 if judge is None else judge.num_actors(policy.model))

@@ -32,6 +32,7 @@ class BeamSearch(Strategy):
     costly: ClassVar[tuple[str, ...]] = ("n", "expansion", "lookahead")
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
+    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"beam_search: n must be >= 1, got {self.n}")

@@ -21,6 +21,7 @@ class BestLogprob(Strategy):
     n: int = 16
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
+    needs_tokens: ClassVar[bool] = True
     warning: ClassVar[str] = (
         "best_logprob ranks samples by the policy's own log-probability: it prefers what the policy writes most often, "
         "right or wrong; use it as a baseline only"

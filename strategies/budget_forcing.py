@@ -27,6 +27,7 @@ class BudgetForcing(Strategy):
     end_marker: str | None = None
 
     costly: ClassVar[tuple[str, ...]] = ()
+    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(

@@ -29,6 +29,7 @@ class DVTS(Strategy):
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
+    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"dvts: n must be >= 1, got {self.n}")

@@ -36,6 +36,7 @@ class EarlyStop(Strategy):
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
+    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"early_stop: n must be >= 1, got {self.n}")

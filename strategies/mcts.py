@@ -42,6 +42,7 @@ class MCTS(Strategy):
     costly: ClassVar[tuple[str, ...]] = ("simulations", "expansion")
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
+    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.simulations >= 1, f"mcts: simulations must be >= 1, got {self.simulations}")

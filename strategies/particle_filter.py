@@ -38,6 +38,7 @@ class ParticleFilter(Strategy):
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_verifier: ClassVar[bool] = True
     needs_step_scores: ClassVar[bool] = True
+    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"particle_filter: n must be >= 1, got {self.n}")

@@ -25,6 +25,7 @@ class TokenBudgetPrompt(Strategy):
     n: int = 1
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
+    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.budget >= 1, f"token_budget_prompt: budget must be >= 1, got {self.budget}")

@@ -28,8 +28,8 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, Trajectory
 from orchestrator.core.protocols import Answers, Sampling
-from orchestrator.policy.pool import PolicyPool
-from orchestrator.policy.resolve import resolve_policy
+from orchestrator.policy.open import open_policy
+from orchestrator.policy.resolve import refuse_chat_api, resolve_policy
 from orchestrator.results.shards import ShardWriter
 from orchestrator.search import SearchRuntime, for_each_problem
 from orchestrator.verifier.check import check_verifier
@@ -94,6 +94,7 @@ def plan_judging(config_path: Path, overrides: Sequence[str]) -> JudgePlan:
     """Reads and checks the configuration, the data and the checkpoints' outsides. Raises UserError."""
     config, resolved_yaml = load_yaml(config_path, JudgeConfig, overrides)
     policy = resolve_policy(config.policy, resolve_path)
+    refuse_chat_api(policy, "judge")
     verifiers = {}
     for name, verifier in config.verifiers.items():
         try:
@@ -166,7 +167,7 @@ async def judge(
         async with AsyncExitStack() as stack:
             on_stage("starting the policy", 0)
             answers = await stack.enter_async_context(answers_of(plan.config.data))
-            policy = await stack.enter_async_context(PolicyPool.open(plan.policy, plan.config.steps))
+            policy = await stack.enter_async_context(open_policy(plan.policy, plan.config.steps))
             runtime = SearchRuntime(policy=policy, verifier=None, sampling=plan.config.sampling, answers=answers)
 
             async def work(stage: str, done: Set[str], each: Callable[[Problem], Awaitable[None]]) -> None:

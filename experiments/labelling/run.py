@@ -31,7 +31,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Answers
-from orchestrator.policy.resolve import resolve_policy
+from orchestrator.policy.resolve import refuse_chat_api, resolve_policy
 from orchestrator.pools import open_pools
 from orchestrator.search import SearchRuntime, for_each_problem
 from orchestrator.verifier.check import check_verifier
@@ -68,6 +68,7 @@ def plan_label(config_path: Path, overrides: Sequence[str]) -> LabelPlan:
     policy = config.policy if config.wants_policy else None
     if policy is not None:
         policy = resolve_policy(policy, resolve_path)
+        refuse_chat_api(policy, "label")
     verifier = None
     if config.method is Method.verifier and config.verifier is not None:
         verifier = resolve(config.verifier, resolve_path)

@@ -18,7 +18,7 @@ from orchestrator.core.account import Account
 from orchestrator.core.checkpoints import special_tokens
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import ReplicaError, UserError
-from orchestrator.policy.resolve import resolve_policy
+from orchestrator.policy.resolve import check_strategies, is_chat_api, resolve_policy
 from orchestrator.pools import open_pools
 from orchestrator.results import ResultsWriter, read_results
 from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
@@ -50,7 +50,7 @@ class Plan:
     def warnings(self) -> list[str]:
         """What is no mistake, and probably not meant."""
         found = [named.strategy.warning for named in self.strategies]
-        special = special_tokens(self.policy.model)
+        special = special_tokens(self.policy.tokenizer or self.policy.model)
         for delimiter in self.config.steps.delimiters if self.config.steps.every_tokens is None else ():
             if any(token in delimiter for token in special):
                 found.append(
@@ -79,11 +79,16 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     if needy and config.verifier is None:
         raise UserError(f"verifier: {', '.join(dict.fromkeys(needy))} scores candidates, got verifier: null")
     policy = resolve_policy(config.policy, resolve_path)
+    check_strategies(policy, {named.name: named.strategy for named in strategies})
     verifier = None
     if needy and config.verifier is not None:
         verifier = resolve(config.verifier, resolve_path)
         check_verifier(verifier)
         check_budgets(verifier, [config.budget, config.run_budget])
+        if is_chat_api(policy) and verifier.reads_tokens:
+            raise UserError(
+                f"verifier: {verifier.name} reads token ids, and servers without policy.tokenizer return none"
+            )
         by_steps = [n.name for n in strategies if n.strategy.needs_step_scores]
         if by_steps and not verifier.scores_steps:
             raise UserError(

@@ -108,6 +108,7 @@ class Segment:
     discarded_tokens: int = 0  # sampled after the end of the last segment and thrown away
     lost_tokens: int = 0  # of the discarded: died with a replica, and no budget pays for them
     cached_tokens: int = 0  # of the prefix, served from the prefix cache
+    prompt_tokens: int | None = None  # of the prefix, as a server counts them that returns no token ids; None: its ids
     logprob: float | None = None  # of the tokens, summed
     queue_s: float = 0.0  # waited for a place in an engine
     engine_s: float = 0.0  # in the engine
@@ -339,6 +340,8 @@ class Strategy(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
     costly: ClassVar[tuple[str, ...]]
     """The fields that multiply what a search costs: a server caps each of them."""
+    needs_tokens: ClassVar[bool] = False
+    """Whether it goes on from what was written, or wants its probability: chat APIs, which return text, can't."""
     needs_step_scores: ClassVar[bool] = False
     """Whether it wants a value for each step, which not every verifier gives."""
     warning: ClassVar[str] = ""

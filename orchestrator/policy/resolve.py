@@ -1,12 +1,13 @@
 """Looks at a policy's configuration before anything heavy is loaded: neither torch nor Ray is needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 from orchestrator.core.checkpoints import check_policy_checkpoint
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import UserError
+from orchestrator.core.protocols import Strategy
 from orchestrator.policy.engines import check_engine
 from orchestrator.policy.engines.arguments import check_owned
 from orchestrator.policy.engines.keys import api_key
@@ -40,10 +41,30 @@ def _of_servers(config: PolicyConfig, find: Callable[[str], str]) -> PolicyConfi
             raise UserError(f"policy.urls: {parts.hostname}: a key does not belong in an address; wanted api_key_env")
     if config.replicas not in (1, len(config.urls)):
         raise UserError(f"policy.replicas: each of {len(config.urls)} urls is a replica, got {config.replicas}")
-    if not config.tokenizer:
-        raise UserError("policy.tokenizer: wanted the folder of the served model's tokenizer, or its hub id, got none")
     api_key(config)
-    return replace(config, replicas=len(config.urls), tokenizer=find(config.tokenizer))
+    tokenizer = find(config.tokenizer) if config.tokenizer else ""
+    return replace(config, replicas=len(config.urls), tokenizer=tokenizer)
+
+
+def is_chat_api(config: PolicyConfig) -> bool:
+    """Whether it is servers that return text and no token ids: without a tokenizer there is no use for these."""
+    return config.engine == "openai" and not config.tokenizer
+
+
+def refuse_chat_api(config: PolicyConfig, who: str) -> None:
+    """Raises UserError where the policy is a chat API, for `who` needs token ids."""
+    if is_chat_api(config):
+        raise UserError(f"policy.tokenizer: {who} needs token ids, which servers tell with a tokenizer; got none")
+
+
+def check_strategies(config: PolicyConfig, strategies: Mapping[str, Strategy]) -> None:
+    """Raises UserError for strategies, by their names, that the policy can't serve."""
+    needy = [name for name, strategy in strategies.items() if strategy.needs_tokens]
+    if needy and is_chat_api(config):
+        raise UserError(
+            f"policy: {', '.join(needy)} goes on from what was written, or wants its probability, and servers without "
+            "policy.tokenizer return text only; wanted policy.tokenizer, or strategies of whole completions"
+        )
 
 
 def _refuse(config: PolicyConfig, names: tuple[str, ...]) -> None:

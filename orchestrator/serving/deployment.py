@@ -17,6 +17,7 @@ from orchestrator.answers import open_answers
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.errors import HeadraceError, ReplicaError, UserError
 from orchestrator.core.protocols import Strategy
+from orchestrator.policy.resolve import is_chat_api
 from orchestrator.pools import open_pools
 from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
@@ -105,10 +106,11 @@ def _start(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Dep
 
 def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Catalog:
     """Raises UserError for what no request could be served with."""
+    chat = is_chat_api(config.policy)
     return Catalog(
         alias=config.alias,
         default_strategy=config.default_strategy,
-        strategies=strategies,
+        strategies={name: strategy for name, strategy in strategies.items() if not (chat and strategy.needs_tokens)},
         params=config.strategies,
         has_verifier=config.verifier is not None,
         scores_steps=config.verifier is None or resolve(config.verifier).scores_steps,

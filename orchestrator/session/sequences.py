@@ -128,7 +128,8 @@ class SequencesInFlight:
 
 def _cost(shape: ModelShape, sequence: LiveSequence, segment: Segment) -> Ledger:
     """What a segment added. Requests that never got to sample cost nothing: nothing of their prefix was read."""
-    request, prefix = sequence.request, len(sequence.request.prefix_ids)
+    request = sequence.request
+    prefix = len(request.prefix_ids) if segment.prompt_tokens is None else segment.prompt_tokens
     sampled = len(segment.token_ids) + segment.discarded_tokens
 
     def flops(tokens: int) -> float:

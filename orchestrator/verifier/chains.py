@@ -94,7 +94,7 @@ class PolicyWriter:
         prefix = len(request.prefix_ids)
         sampled = sum(len(segment.token_ids) + segment.discarded_tokens for segment in segments)
         return Chain(
-            text="".join(segment.text for segment in segments),
+            text="".join(segment.text for segment in segments if not segment.thinking),
             cut=segments[-1].finish is Finish.LENGTH,
             num_tokens=prefix + sampled,
             flops=self._policy.shape.sampling_flops(prefix=prefix, cached=segments[0].cached_tokens, sampled=sampled),

@@ -33,6 +33,13 @@ class ResolvedVerifier:
         """Whether it judges steps; else whole solutions only."""
         return all(member.scores_steps for member in self.members) if self.members else self.entry.scores_steps
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it, or a member, reads the policy's token ids."""
+        if self.members:
+            return any(member.reads_tokens for member in self.members)
+        return not self.entry.reads_text
+
     def engine(self, policy_model: str) -> PolicyConfig | None:
         """The engine that writes for a judge; None: the run's own policy does, or a server, or nothing is written.
         Raises UserError for settings that no engine can have."""

@@ -185,7 +185,7 @@ def without_engines(monkeypatch, policy, verifier):
         return verifier
 
     monkeypatch.setattr(judging, "connected", lambda *_: nullcontext())
-    monkeypatch.setattr(judging.PolicyPool, "open", opened)
+    monkeypatch.setattr(judging, "open_policy", opened)
     monkeypatch.setattr(judging, "open_verifier", open_verifier)
 
 

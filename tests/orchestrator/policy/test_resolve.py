@@ -10,7 +10,7 @@ import pytest
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import UserError
 from orchestrator.policy.engines.arguments import check_names
-from orchestrator.policy.resolve import resolve_policy
+from orchestrator.policy.resolve import is_chat_api, refuse_chat_api, resolve_policy
 
 MODEL = str(Path(__file__).parents[3] / "experiments" / "tinymath" / "models" / "policy")
 SERVED = PolicyConfig(engine="openai", model="m", urls=["http://a:1/v1", "http://b:1/v1"], tokenizer=MODEL)
@@ -34,7 +34,6 @@ def test_each_server_is_a_replica_and_its_model_is_no_folder() -> None:
         ({"urls": []}, r"policy\.urls: wanted the address of one server or more"),
         ({"urls": ["a:8000/v1"]}, r"policy\.urls: wanted http://host:8000/v1, got a:8000/v1"),
         ({"urls": ["http://me:secret@a:1/v1"]}, "a key does not belong in an address; wanted api_key_env"),
-        ({"tokenizer": ""}, r"policy\.tokenizer: wanted the folder of the served model's tokenizer"),
         ({"replicas": 3}, r"policy\.replicas: each of 2 urls is a replica, got 3"),
         ({"api_key_env": "NO_SUCH_KEY"}, "the environment variable NO_SUCH_KEY is not set"),
         ({"dtype": "float16"}, r"policy\.dtype: means nothing to the engine openai, got float16"),
@@ -74,3 +73,10 @@ def test_the_look_loads_neither_torch_nor_ray_nor_a_client() -> None:
     code = "import sys, orchestrator.policy.resolve; print(*({'torch', 'ray', 'vllm', 'openai'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout.split() == []
+
+
+def test_who_needs_token_ids_refuses_a_chat_api() -> None:
+    assert is_chat_api(replace(SERVED, tokenizer="")) and not is_chat_api(SERVED)
+    refuse_chat_api(SERVED, "label")
+    with pytest.raises(UserError, match=r"policy\.tokenizer: label needs token ids"):
+        refuse_chat_api(replace(SERVED, tokenizer=""), "label")
