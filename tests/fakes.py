@@ -121,7 +121,22 @@ class ThinkingPolicy(ScriptedPolicy):
             thinking = (text + segment.text).startswith("<think>") and "</think>" not in text
             marked.append(replace(segment, thinking=thinking))
             text += segment.text
-        return marked
+        return _thought(marked, request)
+
+
+def _thought(segments: list[Segment], request: Generation) -> list[Segment]:
+    """Ends them where the thinking has had its tokens."""
+    left = request.max_thinking
+    if left is None:
+        return segments
+    for index, segment in enumerate(segments):
+        if not segment.thinking or ("</think>" in segment.text and len(segment.token_ids) <= left):
+            return segments
+        if len(segment.token_ids) >= left:
+            ids = segment.token_ids[:left]
+            return [*segments[:index], replace(segment, token_ids=ids, text=text_of(ids), finish=Finish.THOUGHT)]
+        left -= len(segment.token_ids)
+    return segments
 
 
 class ScriptedStream:
@@ -272,6 +287,7 @@ def open_session(
     *,
     max_tokens: int = 1000,
     stop: Sequence[str] = (),
+    max_thinking_tokens: int | None = None,
     budget: Budget | int | None = None,
     speculation: int = 0,
     run_account: Account | None = None,
@@ -281,7 +297,7 @@ def open_session(
     return SearchSession(
         policy=policy,
         verifier=verifier,
-        sampling=Sampling(max_tokens=max_tokens, stop=list(stop)),
+        sampling=Sampling(max_tokens=max_tokens, stop=list(stop), max_thinking_tokens=max_thinking_tokens),
         budget=budget if isinstance(budget, Budget) else Budget(policy_tokens=budget),
         run_seed=0,
         answers=answers,

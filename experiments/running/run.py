@@ -18,7 +18,7 @@ from orchestrator.core.account import Account
 from orchestrator.core.checkpoints import special_tokens
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import ReplicaError, UserError
-from orchestrator.policy.resolve import check_strategies, is_chat_api, resolve_policy
+from orchestrator.policy.resolve import check_sampling, check_strategies, is_chat_api, resolve_policy
 from orchestrator.pools import open_pools
 from orchestrator.results import ResultsWriter, read_results
 from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
@@ -79,6 +79,7 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     if needy and config.verifier is None:
         raise UserError(f"verifier: {', '.join(dict.fromkeys(needy))} scores candidates, got verifier: null")
     policy = resolve_policy(config.policy, resolve_path)
+    check_sampling(policy, config.sampling)
     check_strategies(policy, {named.name: named.strategy for named in strategies})
     verifier = None
     if needy and config.verifier is not None:

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from experiments.config import load_yaml, resolve_path
 from orchestrator.cluster import connected
-from orchestrator.policy.resolve import resolve_policy
+from orchestrator.policy.resolve import check_sampling, resolve_policy
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import make_catalog, running_endpoint
 from orchestrator.serving.http_server import listen
@@ -30,6 +30,7 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     config, _ = load_yaml(config_path, ServeConfig, overrides)
     make_catalog(config, STRATEGIES)
     policy = resolve_policy(config.policy, resolve_path)
+    check_sampling(policy, config.sampling)
     verifier = None if config.verifier is None else resolve(config.verifier, resolve_path)
     if verifier is not None:
         check_verifier(verifier)

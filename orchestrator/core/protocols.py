@@ -26,6 +26,7 @@ class Sampling:
     repetition_penalty: float = 1.0  # above 1: tokens that were there before are less likely (arXiv 1909.05858)
     stop: list[str] = field(default_factory=list)  # a trajectory ends before the first of these texts
     max_tokens: int = 1024
+    max_thinking_tokens: int | None = None  # of each trajectory; then its thinking is ended for it
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -42,6 +43,8 @@ class Sampling:
             raise ValueError(f"sampling: stop must be non-empty texts, got {self.stop}")
         if self.max_tokens < 1:
             raise ValueError(f"sampling: max_tokens must be >= 1, got {self.max_tokens}")
+        if self.max_thinking_tokens is not None and self.max_thinking_tokens < 1:
+            raise ValueError(f"sampling: max_thinking_tokens must be >= 1, got {self.max_thinking_tokens}")
 
     def generation(self, *, temperature: float | None, stop: Sequence[str] = (), **how: Any) -> "Generation":
         """A request for tokens that are drawn so, but for another temperature if one is given, and `how` says what."""
@@ -81,6 +84,7 @@ class Generation:
     logprobs: bool = False
     eager: bool = True  # steps are wanted as soon as they end; False: nobody looks before the sequence does
     stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
+    max_thinking: int | None = None  # stop after so many tokens of thinking
 
 
 class Finish(StrEnum):
@@ -90,6 +94,7 @@ class Finish(StrEnum):
     LENGTH = "length"
     BOUNDARY = "boundary"  # at a step boundary, as asked
     STOP = "stop"  # at a stop string, as asked
+    THOUGHT = "thought"  # at `max_thinking`, as asked
     ABORTED = "aborted"  # by the caller
 
 

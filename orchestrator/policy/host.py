@@ -200,6 +200,15 @@ class PolicyHost:
             phase_text=seen,
         )
 
+    def _step_ends(self, phase: Phase) -> Sequence[str]:
+        """Texts that end a step for certain if the sequence is in that phase: there the engine itself may stop."""
+        own, thinking = self._steps.delimiters, self._steps.thinking_delimiters
+        if self._marked is None or phase is Phase.ANSWER:
+            return own
+        if phase is Phase.THINKING:
+            return [*(own if thinking is None else thinking), self._marked.markers.end]
+        return own if thinking is None else ()
+
     def _has_spare(self) -> bool:
         return self._engine.num_running < self._spare_seqs
 
@@ -211,9 +220,7 @@ class PolicyHost:
         speculates = generation.speculate > 0 and self._has_spare()
         stops = list(generation.stop)
         if generation.until_step and not speculates and self._steps.every_tokens is None:
-            stops += self._steps.delimiters
-            if self._marked is not None:
-                stops += [*(self._steps.thinking_delimiters or ()), self._marked.markers.end]
+            stops += self._step_ends(splitter.phase)
         stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
         cutter = _Cutter(generation, splitter, generation.speculate if speculates else 0, self._has_spare)
 
@@ -286,6 +293,8 @@ class _Cutter:
             return Finish.STOP
         if engine is Finish.EOS:
             return Finish.EOS
+        if self._thought():
+            return Finish.THOUGHT
         if self._generation.until_step and (pieces or engine is Finish.BOUNDARY):
             if engine is None and self._boundaries_left > 0 and self._has_spare():
                 self._boundaries_left -= 1
@@ -294,6 +303,11 @@ class _Cutter:
         if engine is Finish.ABORTED:
             return None  # what there is of a step is thrown away
         return Finish.STOP if engine is Finish.BOUNDARY else engine
+
+    def _thought(self) -> bool:
+        """Whether the thinking has had its tokens, and goes on."""
+        most = self._generation.max_thinking
+        return most is not None and self._splitter.phase is Phase.THINKING and self._splitter.thinking_tokens >= most
 
 
 def _cancel(state: _Client) -> list[asyncio.Task[None]]:

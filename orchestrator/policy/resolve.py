@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from orchestrator.core.checkpoints import check_policy_checkpoint
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import UserError
-from orchestrator.core.protocols import Strategy
+from orchestrator.core.protocols import Sampling, Strategy
 from orchestrator.policy.engines import check_engine
 from orchestrator.policy.engines.arguments import check_owned
 from orchestrator.policy.engines.keys import api_key
@@ -55,6 +55,15 @@ def refuse_chat_api(config: PolicyConfig, who: str) -> None:
     """Raises UserError where the policy is a chat API, for `who` needs token ids."""
     if is_chat_api(config):
         raise UserError(f"policy.tokenizer: {who} needs token ids, which servers tell with a tokenizer; got none")
+
+
+def check_sampling(config: PolicyConfig, sampling: Sampling) -> None:
+    """Raises UserError for what the policy can't keep to."""
+    if is_chat_api(config) and sampling.max_thinking_tokens is not None:
+        raise UserError(
+            "sampling.max_thinking_tokens: the thinking of a chat API can't be ended from here; wanted null, or "
+            "policy.tokenizer"
+        )
 
 
 def check_strategies(config: PolicyConfig, strategies: Mapping[str, Strategy]) -> None:

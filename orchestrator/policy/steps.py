@@ -96,6 +96,7 @@ class StepSplitter:
         self._thinking_delimiters = () if self._every else tuple(thinking)
         self._marked = marked
         self._phase = phase if marked is not None else Phase.ANSWER
+        self.thinking_tokens = 0  # that were pushed
         self._phase_text = phase_text  # what was written in this phase and may belong to a marker
         self._stop = tuple(stop)
         self._stop_reach = stop_reach(stop)
@@ -103,6 +104,10 @@ class StepSplitter:
         self._token_ids: list[int] = []
         self._chunks: list[str] = []  # text that each token brought
         self._tail = ""  # end of the step's text, where a delimiter may have begun
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
 
     @property
     def num_pending(self) -> int:
@@ -123,6 +128,7 @@ class StepSplitter:
                 return self._split(len(window) - min(found))
             self._seen = _end(window, self._stop_reach)
         thinking = self._follow(chunk)
+        self.thinking_tokens += thinking
         ends = len(self._token_ids) == self._every or (thinking and self._phase is Phase.ANSWER)
         delimiters = self._thinking_delimiters if thinking else self._delimiters
         if chunk and delimiters and not ends:

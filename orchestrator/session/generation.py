@@ -44,6 +44,7 @@ class Writing:
         self._num_writing = 0  # calls of `write`
         self._returned = asyncio.Event()  # one of them ended
         self._deadlines: set[asyncio.Timeout] = set()  # theirs
+        self._end_of_thinking: Step | None = None  # once it may be needed
 
     async def drain(self) -> None:
         """Waits until all that was given up is accounted for."""
@@ -73,6 +74,7 @@ class Writing:
             raise UserError("this strategy scores steps, but the run has no verifier: got verifier: null")
         if any(prefix.status.done for prefix in prefixes):
             raise ValueError(f"only running trajectories can be continued, got {[p.status.value for p in prefixes]}")
+        await self._know_marker()
         tracks = self._tracks(prefixes, n)
         await self._turn(tracks, scored)
         writing = self._begin(tracks, how, scored)
@@ -164,8 +166,12 @@ class Writing:
         new = new[:allowed]
         sequences = []
         for index, track in enumerate(new):
+            most_thinking = self._thinking_left(track.trajectory)
+            hard_cap = self.hard_cap(track.trajectory)
+            if most_thinking is not None and most_thinking <= 0:
+                track.trajectory = self._thought(track.trajectory, hard_cap) or track.trajectory
+                most_thinking = None
             trajectory = track.trajectory
-            hard_cap = self.hard_cap(trajectory)
             room = hard_cap - trajectory.num_tokens
             planned = self._planned(trajectory, scored)
             affordable = 0 if late else planned.affordable(left, parts=len(new), index=index)
@@ -181,6 +187,7 @@ class Writing:
                 prefix_ids=trajectory.token_ids,
                 num_prompt=len(trajectory.prompt_ids),
                 max_tokens=room,
+                max_thinking=most_thinking,
                 seed=derive_seed(self._run_seed, trajectory.problem.id, trajectory.path),
             )
             track.hold = self._books.account.hold(planned.amounts(room))
@@ -211,8 +218,13 @@ class Writing:
                 step = Step(token_ids=segment.token_ids, text=text, logprob=segment.logprob, thinking=segment.thinking)
                 trajectory = trajectory.extended(step)
             track.written = segment.finish is not None or how.until_step
+            thought = self._thought(trajectory, sequence.hard_cap) if segment.finish is Finish.THOUGHT else None
+            if thought is not None:
+                trajectory, track.written = thought, how.until_step
             if segment.finish is Finish.EOS or stopped is not None:
                 trajectory = self.ended(trajectory, Status.FINISHED, sequence)
+            elif segment.finish is Finish.THOUGHT and thought is None:
+                trajectory = self.ended(trajectory, Status.TRUNCATED, sequence)
             elif track.written and trajectory.num_tokens >= sequence.hard_cap:
                 self._books.cut_short |= sequence.hard_cap < self.hard_cap(trajectory)
                 trajectory = self.ended(trajectory, Status.TRUNCATED, sequence)
@@ -220,9 +232,51 @@ class Writing:
             elif segment.finish is None and track.written:
                 self.ahead.keep(trajectory, sequence)
             track.trajectory = trajectory
+            if thought is not None and not track.written:
+                sequence = self._go_on(track, sequence, how)
         if not track.written and sequence.error is not None:
             raise sequence.error
         assert track.written or not sequence.finished, "the policy ended without finishing every sequence"
+
+    def _go_on(self, track: Track, thought: LiveSequence, how: Generation) -> LiveSequence:
+        """The sequence that goes on where the thinking was ended; it has what that one left of its tokens."""
+        trajectory = track.trajectory
+        room = min(thought.hard_cap - trajectory.num_tokens, thought.request.max_tokens - thought.sampled)
+        if room <= 0:
+            track.trajectory, track.written = self.ended(trajectory, Status.TRUNCATED, thought), True
+            return thought
+        request = replace(
+            how,
+            prefix_ids=trajectory.token_ids,
+            num_prompt=len(trajectory.prompt_ids),
+            max_tokens=room,
+            seed=derive_seed(self._run_seed, trajectory.problem.id, (*trajectory.path, trajectory.num_tokens)),
+        )
+        hold, hard_cap = thought.hold, thought.hard_cap
+        sequence = LiveSequence(request=request, hold=hold, hard_cap=hard_cap, arrived=thought.arrived)
+        track.sequence = sequence
+        self._in_flight.begin([sequence])
+        return sequence
+
+    async def _know_marker(self) -> None:
+        """Encodes the marker that ends the thinking, where there is a cap on that."""
+        markers = self._policy.thinking
+        if self._sampling.max_thinking_tokens is None or markers is None or self._end_of_thinking is not None:
+            return
+        [ids] = await self._policy.encode_text([markers.end])
+        self._end_of_thinking = Step(token_ids=ids, text=markers.end, forced=True, thinking=True)
+
+    def _thinking_left(self, trajectory: Trajectory) -> int | None:
+        """Tokens that its thinking may still have; None: no cap, or it is over."""
+        most, markers = self._sampling.max_thinking_tokens, self._policy.thinking
+        over = trajectory.reply or (markers is not None and markers.end in trajectory.thoughts)
+        return None if most is None or markers is None or over else most - trajectory.thinking_tokens
+
+    def _thought(self, trajectory: Trajectory, hard_cap: int) -> Trajectory | None:
+        """Its thinking, ended; None where there is no room for the marker."""
+        marker = self._end_of_thinking
+        assert marker is not None
+        return trajectory.extended(marker) if trajectory.num_tokens + len(marker.token_ids) <= hard_cap else None
 
     async def _cut(self, tracks: list[Track], how: Generation) -> None:
         """Time is up: what is unwritten ends here, with the steps that it has."""

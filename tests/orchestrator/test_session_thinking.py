@@ -78,3 +78,55 @@ async def test_budget_forcing_ends_the_thinking_with_the_policys_own_marker() ->
     assert result.answer == "3"
     [candidate] = result.candidates
     assert candidate.trajectory.thoughts.endswith("</think>")
+
+
+# max_thinking_tokens
+
+LONG = "<think>aaaa\n\nbbbb\n\ncccc</think>Answer: 1"
+
+
+@pytest.mark.parametrize("cap", [8, 13, 15])
+async def test_a_cap_ends_the_thinking_and_the_answer_follows(cap: int) -> None:
+    policy = ThinkingPolicy({"Q:": [LONG], "</think>": ["Answer: 3"]})
+    async with open_session(policy, max_thinking_tokens=cap) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+    assert (child.answer, child.status, child.thinking_tokens) == ("3", Status.FINISHED, cap)
+    assert child.thoughts == LONG[:cap] + "</think>" and child.reply == "Answer: 3"
+    first, second = policy.requests
+    assert (first.max_thinking, second.max_thinking) == (cap, None)
+    assert second.max_tokens == first.max_tokens - cap - len("</think>") and second.seed != first.seed
+    assert session.ledger.generated_tokens == cap + len("Answer: 3") + 1
+
+
+async def test_thinking_that_ends_by_itself_is_left_alone() -> None:
+    policy = ThinkingPolicy({"Q:": [ENDS]})
+    async with open_session(policy, max_thinking_tokens=len(THOUGHTS)) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+    assert (child.text, len(policy.requests)) == (ENDS, 1)
+
+
+async def test_the_cap_holds_step_by_step_too() -> None:
+    policy = ThinkingPolicy({"Q:": [LONG], "aaaa\n\n": ["bbbb\n\ncccc"], "</think>": ["Answer: 3"]})
+    async with open_session(policy, max_thinking_tokens=16) as session:
+        [child] = await session.expand([await session.start(problem())], scored=False)
+        assert (child.text, child.status) == ("<think>aaaa\n\n", Status.RUNNING)
+        [child] = await session.expand([child], scored=False)
+        assert (child.text, child.status) == ("<think>aaaa\n\nbbb</think>", Status.RUNNING)
+        [child] = await session.expand([child], scored=False)
+    assert (child.reply, child.answer, child.status) == ("Answer: 3", "3", Status.FINISHED)
+
+
+async def test_the_marker_counts_in_max_tokens_and_where_it_has_no_room_the_answer_is_cut_off() -> None:
+    for max_tokens in (len(LONG[:9]), len(LONG[:9] + "</think>")):
+        policy = ThinkingPolicy({"Q:": [LONG], "</think>": ["Answer: 3"]})
+        async with open_session(policy, max_thinking_tokens=9, max_tokens=max_tokens) as session:
+            [child] = await session.rollout([await session.start(problem())], scored=False)
+        assert child.status is Status.TRUNCATED and child.answer is None
+        assert child.num_tokens <= max_tokens and session.ledger.candidates == 1
+
+
+async def test_a_budget_pays_for_thinking_and_answer_together() -> None:
+    policy = ThinkingPolicy({"Q:": [LONG], "</think>": ["Answer: 3"]})
+    async with open_session(policy, max_thinking_tokens=10, budget=14) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+    assert session.ledger.generated_tokens <= 14 and child.status is Status.TRUNCATED

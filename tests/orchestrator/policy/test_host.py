@@ -10,6 +10,7 @@ from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.engines.contract import Delta
 from orchestrator.policy.host import ClientForgotten, PolicyHost, Work
 from tests.waiting import until
@@ -234,3 +235,32 @@ async def test_when_the_engine_dies_every_poll_raises(host: PolicyHost, engine: 
     engine.feeds[1].put_nowait(ReplicaError("dead"))
     with pytest.raises(ReplicaError, match=r"policy engine died: .*dead"):
         await polling
+
+
+async def test_a_sequence_stops_where_its_thinking_has_had_its_tokens(engine: ScriptedEngine) -> None:
+    host = PolicyHost(engine, StepConfig(), thinking=ThinkingMarkers(start="a", end="b"))
+    host.connect("me")
+    host.update("me", [(1, work(1, num_prompt=1, max_thinking=3, prefix_ids=(NEWLINE,)))], [])
+    await engine.feed(1, A, NEWLINE, A, A)
+    await engine.feed(1, A, finish=Finish.ABORTED)
+    [(_, segment)] = await segments(host, 1)
+    assert (segment.token_ids, segment.finish, segment.thinking) == ((A, NEWLINE, A), Finish.THOUGHT, True)
+    assert segment.discarded_tokens == 2
+    await host.stop()
+
+
+@pytest.mark.parametrize(
+    ("prefix_ids", "stops"),
+    [((NEWLINE,), []), ((NEWLINE, A), [NEWLINE, BLANK, B]), ((NEWLINE, A, B), [BLANK])],
+    ids=["before", "thinking", "answer"],
+)
+async def test_an_engine_stops_only_where_a_step_of_the_phase_ends(
+    engine: ScriptedEngine, prefix_ids: tuple[int, ...], stops: list[int]
+) -> None:
+    steps = StepConfig(thinking_delimiters=["\n"])
+    host = PolicyHost(engine, steps, thinking=ThinkingMarkers(start="a", end="b"))
+    host.connect("me")
+    host.update("me", [(1, work(1, num_prompt=1, until_step=True, prefix_ids=prefix_ids))], [])
+    await until(lambda: 1 in engine.stop_token_ids)
+    assert sorted(engine.stop_token_ids[1]) == stops
+    await host.stop()

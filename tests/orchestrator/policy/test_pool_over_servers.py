@@ -19,6 +19,7 @@ from orchestrator.core.errors import HeadraceError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Finish, Generation, Sampling, Segment
 from orchestrator.policy import PolicyPool
+from orchestrator.policy.open import open_policy
 from orchestrator.search import SearchRuntime, solve
 from strategies.self_consistency import SelfConsistency
 from tests.fakes import PlainAnswers
@@ -167,6 +168,16 @@ async def test_an_abort_ends_the_request_in_the_server(pool: PolicyPool, server:
     assert await server.counter("generation_tokens_total") - before < 400 * len(requests) / 2
     [stats] = await pool.stats()
     assert stats["running"] == 0
+
+
+async def test_its_chat_api_is_a_policy_of_whole_completions(server: Server) -> None:
+    config = PolicyConfig(engine="openai", model="tiny", urls=[f"{server.root}/v1"])
+    async with open_policy(config, StepConfig()) as policy:
+        runtime = SearchRuntime(policy=policy, verifier=None, sampling=Sampling(max_tokens=100), answers=PlainAnswers())
+        outcome = await solve(PROBLEMS[0], SelfConsistency(n=8).search, runtime.session(3), timeout_s=100)
+    assert outcome.result is not None, outcome.error
+    assert outcome.result.answer is not None
+    assert outcome.result.ledger.generated_tokens == sum(c.trajectory.num_tokens for c in outcome.result.candidates)
 
 
 async def test_a_server_that_dies_is_the_end_of_a_pool_of_one(local_ray: Path, tmp_path: Path, server: Server) -> None:

@@ -106,3 +106,17 @@ async def test_votes_and_budget_forcing_know_the_thinking(pool: tuple[str, Polic
     assert forced.result is not None, forced.error
     [candidate] = forced.result.candidates
     assert "</think>" in candidate.trajectory.text or candidate.trajectory.status is not Status.FINISHED
+
+
+async def test_no_thinking_is_longer_than_its_cap_and_the_answer_follows(pool: tuple[str, PolicyPool]) -> None:
+    name, policy = pool
+    sampling = Sampling(max_tokens=80, max_thinking_tokens=12)
+    runtime = SearchRuntime(policy=policy, verifier=None, sampling=sampling, answers=PlainAnswers())
+    outcome = await solve(PROBLEMS[2], SelfConsistency(n=16).search, runtime.session(1), timeout_s=200)
+    assert outcome.result is not None, outcome.error
+    trajectories = [candidate.trajectory for candidate in outcome.result.candidates]
+    assert all(t.thinking_tokens <= 12 and t.num_tokens <= 80 for t in trajectories)
+    if name == "deepseek":
+        assert all(t.thoughts.endswith("</think>") and t.reply for t in trajectories)
+        assert any(step.forced for t in trajectories for step in t.steps)
+    assert outcome.result.ledger.generated_tokens == sum(t.generated_tokens for t in trajectories)
