@@ -43,11 +43,10 @@ def draw(tidy: pd.DataFrame, *, title: str, subtitle: str) -> Figure:
     FigureCanvasAgg(figure)
     figure.suptitle(f"{title}\n", x=0.012, ha="left", fontsize=_FONT_SIZE + 4, weight="bold", color=_INK)
     figure.text(0.012, 0.927 if crowded else 0.915, subtitle, fontsize=_FONT_SIZE, color=_FAINT)
-    panels = figure.subplots(1, 2, sharey=True)
-    costs = (
-        ("generated_tokens", "generated tokens per problem"),
-        ("total_flops", "FLOPs per problem, verifier included"),
-    )
+    costs = [("generated_tokens", "generated tokens per problem")]
+    if tidy["total_flops"].gt(0).all():  # else they are not known
+        costs.append(("total_flops", "FLOPs per problem, verifier included"))
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     labels = [_panel(axes, tidy, column, name) for axes, (column, name) in zip(panels, costs, strict=True)]
     if crowded:
         marks = set(tidy[tidy["kind"] == "point"]["series"])

@@ -236,7 +236,7 @@ def _summary_table(problems: pd.DataFrame, candidates: pd.DataFrame) -> Cells:
                 accuracy,
                 *(f"{100 * shares[label][name]:.1f}" if label in shares else "-" for name in said),
                 *(_count(finished[name]) for name in tokens),
-                si(flops.mean()) if len(flops) else "-",
+                si(flops.mean()) if flops.any() else "-",
                 f"{finished['wall_s'].mean():.2f}" if len(finished) else "-",
                 _speed(finished),
                 *([f"{len(group) - len(finished)}"] if some_failed else []),

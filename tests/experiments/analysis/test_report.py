@@ -170,3 +170,12 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> N
 )
 def test_large_numbers_have_si_prefixes(number: float, text: str) -> None:
     assert si(number) == text
+
+
+def test_where_flops_are_not_known_there_is_no_panel_of_them_and_no_zero(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    problems, candidates = read_results(tmp_path)
+    for frame in (problems, candidates):
+        frame[["policy_flops", "verifier_flops"]] = 0.0
+    figure = draw(curves(problems, candidates), title="Title", subtitle="subtitle")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["generated tokens per problem"]

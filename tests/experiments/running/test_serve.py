@@ -188,7 +188,7 @@ async def test_usage_counts_the_tokens_of_all_candidates(client: openai.AsyncOpe
         model="tinymath", messages=PROMPT, seed=1, extra_body={"headrace": {"n": 4, "aggregation": "min"}}
     )
     report = answer.headrace
-    assert report["params"] == {"n": 4, "aggregation": "min"}
+    assert report["params"] == {"n": 4, "aggregation": "min", "selection": {"kind": "mean", "z": 1.0}}
     assert (report["num_candidates"], report["ledger"]["candidates"]) == (4, 4)
     assert report["ledger"]["verifier_tokens"] > 0
     assert 0 <= report["score"] <= 1
