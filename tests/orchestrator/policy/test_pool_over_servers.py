@@ -139,7 +139,7 @@ async def test_samples_have_the_same_answers_and_ledger(pool: PolicyPool, policy
         outcomes.append(outcome)
     there, here = outcomes
     assert [c.trajectory.text for c in there.result.candidates] == [c.trajectory.text for c in here.result.candidates]
-    assert there.ledger.generated_tokens == here.ledger.generated_tokens > 0
+    assert there.result.ledger.generated_tokens == here.result.ledger.generated_tokens > 0
 
 
 async def test_the_prefix_cache_of_the_server_is_seen(pool: PolicyPool) -> None:

@@ -117,6 +117,8 @@ async def test_no_thinking_is_longer_than_its_cap_and_the_answer_follows(pool: t
     trajectories = [candidate.trajectory for candidate in outcome.result.candidates]
     assert all(t.thinking_tokens <= 12 and t.num_tokens <= 80 for t in trajectories)
     if name == "deepseek":
-        assert all(t.thoughts.endswith("</think>") and t.reply for t in trajectories)
-        assert any(step.forced for t in trajectories for step in t.steps)
+        capped = [t for t in trajectories if any(step.forced for step in t.steps)]  # others ended by themselves
+        assert len(capped) > len(trajectories) // 2
+        assert all(t.thoughts.endswith("</think>") and t.thinking_tokens == 12 for t in capped)
+        assert any(t.reply for t in capped)
     assert outcome.result.ledger.generated_tokens == sum(t.generated_tokens for t in trajectories)
