@@ -17,7 +17,8 @@ def _check_thinking(value: Any) -> None:
     elif isinstance(value, str) and value:
         return
     raise ValueError(
-        f"policy: thinking must be auto, none, a reasoning parser's name or {{start: ..., end: ...}}, got {value!r}"
+        "policy: thinking must be auto, none, a reasoning parser's name or {start: ..., end: ...}, neither blank, "
+        f"got {value!r}"
     )
 
 

@@ -158,7 +158,9 @@ def test_a_parser_that_vllm_has_not_is_the_users_error() -> None:
         thinking_markers("qwen4", of(None))
 
 
-@pytest.mark.parametrize("value", ["", None, {"start": "<think>"}, {"start": "", "end": "x"}, 3])
+@pytest.mark.parametrize(
+    "value", ["", None, {"start": "<think>"}, {"start": "", "end": "x"}, {"start": "x", "end": "\n"}, 3]
+)
 def test_what_is_no_way_to_say_it_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="policy: thinking must be auto, none, a reasoning parser's name or"):
         PolicyConfig(model="m", thinking=value)
