@@ -18,11 +18,13 @@ from experiments.data.sets.math500 import Math500
 from experiments.data.sets.mbpp import Mbpp
 from experiments.data.sets.mmlu_pro import MmluPro
 from experiments.data.sets.tinymath import TinyMath
+from experiments.data.sets.word_problems import WordProblems
 from orchestrator.core.errors import UserError
 from orchestrator.typed import typed
 
 DATASETS: dict[str, type[DataConfig]] = {
     "tinymath": TinyMath,
+    "word_problems": WordProblems,
     "gsm8k": Gsm8k,
     "math500": Math500,
     "aime": Aime,
