@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from verifiers.ensemble import Ensemble
 from verifiers.generative import GenerativePRM
+from verifiers.generative_options import GenerativeOptions
+from verifiers.generative_orm import GenerativeORM
 from verifiers.llm_judge import LLMJudge
 from verifiers.rules import ReferenceOptions, RegexOptions
 from verifiers.transformer_options import PooledOptions, SeparatorOptions, TransformerOptions
@@ -39,6 +41,10 @@ def _rule(host: str, options: type) -> VerifierEntry:
     )
 
 
+def _written(options: type[GenerativeOptions]) -> VerifierEntry:
+    return VerifierEntry(host=None, scores_steps=options.scores_steps, reads_text=True, options=options)
+
+
 # Decoders whose cost and keys and values are computed alike.
 _CAUSAL_LMS, _TOKEN_CLASSIFIERS, _SEQUENCE_CLASSIFIERS = (
     tuple(f"{family}For{task}" for family in ("Llama", "Mistral", "Qwen2", "Qwen3"))
@@ -65,8 +71,9 @@ VERIFIERS: dict[str, VerifierEntry] = {
     "math_equivalence": _rule("verifiers.rules:MathEquivalenceHost", ReferenceOptions),
     "regex": _rule("verifiers.rules:RegexHost", RegexOptions),
     "unit_tests": _rule("verifiers.unit_tests:UnitTestsHost", UnitTestsOptions),
-    "generative_prm": VerifierEntry(host=None, reads_text=True, options=GenerativePRM),
-    "llm_judge": VerifierEntry(host=None, reads_text=True, options=LLMJudge),
+    "generative_prm": _written(GenerativePRM),
+    "generative_orm": _written(GenerativeORM),
+    "llm_judge": _written(LLMJudge),
     "ensemble": VerifierEntry(host=None, options=Ensemble),  # of what its members are
     "qwen_prm": _transformer("Qwen2ForProcessRewardModel", options=PooledOptions),
     "math_shepherd": _transformer(*_CAUSAL_LMS, options=PooledOptions),

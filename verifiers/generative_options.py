@@ -8,9 +8,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from orchestrator.core.nouns import Problem, Score
+from orchestrator.core.nouns import Score
 from orchestrator.core.protocols import Solution
 
 
@@ -41,6 +41,8 @@ class GenerativeOptions(ABC):
     timeout_s: float = 120.0  # of one attempt at a request to the server
     flops_per_token: float | None = None  # of the server's model: 2 x its weights; None: not known, tokens count alone
     engine: dict[str, Any] = field(default_factory=dict)  # what else `PolicyConfig` may say of an engine of its own
+
+    scores_steps: ClassVar[bool] = True  # False: it judges whole solutions only
 
     def __post_init__(self) -> None:
         for placeholder in ("{problem}", "{solution}"):
@@ -75,19 +77,12 @@ class GenerativeOptions(ABC):
 
     def prompt(self, solution: Solution, num_steps: int) -> str:
         """The template with the problem and the first steps in it."""
-        parts = {"problem": problem_text(solution.problem), "solution": numbered(solution.steps[:num_steps])}
+        parts = {"problem": solution.problem.text, "solution": self.shown(solution.steps[:num_steps])}
         return re.sub(r"\{(problem|solution)\}", lambda match: parts[match[1]], self.template)
 
-
-def problem_text(problem: Problem) -> str:
-    """What was asked; with the roles where that took more than one message."""
-    if len(problem.messages) == 1:
-        return problem.messages[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in problem.messages)
-
-
-def numbered(steps: Sequence[str]) -> str:
-    return "\n".join(f"Step {number}: {step.strip()}" for number, step in enumerate(steps, start=1))
+    def shown(self, steps: Sequence[str]) -> str:
+        """Steps as the prompt shows them: numbered."""
+        return "\n".join(f"Step {number}: {step.strip()}" for number, step in enumerate(steps, start=1))
 
 
 def averaged(values: Sequence[float]) -> Score:

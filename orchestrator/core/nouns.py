@@ -32,6 +32,13 @@ class Problem:
     def from_prompt(cls, id: str, prompt: str, **fields: Any) -> "Problem":
         return cls(id=id, messages=(Message(role="user", content=prompt),), **fields)
 
+    @property
+    def text(self) -> str:
+        """What is asked; with the roles where that takes more than one message."""
+        if len(self.messages) == 1:
+            return self.messages[0].content
+        return "\n\n".join(f"{message.role}: {message.content}" for message in self.messages)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:

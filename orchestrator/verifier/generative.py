@@ -15,13 +15,17 @@ from verifiers.generative_options import Abstention, GenerativeOptions, Question
 class GenerativeVerifier:
     """Implements `OpenVerifier` over a writer that its caller owns."""
 
-    scores_steps, reads_text, reads_tokens = True, True, False
+    reads_text, reads_tokens = True, False
     flops_per_token, state_bytes = 0.0, 0
 
     def __init__(self, judge: GenerativeOptions, writer: ChainWriter) -> None:
         self._judge = judge
         self._writer = writer
         self._tokens_read = 0
+
+    @property
+    def scores_steps(self) -> bool:
+        return self._judge.scores_steps
 
     @property
     def num_ready(self) -> int:

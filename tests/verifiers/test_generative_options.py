@@ -4,6 +4,7 @@ import pytest
 
 from verifiers.generative import GenerativePRM
 from verifiers.generative_options import averaged
+from verifiers.generative_orm import GenerativeORM
 from verifiers.llm_judge import LLMJudge
 
 
@@ -38,6 +39,6 @@ def test_more_chains_that_agree_are_more_certain_and_never_quite() -> None:
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, object], reason: str) -> None:
-    for judge in (GenerativePRM, LLMJudge):
+    for judge in (GenerativePRM, GenerativeORM, LLMJudge):
         with pytest.raises(ValueError, match=reason):
             judge(**options)

@@ -13,6 +13,7 @@ from strategies.best_of_n import BestOfN
 from tests.fakes import SHAPE, ScriptedPolicy, ids, open_session, problem
 from verifiers.generative import GenerativePRM
 from verifiers.generative_options import GenerativeOptions, Question, averaged
+from verifiers.generative_orm import GenerativeORM
 from verifiers.llm_judge import LLMJudge
 
 TEMPLATE = "{problem}|{solution}#"  # what a scripted policy continues
@@ -149,6 +150,19 @@ async def test_a_policy_may_judge_what_it_writes_and_both_are_on_the_ledger() ->
     assert session.ledger.verifier_tokens == 2 * len("Q:|Step 1: Answer: 1#Rating: \\boxed{3}") + 2
     assert session.ledger.verifier_flops > 0
     assert session.ledger.peak_state_bytes == 0
+
+
+async def test_an_outcome_verifier_is_asked_once_about_each_solution_that_ended() -> None:
+    yes, no = (f"Verification: Is the answer correct (Yes/No)? {word}" for word in ("Yes", "No"))
+    script = {"Q:": ["a\n\nAnswer: 1", "b\n\nAnswer: 2", "b\n\nAnswer: 3"], "1#": [yes, no], "2#": [yes, NONSENSE]}
+    policy = ScriptedPolicy({**script, "3#": [NONSENSE]})
+    verifier: Verifier = written(policy, GenerativeORM(template=TEMPLATE, chains=2))
+    async with open_session(policy, verifier) as session:
+        result = await BestOfN(n=3).search(problem(), session)
+    assert [candidate.aggregate_score for candidate in result.candidates] == [0.5, 1.0, None]
+    assert result.answer == "2"
+    assert len(policy.requests) == 3 + 3 * 2
+    assert "none of 2 written verdicts can be read" in (result.candidates[2].trajectory.unjudged or "")
 
 
 class OddJudge(LLMJudge):
