@@ -15,6 +15,7 @@ from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
 from strategies.dvts import DVTS
 from strategies.early_stop import EarlyStop
+from strategies.genselect import GenSelect
 from strategies.greedy import Greedy
 from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
@@ -22,6 +23,7 @@ from strategies.rebase import Rebase
 from strategies.self_consistency import SelfConsistency
 from strategies.self_refine import SelfRefine
 from strategies.token_budget_prompt import TokenBudgetPrompt
+from strategies.tournament import Tournament
 from strategies.workload_budget import WorkloadBudget
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -37,6 +39,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "rebase": Rebase,
     "mcts": MCTS,
     "adaptive_best_of_n": AdaptiveBestOfN,
+    "genselect": GenSelect,
+    "tournament": Tournament,
     "self_refine": SelfRefine,
     "budget_forcing": BudgetForcing,
     "token_budget_prompt": TokenBudgetPrompt,

@@ -115,4 +115,6 @@ async def search_result(
         case Selection.WEIGHTED | Selection.MAJORITY:
             groups = await session.group_answers([candidate.trajectory for candidate in candidates])
             chosen = most_voted(candidates, groups, weighted=selection is Selection.WEIGHTED)
+        case Selection.COMPARISON:
+            raise AssertionError("what was compared is known to the strategy alone")
     return SearchResult(candidates=candidates, chosen=chosen, selection=selection, detail=detail or {})

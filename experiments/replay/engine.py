@@ -51,6 +51,8 @@ class RecordedPolicy:
         self._continued: Counter[tuple[int, ...]] = Counter()  # how often each prefix was
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
+        if any(problem.messages for problem in problems):  # a recorded problem has none
+            raise UserError("replay: only samples from the prompt were recorded, got a strategy that asks another one")
         return [self._recording.prompts[problem.id] for problem in problems]
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -73,6 +75,8 @@ class RecordedPolicy:
         sample = self._continue(prefix, recorded) if prefix else self._draw(recorded)
         if set(request.stop) != set(sampling.stop) or request.max_tokens < len(sample.token_ids) - len(prefix):
             raise UserError("replay: only whole samples were recorded, got a request with stop strings or a lower cap")
+        if request.logprobs:
+            raise UserError("replay: no log-probabilities were recorded, got a strategy that wants them")
         # a sample that another cap cut shorter than max_tokens ended there for good, too
         full = sample.truncated and len(sample.token_ids) >= sampling.max_tokens
         segments, start = [], len(prefix)

@@ -166,8 +166,9 @@ class Selection(StrEnum):
     """By what a search may choose among its candidates, and by what it chose."""
 
     SCORE = "score"  # the verifier's favourite
-    WEIGHTED = "weighted"  # a vote, weighted by the verifier
+    WEIGHTED = "weighted"  # a vote, weighted by the candidates' scores
     MAJORITY = "majority"  # a vote
+    COMPARISON = "comparison"  # what the policy wrote when it was shown several candidates; never of a session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

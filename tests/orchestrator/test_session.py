@@ -14,8 +14,10 @@ from orchestrator.session import SearchSession
 from strategies.adaptive_consistency import AdaptiveConsistency
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
+from strategies.genselect import GenSelect
 from strategies.rebase import Rebase
 from strategies.self_refine import SelfRefine
+from strategies.tournament import Tournament
 from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, TextVerifier, ids, open_session, problem
 
 TWO_STEPS = {"Q:": ["a\n\nAnswer: 1", "b\n\nAnswer: 2"]}
@@ -362,7 +364,27 @@ def cap(kind: str, amount: float) -> Budget:
     return Budget(**{kind: amount})
 
 
-@pytest.mark.parametrize("kind", ["policy_tokens", "verifier_tokens", "flops", "candidates"])
+KINDS = pytest.mark.parametrize("kind", ["policy_tokens", "verifier_tokens", "flops", "candidates"])
+BUDGETED = {"Q:": ["a\n\nb\n\nAnswer: 1", "x\n\nAnswer: 22"], "\n\n": ["b\n\nAnswer: 3"], "[IDX]": ["Judgment: [0]"]}
+
+
+async def under_cap(strategy, policy, kind: str, amount: float):
+    """The result and the session of a search that spends no more than its cap, of which nothing stays promised."""
+    async with open_session(policy, TableVerifier(by_length), budget=cap(kind, amount)) as session:
+        result = await strategy.search(problem(), session)
+    ledger = session.ledger
+    spent = {
+        "policy_tokens": ledger.generated_tokens,
+        "verifier_tokens": ledger.verifier_tokens,
+        "flops": ledger.policy_flops + ledger.verifier_flops,
+        "candidates": ledger.candidates,
+    }
+    assert spent[kind] <= amount
+    assert getattr(session.remaining, kind) == amount - spent[kind]
+    return result, session
+
+
+@KINDS
 @pytest.mark.parametrize("amount", [1, 2, 5, 9, 16, 23, 50, 90, 200])
 @pytest.mark.parametrize(
     "strategy",
@@ -376,24 +398,26 @@ def cap(kind: str, amount: float) -> Budget:
     ids=lambda strategy: type(strategy).__name__,
 )
 async def test_no_cap_is_exceeded_by_one(kind, amount, strategy):
-    policy = ScriptedPolicy({"Q:": ["a\n\nb\n\nAnswer: 1", "x\n\nAnswer: 22"], "\n\n": ["b\n\nAnswer: 3"]})
-    async with open_session(policy, TableVerifier(by_length), budget=cap(kind, amount)) as session:
-        result = await strategy.search(problem(), session)
-    ledger = session.ledger
-    spent = {
-        "policy_tokens": ledger.generated_tokens,
-        "verifier_tokens": ledger.verifier_tokens,
-        "flops": ledger.policy_flops + ledger.verifier_flops,
-        "candidates": ledger.candidates,
-    }
-    assert spent[kind] <= amount
-    assert getattr(session.remaining, kind) == amount - spent[kind]  # nothing stays promised
+    result, session = await under_cap(strategy, ScriptedPolicy(BUDGETED), kind, amount)
     whole = {"policy_tokens": 80, "verifier_tokens": 82, "flops": 10_000, "candidates": 5}
     assert session.cut_short or amount >= whole[kind] or not isinstance(strategy, BestOfN)
     assert session.cut_short == any(c.trajectory.status is Status.TRUNCATED for c in result.candidates) or (
         kind == "candidates"
     )
-    assert len(result.candidates) == ledger.candidates
+    assert len(result.candidates) == session.ledger.candidates
+
+
+@KINDS
+@pytest.mark.parametrize("amount", [1, 9, 23, 50, 90, 100, 120, 160, 1500, 3000, 10_000])
+@pytest.mark.parametrize("strategy", [GenSelect(n=5), Tournament(n=5)], ids=lambda strategy: type(strategy).__name__)
+async def test_comparisons_are_written_under_the_same_caps(kind, amount, strategy):
+    policy = ScriptedPolicy(BUDGETED)
+    result, session = await under_cap(strategy, policy, kind, amount)
+    assert len(result.candidates) == min(5, amount if kind == "candidates" else 5)
+    judgments = sum(request.prefix_ids != ids("Q:") for request in policy.requests)
+    assert session.ledger.candidates >= len(result.candidates) + judgments  # each is one
+    enough = {"policy_tokens": 90, "verifier_tokens": 1, "flops": 10_000, "candidates": 9}
+    assert bool(judgments) == (amount >= enough[kind])
 
 
 async def test_the_searches_of_a_run_share_its_budget():

@@ -1,6 +1,8 @@
 """Runs a strategy on a script and a table, and watches how it treats its trajectories."""
 
 import asyncio
+import re
+from collections.abc import Callable
 
 from tests.fakes import ScriptedPolicy, TableVerifier, open_session, problem, text_of
 
@@ -30,6 +32,26 @@ class OneHeldBack(ScriptedPolicy):
         if any(text_of(request.prefix_ids).endswith(self.held) for request in requests):
             writing.gate = self.let_go
         return writing
+
+
+class Judging(ScriptedPolicy):
+    """Writes what `judge` makes of the solutions that a comparison shows, and else what its script says."""
+
+    def __init__(self, script, judge: Callable[[list[str]], str], **options) -> None:
+        super().__init__(script, **options)
+        self.judge = judge
+        self.shown: list[list[str]] = []
+
+    def _continuation(self, text, request):
+        if "[Solution 0]" not in text:
+            return super()._continuation(text, request)
+        self.shown.append(re.findall(r"\[Solution \d+\]\n\n(.*?)\n\n(?=\[Solution|Which of)", text, re.DOTALL))
+        return self.judge(self.shown[-1])
+
+
+def naming(wanted: str) -> Callable[[list[str]], str]:
+    """Names the solution with that text; none where it is not shown."""
+    return lambda shown: f"So.\nJudgment: [{shown.index(wanted)}]" if wanted in shown else "None convinces me."
 
 
 class Watched:

@@ -22,7 +22,8 @@ def test_strategies_and_the_session_import_with_nothing_heavy_installed():
 
 
 BOUNDED_OTHERWISE = {  # whole numbers that make no search cost a multiple
-    "beam_width", "max_steps", "probe", "round", "resample_seed", "budget", "window",
+    "beam_width", "max_steps", "probe", "round", "resample_seed", "budget", "window", "shown",
+    "order_seed",
     "min_thinking_tokens", "max_thinking_tokens", "max_waits",
 }  # fmt: skip
 

@@ -14,11 +14,15 @@ from orchestrator.core.nouns import SearchResult, Status
 from orchestrator.results import ResultsWriter, read_results
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
 from strategies.beam_search import BeamSearch
+from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
+from strategies.genselect import GenSelect
 from strategies.greedy import Greedy
 from strategies.selection import RankBy, as_candidates, best_scored
 from strategies.self_consistency import SelfConsistency
+from strategies.self_refine import SelfRefine
+from strategies.tournament import Tournament
 from strategies.workload_budget import WorkloadBudget
 from tests.experiments.synthetic import NUM_PROBLEMS, NUM_SAMPLES, write_run
 
@@ -132,6 +136,10 @@ def test_a_drawn_sample_can_be_continued_step_by_step(recording):
         (BeamSearch(n=4, beam_width=1), "only samples from the prompt were recorded"),
         (Greedy(), "recorded were samples of temperature 0.8, got a request for 0"),
         (BudgetForcing(), "only whole samples were recorded"),
+        (BestLogprob(n=2), "no log-probabilities were recorded"),
+        (SelfRefine(n=2), "got a strategy that asks another one"),
+        (GenSelect(n=8), "got a strategy that asks another one"),
+        (Tournament(n=8), "got a strategy that asks another one"),
         (BestOfN(n=9), "p0 has 8 recorded samples, got a strategy that draws more"),
     ],
 )

@@ -121,6 +121,8 @@ def test_without_a_verifier_only_what_needs_none_is_served() -> None:
         "tiny@best_logprob",
         "tiny@self_consistency",
         "tiny@adaptive_consistency",
+        "tiny@genselect",
+        "tiny@tournament",
         "tiny@self_refine",
         "tiny@budget_forcing",
         "tiny@token_budget_prompt",
