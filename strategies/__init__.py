@@ -13,6 +13,7 @@ from strategies.beam_search import BeamSearch
 from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
+from strategies.deepconf import DeepConf
 from strategies.dvts import DVTS
 from strategies.early_stop import EarlyStop
 from strategies.genselect import GenSelect
@@ -32,6 +33,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "best_logprob": BestLogprob,
     "self_consistency": SelfConsistency,
     "adaptive_consistency": AdaptiveConsistency,
+    "deepconf": DeepConf,
     "early_stop": EarlyStop,
     "beam_search": BeamSearch,
     "dvts": DVTS,

@@ -14,6 +14,7 @@ from orchestrator.session import SearchSession
 from strategies.adaptive_consistency import AdaptiveConsistency
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
+from strategies.deepconf import DeepConf
 from strategies.genselect import GenSelect
 from strategies.rebase import Rebase
 from strategies.self_refine import SelfRefine
@@ -365,7 +366,13 @@ def cap(kind: str, amount: float) -> Budget:
 
 
 KINDS = pytest.mark.parametrize("kind", ["policy_tokens", "verifier_tokens", "flops", "candidates"])
-BUDGETED = {"Q:": ["a\n\nb\n\nAnswer: 1", "x\n\nAnswer: 22"], "\n\n": ["b\n\nAnswer: 3"], "[IDX]": ["Judgment: [0]"]}
+BUDGETED = {
+    "Q:": ["a\n\nb\n\nAnswer: 1", "x\n\nAnswer: 22"],
+    "\n\n": ["b\n\nAnswer: 3"],
+    "[IDX]": ["Judgment: [0]"],
+    "Ans": ["wer: 3"],
+    "3": [""],
+}
 
 
 async def under_cap(strategy, policy, kind: str, amount: float):
@@ -394,6 +401,8 @@ async def under_cap(strategy, policy, kind: str, amount: float):
         Rebase(n=6),
         AdaptiveConsistency(n=6, window=3),
         SelfRefine(n=2, request="Q:"),
+        DeepConf(n=5),
+        DeepConf(n=6, n_warmup=2, group_tokens=6, confidence="lowest_group"),
     ],
     ids=lambda strategy: type(strategy).__name__,
 )

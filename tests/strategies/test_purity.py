@@ -23,7 +23,7 @@ def test_strategies_and_the_session_import_with_nothing_heavy_installed():
 
 BOUNDED_OTHERWISE = {  # whole numbers that make no search cost a multiple
     "beam_width", "max_steps", "probe", "round", "resample_seed", "budget", "window", "shown",
-    "order_seed",
+    "order_seed", "group_tokens", "n_warmup",
     "min_thinking_tokens", "max_thinking_tokens", "max_waits",
 }  # fmt: skip
 

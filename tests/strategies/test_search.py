@@ -14,6 +14,7 @@ from strategies.beam_search import BeamSearch
 from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
+from strategies.deepconf import DeepConf
 from strategies.dvts import DVTS
 from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
@@ -45,6 +46,7 @@ async def test_best_of_n_chooses_the_highest_score():
 
 
 ALL = [*(strategy_class(name)() for name in sorted(STRATEGIES)), SelfConsistency(weighted=True)]
+ALL += [DeepConf(n=4, n_warmup=2, group_tokens=3, confidence="lowest_group")]
 
 
 @pytest.mark.parametrize("strategy", [one for one in ALL if one.needs_verifier], ids=lambda one: type(one).__name__)

@@ -17,6 +17,7 @@ from strategies.beam_search import BeamSearch
 from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
+from strategies.deepconf import DeepConf
 from strategies.genselect import GenSelect
 from strategies.greedy import Greedy
 from strategies.selection import RankBy, as_candidates, best_scored
@@ -136,6 +137,7 @@ def test_a_drawn_sample_can_be_continued_step_by_step(recording):
         (BeamSearch(n=4, beam_width=1), "only samples from the prompt were recorded"),
         (Greedy(), "recorded were samples of temperature 0.8, got a request for 0"),
         (BudgetForcing(), "only whole samples were recorded"),
+        (DeepConf(n=2), "no log-probabilities were recorded"),
         (BestLogprob(n=2), "no log-probabilities were recorded"),
         (SelfRefine(n=2), "got a strategy that asks another one"),
         (GenSelect(n=8), "got a strategy that asks another one"),

@@ -121,6 +121,7 @@ def test_without_a_verifier_only_what_needs_none_is_served() -> None:
         "tiny@best_logprob",
         "tiny@self_consistency",
         "tiny@adaptive_consistency",
+        "tiny@deepconf",
         "tiny@genselect",
         "tiny@tournament",
         "tiny@self_refine",
