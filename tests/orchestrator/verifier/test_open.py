@@ -51,6 +51,19 @@ async def test_an_ensemble_opens_its_members() -> None:
     assert verifier.num_ready == 2 and len(policy.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("members", "scores_steps"),
+    [(["generative_prm", "llm_judge"], True), (["generative_orm"], False), (["llm_judge", "generative_orm"], False)],
+)
+async def test_what_is_resolved_and_what_is_open_agree_on_whether_steps_are_judged(
+    members: list[str], scores_steps: bool
+) -> None:
+    config = VerifierConfig(name="ensemble", options={"members": [judge(name) for name in members]})
+    async with AsyncExitStack() as stack:
+        verifier = await open_verifier(stack, resolve(config), policy=Policy({}))
+        assert verifier.scores_steps == resolve(config).scores_steps == scores_steps
+
+
 async def test_a_judge_opens_its_server_and_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"url": "http://127.0.0.1:1/v1", "flops_per_token": 1.0}
     async with AsyncExitStack() as stack:
