@@ -36,6 +36,7 @@ class DeepConf(Strategy):
     n_warmup: int | None = None  # samples before the first may be stopped; None: offline, no sample is
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
+    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"deepconf: n must be >= 1, got {self.n}")

@@ -83,6 +83,15 @@ async def test_a_search_samples_no_token_more_than_its_budget(strategy, budget):
     assert session.ledger.generated_tokens <= budget
 
 
+@pytest.mark.parametrize("strategy", ALL, ids=lambda one: type(one).__name__)
+async def test_a_strategy_that_continues_a_text_or_wants_its_probability_says_so(strategy):
+    policy = ScriptedPolicy(LONG)
+    async with open_session(policy, TableVerifier(lambda text: 0.5), max_tokens=40) as session:
+        await strategy.search(problem(), session)
+    wants_tokens = any(request.logprobs or len(request.prefix_ids) > request.num_prompt for request in policy.requests)
+    assert strategy.needs_tokens or not wants_tokens
+
+
 async def test_where_no_candidate_can_be_judged_the_search_fails_and_says_why():
     verifier = TextVerifier(lambda text: None, scores_steps=False)
     async with open_session(ScriptedPolicy(SAMPLES), verifier) as session:
