@@ -114,6 +114,7 @@ class ThinkingPolicy(ScriptedPolicy):
     def __init__(self, script: Mapping[str, Sequence[str]], context_length: int = 10_000) -> None:
         super().__init__(script, context_length)
         self.thinking = ThinkingMarkers(start="<think>", end="</think>")
+        self.overshoot = 0  # tokens sampled past the end of the thinking, and thrown away
 
     def _plan(self, request: Generation) -> list[Segment]:
         text, marked = text_of(request.prefix_ids[request.num_prompt :]), []
@@ -121,10 +122,10 @@ class ThinkingPolicy(ScriptedPolicy):
             thinking = (text + segment.text).startswith("<think>") and "</think>" not in text
             marked.append(replace(segment, thinking=thinking))
             text += segment.text
-        return _thought(marked, request)
+        return _thought(marked, request, self.overshoot)
 
 
-def _thought(segments: list[Segment], request: Generation) -> list[Segment]:
+def _thought(segments: list[Segment], request: Generation, overshoot: int) -> list[Segment]:
     """Ends them where the thinking has had its tokens."""
     left = request.max_thinking
     if left is None:
@@ -134,9 +135,13 @@ def _thought(segments: list[Segment], request: Generation) -> list[Segment]:
             return segments
         if len(segment.token_ids) >= left:
             ids = segment.token_ids[:left]
-            return [*segments[:index], replace(segment, token_ids=ids, text=text_of(ids), finish=Finish.THOUGHT)]
+            return [*segments[:index], _ended(segment, ids, overshoot)]
         left -= len(segment.token_ids)
     return segments
+
+
+def _ended(segment: Segment, ids: tuple[int, ...], overshoot: int) -> Segment:
+    return replace(segment, token_ids=ids, text=text_of(ids), finish=Finish.THOUGHT, discarded_tokens=overshoot)
 
 
 class ScriptedStream:

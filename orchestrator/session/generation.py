@@ -233,16 +233,21 @@ class Writing:
                 self.ahead.keep(trajectory, sequence)
             track.trajectory = trajectory
             if thought is not None and not track.written:
-                sequence = self._go_on(track, sequence, how)
+                sequence = self._go_on(track, sequence, how, discarded=segment.discarded_tokens)
         if not track.written and sequence.error is not None:
             raise sequence.error
         assert track.written or not sequence.finished, "the policy ended without finishing every sequence"
 
-    def _go_on(self, track: Track, thought: LiveSequence, how: Generation) -> LiveSequence:
-        """The sequence that goes on where the thinking was ended; it has what that one left of its tokens."""
-        trajectory = track.trajectory
-        room = min(thought.hard_cap - trajectory.num_tokens, thought.request.max_tokens - thought.sampled)
+    def _go_on(self, track: Track, thought: LiveSequence, how: Generation, *, discarded: int) -> LiveSequence:
+        """The sequence that goes on where the thinking was ended; it has what that one left of its tokens. Where there
+        is a budget, that pays for those which were sampled past the end and `discarded`."""
+        trajectory, hard_cap = track.trajectory, thought.hard_cap
+        affordable = thought.request.max_tokens - thought.sampled
+        room = min(hard_cap - trajectory.num_tokens, affordable + discarded)
+        if self._books.account.capped and affordable < room:
+            room, hard_cap = affordable, trajectory.num_tokens + affordable
         if room <= 0:
+            self._books.cut_short |= hard_cap < self.hard_cap(trajectory)
             track.trajectory, track.written = self.ended(trajectory, Status.TRUNCATED, thought), True
             return thought
         request = replace(
@@ -252,8 +257,7 @@ class Writing:
             max_tokens=room,
             seed=derive_seed(self._run_seed, trajectory.problem.id, (*trajectory.path, trajectory.num_tokens)),
         )
-        hold, hard_cap = thought.hold, thought.hard_cap
-        sequence = LiveSequence(request=request, hold=hold, hard_cap=hard_cap, arrived=thought.arrived)
+        sequence = LiveSequence(request=request, hold=thought.hold, hard_cap=hard_cap, arrived=thought.arrived)
         track.sequence = sequence
         self._in_flight.begin([sequence])
         return sequence

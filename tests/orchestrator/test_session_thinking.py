@@ -130,3 +130,23 @@ async def test_a_budget_pays_for_thinking_and_answer_together() -> None:
     async with open_session(policy, max_thinking_tokens=10, budget=14) as session:
         [child] = await session.rollout([await session.start(problem())], scored=False)
     assert session.ledger.generated_tokens <= 14 and child.status is Status.TRUNCATED
+
+
+async def test_tokens_past_the_end_of_the_thinking_are_counted_and_take_none_of_the_answers() -> None:
+    policy = ThinkingPolicy({"Q:": [LONG], "</think>": ["Answer: 3" + "3" * 50]})
+    policy.overshoot = 7
+    async with open_session(policy, max_thinking_tokens=10, max_tokens=40) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+    assert (child.status, child.num_tokens) == (Status.TRUNCATED, 40)
+    assert session.ledger.discarded_tokens == 7
+    assert session.ledger.generated_tokens == child.generated_tokens + 7
+    assert session.ledger.candidates == 1 and not session.cut_short
+
+
+async def test_a_budget_pays_for_tokens_past_the_end_of_the_thinking() -> None:
+    policy = ThinkingPolicy({"Q:": [LONG], "</think>": ["Answer: 3" + "3" * 50]})
+    policy.overshoot = 7
+    async with open_session(policy, max_thinking_tokens=10, budget=30) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+    assert child.status is Status.TRUNCATED and session.cut_short
+    assert 25 < session.ledger.generated_tokens <= 30 and session.ledger.candidates == 1

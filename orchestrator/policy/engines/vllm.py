@@ -233,7 +233,7 @@ class VllmEngine:
 def _interval(generation: Generation, stop_token_ids: Sequence[int]) -> int:
     if generation.stop or (generation.until_step and not stop_token_ids):
         return 1  # only the host sees where it ends
-    if generation.until_step:
+    if generation.until_step or generation.max_thinking is not None:
         return _INTERVAL_TO_A_STEP
     return _INTERVAL_EAGER if generation.eager else _INTERVAL_TO_THE_END
 

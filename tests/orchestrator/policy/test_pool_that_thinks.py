@@ -121,4 +121,6 @@ async def test_no_thinking_is_longer_than_its_cap_and_the_answer_follows(pool: t
         assert len(capped) > len(trajectories) // 2
         assert all(t.thoughts.endswith("</think>") and t.thinking_tokens == 12 for t in capped)
         assert any(t.reply for t in capped)
-    assert outcome.result.ledger.generated_tokens == sum(t.generated_tokens for t in trajectories)
+    ledger = outcome.result.ledger
+    assert ledger.generated_tokens - ledger.discarded_tokens == sum(t.generated_tokens for t in trajectories)
+    assert all(t.status.done for t in trajectories) and ledger.candidates == len(trajectories) == 16
