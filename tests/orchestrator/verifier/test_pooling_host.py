@@ -129,6 +129,7 @@ async def test_vllm_s_pooling_gives_the_scores_of_transformers_and_reads_its_pre
     assert read[3] == [0], "a score that is known costs nothing"
 
 
+@pytest.mark.engines
 @pytest.mark.timeout(600)
 def test_every_format_that_vllm_serves_has_the_scores_of_transformers(local_ray: object, tmp_path: Path) -> None:
     """One process for all of their engines: importing vLLM is what takes long."""
