@@ -25,7 +25,7 @@ from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.engines.chat_template import with_examples
-from orchestrator.policy.engines.keys import api_key
+from orchestrator.policy.engines.clients import api_key, one_line
 
 log = logging.getLogger(__name__)
 
@@ -151,11 +151,11 @@ class ChatPolicy:
         try:
             reply = await server.client.chat.completions.create(**self._body(request))
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            raise ProblemError(f"policy: {server.url} refuses a request: {_line(error)}") from error
+            raise ProblemError(f"policy: {server.url} refuses a request: {one_line(error)}") from error
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise UserError(f"policy: {server.url} refuses model {self.model}: {_line(error)}") from error
+            raise UserError(f"policy: {server.url} refuses model {self.model}: {one_line(error)}") from error
         except (openai.OpenAIError, ValueError) as error:  # ValueError: what it sent is not JSON
-            raise _Lost(f"{server.url}: {_line(error)}") from error
+            raise _Lost(f"{server.url}: {one_line(error)}") from error
         finally:
             server.running -= 1
         return self._read(server, reply, queue_s=queue_s, engine_s=time.monotonic() - began)
@@ -248,8 +248,3 @@ def _segments(task: "asyncio.Task[tuple[Segment, ...]]") -> tuple[Segment, ...]:
     if (error := task.exception()) is not None:
         raise error if isinstance(error, HeadraceError) else ReplicaError(f"policy: {error!r}") from error
     return task.result()
-
-
-def _line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

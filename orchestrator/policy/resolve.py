@@ -10,7 +10,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.protocols import Sampling, Strategy
 from orchestrator.policy.engines import check_engine
 from orchestrator.policy.engines.arguments import check_owned
-from orchestrator.policy.engines.keys import api_key
+from orchestrator.policy.engines.clients import api_key
 
 _OF_SERVERS = ("urls", "tokenizer", "api_key_env", "flops_per_token")
 _OF_ENGINES = ("dtype", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size", "block_size", "engine_args")

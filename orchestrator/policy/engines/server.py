@@ -26,8 +26,8 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.engines.chat_template import render
+from orchestrator.policy.engines.clients import api_key, one_line
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
-from orchestrator.policy.engines.keys import api_key
 from orchestrator.policy.thinking import thinking_markers
 
 log = logging.getLogger(__name__)
@@ -230,11 +230,11 @@ class ServerEngine:
         try:
             return await create(**body, **options)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            raise ProblemError(f"{self._who} refuses a request: {_line(error)}") from error
+            raise ProblemError(f"{self._who} refuses a request: {one_line(error)}") from error
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise UserError(f"{self._who} refuses model {self._config.model}: {_line(error)}") from error
+            raise UserError(f"{self._who} refuses model {self._config.model}: {one_line(error)}") from error
         except openai.OpenAIError as error:
-            raise ReplicaError(f"{self._who}: {_line(error)}") from error
+            raise ReplicaError(f"{self._who}: {one_line(error)}") from error
 
     def _checked_ids(self, token_ids: Any) -> list[int]:
         """Raises ReplicaError for what can't be tokens of the tokenizer here."""
@@ -256,9 +256,9 @@ class ServerEngine:
         try:
             served = {model.id: model async for model in self._client.models.list()}
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise UserError(f"{self._who} refuses the key: {_line(error)}") from error
+            raise UserError(f"{self._who} refuses the key: {one_line(error)}") from error
         except openai.OpenAIError as error:
-            raise ReplicaError(f"{self._who} does not answer: {_line(error)}") from error
+            raise ReplicaError(f"{self._who} does not answer: {one_line(error)}") from error
         if self._config.model not in served:
             names = ", ".join(sorted(served)) or "none"
             raise UserError(f"policy.model: {url} serves {names}, got {self._config.model}")
@@ -333,7 +333,7 @@ async def _read_on(stream: Any) -> AsyncGenerator[Any, None]:
     except GeneratorExit:
         raise
     except Exception as error:
-        raise _CutOff(_line(error)) from error
+        raise _CutOff(one_line(error)) from error
 
 
 def _rest(generation: Generation, sampled: Sequence[int]) -> Generation:
@@ -366,8 +366,3 @@ def _ended(reader: "asyncio.Task[None]") -> BaseException:
     if reader.cancelled():
         return asyncio.CancelledError()
     return reader.exception() or ReplicaError("policy: a stream ended without saying so")
-
-
-def _line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

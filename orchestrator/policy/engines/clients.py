@@ -1,4 +1,7 @@
-"""Keys of servers. They stand in the environment, and never in a configuration, a log or a result."""
+"""What all that talks to servers has in common: their keys, and what a client's error says.
+
+A key stands in the environment, and never in a configuration, a log or a result.
+"""
 
 import os
 
@@ -14,3 +17,8 @@ def api_key(config: PolicyConfig) -> str | None:
     if not key:
         raise UserError(f"policy.api_key_env: the environment variable {config.api_key_env} is not set")
     return key
+
+
+def one_line(error: Exception) -> str:
+    """What a client's error says."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
