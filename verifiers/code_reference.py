@@ -19,16 +19,16 @@ _NEEDED = ("prompt", "entry_point", "test_setup_code", "test_imports", "fn_name"
 
 def to_reference(tests: Any, name: str, record: Mapping[str, Any]) -> str:
     """`name` is the tests' field. Raises NoVerdict for tests that can't be read."""
-    beside = {key: record[key] for key in _NEEDED if record.get(key) is not None}
-    parse_tests(tests, name, beside)
+    fields = {key: record[key] for key in _NEEDED if record.get(key) is not None}
+    parse_tests(tests, name, fields)
     try:
-        text = json.dumps({_TESTS: tests, **beside})
+        text = json.dumps({_TESTS: tests, **fields})
     except TypeError as error:
-        raise NoVerdict(f"the fields {', '.join(beside)} must hold what JSON can, {error}") from None
+        raise NoVerdict(f"the fields {', '.join(fields)} must hold what JSON can, {error}") from None
     return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
 def from_reference(text: str) -> tuple[Sequence[Test], Mapping[str, Any]]:
     """The tests, and the fields beside them, of what `to_reference` gave."""
-    beside = json.loads(zlib.decompress(base64.b64decode(text)))
-    return parse_tests(beside.pop(_TESTS), _TESTS, beside), beside
+    fields = json.loads(zlib.decompress(base64.b64decode(text)))
+    return parse_tests(fields.pop(_TESTS), _TESTS, fields), fields

@@ -52,10 +52,10 @@ class UnitTests:
         self._field = field
         self._check = lru_cache(maxsize=4096)(self._check_says_something)
 
-    def verdicts(self, text: str, tests: Sequence[Test], beside: Mapping[str, Any]) -> Iterator[bool]:
-        """Whether each test passes; a test runs when its verdict is asked for. `beside`: the fields `prompt` and
+    def verdicts(self, text: str, tests: Sequence[Test], fields: Mapping[str, Any]) -> Iterator[bool]:
+        """Whether each test passes; a test runs when its verdict is asked for. `fields`: `prompt` and
         `entry_point`, if there are any. Raises NoVerdict."""
-        program = _program(text, tests, beside)
+        program = _program(text, tests, fields)
         try:
             for test in tests:
                 if isinstance(test, Assertions):
@@ -130,11 +130,11 @@ def _same_line(printed: str, wanted: str) -> bool:
         return False
 
 
-def _program(text: str, tests: Sequence[Test], beside: Mapping[str, Any]) -> tuple[str, ...]:
+def _program(text: str, tests: Sequence[Test], fields: Mapping[str, Any]) -> tuple[str, ...]:
     wanted = {"Solution"} | {test.name for test in tests if isinstance(test, Call)}
     wanted |= {name for test in tests if isinstance(test, Assertions) for name in global_names(test.source)}
     program = extract_program(text, wanted, reads_input=any(isinstance(test, Exchange) for test in tests))
-    prompt, entry_point = beside.get("prompt"), beside.get("entry_point")
+    prompt, entry_point = fields.get("prompt"), fields.get("entry_point")
     if isinstance(prompt, str) and isinstance(entry_point, str) and not defines(program, entry_point):
         whole = continued(prompt, text, entry_point)
         return program if whole is None else (whole,)

@@ -37,18 +37,18 @@ class CodeAnswers:
         return [None if one is None else numbers.setdefault(one, len(numbers)) for one in spelled]
 
     async def compare(self, reference: str, answers: Sequence[str | None]) -> list[Comparison]:
-        tests, beside = await asyncio.to_thread(from_reference, reference)
+        tests, fields = await asyncio.to_thread(from_reference, reference)
         distinct = list(dict.fromkeys(answer for answer in answers if answer is not None))
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self._compared(tests, beside, answer)) for answer in distinct]
+            running = [tasks.create_task(self._compared(tests, fields, answer)) for answer in distinct]
         found: dict[str | None, Comparison] = {None: Comparison(equal=False)}
         found |= dict(zip(distinct, [task.result() for task in running], strict=True))
         return [found[answer] for answer in answers]
 
-    async def _compared(self, tests: Sequence[Test], beside: Mapping[str, Any], answer: str) -> Comparison:
+    async def _compared(self, tests: Sequence[Test], fields: Mapping[str, Any], answer: str) -> Comparison:
         """A test is one call, so that a cancelled comparison ends with the test that it is at."""
         async with self._turns:
-            verdicts = self._tests.verdicts(answer, tests, beside)
+            verdicts = self._tests.verdicts(answer, tests, fields)
             try:
                 while (passed := await asyncio.to_thread(next, verdicts, None)) is not None:
                     if not passed:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.core.nouns import Message
+
 
 def _at_least(owner: str, name: str, value: float | None, least: float) -> None:
     if value is not None and value < least:
@@ -39,16 +41,6 @@ class StepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleMessage:
-    role: str  # user or assistant
-    content: str
-
-    def __post_init__(self) -> None:
-        if self.role not in ("user", "assistant"):
-            raise ValueError(f"policy.examples: role must be user or assistant, got {self.role!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """A pool of engines that serve one model."""
 
@@ -70,7 +62,7 @@ class PolicyConfig:
     block_size: int | None = None  # None: 32 on CPU (short prefixes are cached too), vLLM's own on CUDA
     engine_args: dict[str, Any] = field(default_factory=dict)  # engine vllm: its other arguments, by vLLM's names
     system_prompt: str = ""  # first message of every prompt
-    examples: list[ExampleMessage] = field(default_factory=list)  # messages before the problem's: few-shot examples
+    examples: list[Message] = field(default_factory=list)  # messages before the problem's: few-shot examples
     thinking: Any = "auto"  # auto: as the chat template says; none; a vLLM reasoning parser; {start: ..., end: ...}
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # such as enable_thinking: false
     max_restarts: int = 3  # per replica
@@ -79,6 +71,9 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         _check_thinking(self.thinking)
+        for example in self.examples:
+            if example.role not in ("user", "assistant"):
+                raise ValueError(f"policy: examples: role must be user or assistant, got {example.role!r}")
         for name in ("replicas", "max_num_seqs", "tensor_parallel_size", "max_model_len"):
             _at_least("policy", name, getattr(self, name), 1)
         for name in ("max_restarts", "spare_seqs"):

@@ -25,13 +25,11 @@ from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.engines.chat_template import with_examples
-from orchestrator.policy.engines.clients import api_key, one_line
+from orchestrator.policy.engines.clients import api_key, one_line, open_client
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_ID = -1  # of a token that the server counted
-_RETRIES = 4  # by the client: of what it could not send, 408, 409, 429 and 5xx, waiting longer each time
-_CONNECT_S = 10.0
 _REST_S = 30.0  # for an address that failed
 _MOST_SEED = 2**31  # servers take no larger ones, or not all do
 _ENDLESS = 1 << 30  # tokens of a context whose length nobody told
@@ -76,12 +74,8 @@ class ChatPolicy:
             log.warning(
                 "policy: FLOPs of %s are not known and not counted; wanted policy.flops_per_token", config.model
             )
-        key = api_key(config) or "none"  # the client insists on one; servers that want none ignore it
-        timeout = openai.Timeout(config.request_timeout_s, connect=_CONNECT_S)
-        servers = [
-            _Server(url, openai.AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=_RETRIES))
-            for url in config.urls
-        ]
+        key = api_key(config.api_key_env, "policy.api_key_env")
+        servers = [_Server(url, open_client(url, key, config.request_timeout_s)) for url in config.urls]
         try:
             yield cls(config, servers)
         finally:
@@ -133,17 +127,24 @@ class ChatPolicy:
         """Raises ProblemError for a request that is refused, UserError, and PoolExhausted where no address answers."""
         began = time.monotonic()
         async with self._places:
-            sent = time.monotonic()
+            queue_s = time.monotonic() - began
             why = ""
-            for _ in self._servers:
-                server = min(self._servers, key=lambda s: (s.rests_until > sent, s.running))
+            for attempt in range((1 + self._config.max_restarts) * len(self._servers)):
+                if attempt and attempt % len(self._servers) == 0:  # none answered: they may have too much to do
+                    await asyncio.sleep(_REST_S)
+                server = self._next()
                 try:
-                    return await self._asked(server, request, queue_s=sent - began)
+                    return await self._asked(server, request, queue_s=queue_s)
                 except _Lost as error:
                     why = str(error)
                     server.rests_until = time.monotonic() + _REST_S
                     log.warning("policy: %s; it is left alone for %g s", why, _REST_S)
         raise PoolExhausted(f"policy: none of {len(self._servers)} servers answers, the last: {why}")
+
+    def _next(self) -> _Server:
+        """The one with the fewest requests under way, of those that answer."""
+        now = time.monotonic()
+        return min(self._servers, key=lambda server: (server.rests_until > now, server.running))
 
     async def _asked(self, server: _Server, request: Generation, *, queue_s: float) -> tuple[Segment, ...]:
         server.running += 1
@@ -200,7 +201,7 @@ class ChatPolicy:
         told = Segment(
             token_ids=reply_tokens, text=text, finish=end, prompt_tokens=prompt, queue_s=queue_s, engine_s=engine_s
         )
-        if not thinking:
+        if not thinking and not thoughts:
             return (told,)
         return Segment(token_ids=(UNKNOWN_ID,) * thinking, text=thoughts, thinking=True, prompt_tokens=prompt), told
 

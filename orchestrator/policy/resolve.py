@@ -41,7 +41,7 @@ def _of_servers(config: PolicyConfig, find: Callable[[str], str]) -> PolicyConfi
             raise UserError(f"policy.urls: {parts.hostname}: a key does not belong in an address; wanted api_key_env")
     if config.replicas not in (1, len(config.urls)):
         raise UserError(f"policy.replicas: each of {len(config.urls)} urls is a replica, got {config.replicas}")
-    api_key(config)
+    api_key(config.api_key_env, "policy.api_key_env")
     tokenizer = find(config.tokenizer) if config.tokenizer else ""
     return replace(config, replicas=len(config.urls), tokenizer=tokenizer)
 

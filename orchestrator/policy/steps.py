@@ -69,6 +69,12 @@ class Piece:
     thinking: bool = False
 
 
+class _Delimiters:
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = tuple(texts)
+        self.reach = stop_reach(texts)
+
+
 class StepSplitter:
     """Cuts a stream of tokens into steps and finds stop strings. Owner of the unfinished step.
 
@@ -91,9 +97,9 @@ class StepSplitter:
     ) -> None:
         self._text = text
         self._every = steps.every_tokens
-        self._delimiters = () if self._every else tuple(steps.delimiters)
+        self._delimiters = _Delimiters(() if self._every else steps.delimiters)
         thinking = steps.delimiters if steps.thinking_delimiters is None else steps.thinking_delimiters
-        self._thinking_delimiters = () if self._every else tuple(thinking)
+        self._thinking_delimiters = _Delimiters(() if self._every else thinking)
         self._marked = marked
         self._phase = phase if marked is not None else Phase.ANSWER
         self.thinking_tokens = 0  # that were pushed
@@ -131,10 +137,10 @@ class StepSplitter:
         self.thinking_tokens += thinking
         ends = len(self._token_ids) == self._every or (thinking and self._phase is Phase.ANSWER)
         delimiters = self._thinking_delimiters if thinking else self._delimiters
-        if chunk and delimiters and not ends:
+        if chunk and delimiters.texts and not ends:
             window = self._tail + chunk
-            ends = any(delimiter in window for delimiter in delimiters)
-            self._tail = _end(window, stop_reach(delimiters))
+            ends = any(text in window for text in delimiters.texts)
+            self._tail = _end(window, delimiters.reach)
         return [self._take(len(self._token_ids), thinking)] if ends else []
 
     def _follow(self, chunk: str) -> bool:

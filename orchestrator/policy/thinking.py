@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from orchestrator.core.errors import UserError
 from orchestrator.core.thinking import Phase, ThinkingMarkers, phase_after, prompted_phase
 
+_REACH = 32  # tokens in which a marker has room
 # of the models that have been published; the first whose end stands in the chat template is taken
 _KNOWN = (
     ThinkingMarkers(start="<think>", end="</think>"),  # DeepSeek-R1, Qwen3, QwQ, GLM, MiniMax, Nemotron, OLMo
@@ -55,6 +56,7 @@ class MarkedTokens:
         self._tokenizer = tokenizer
         ids = {text: tokenizer.token_to_id(text) for text in (markers.start, markers.end)}
         self._special = {token_id: text for text, token_id in ids.items() if token_id is not None}
+        self._end_id = ids[markers.end]
 
     def text(self, token_id: int, decoded: str) -> str:
         """What a token adds to the text: a marker that is a special token is left out by the decoder."""
@@ -63,11 +65,21 @@ class MarkedTokens:
     def begin(self, prefix_ids: Sequence[int], num_prompt: int) -> tuple[Phase, str]:
         """The phase after a prefix whose first `num_prompt` tokens are the prompt, and the end of its text, in which
         a marker may have begun."""
-        end_of_prompt = self._tokenizer.decode(list(prefix_ids[max(0, num_prompt - 32) : num_prompt]), False)
-        phase = prompted_phase(end_of_prompt, self.markers)
+        phase = prompted_phase(self._text(prefix_ids[max(0, num_prompt - _REACH) : num_prompt]), self.markers)
         if phase is Phase.ANSWER or len(prefix_ids) == num_prompt:
             return phase, ""
-        text = self._tokenizer.decode(list(prefix_ids[num_prompt:]), False)
+        written = prefix_ids[num_prompt:]
+        if len(written) > 2 * _REACH:  # long: its text is not needed
+            begun = phase_after(self._text(written[:_REACH]), phase, self.markers)
+            if begun is Phase.ANSWER or (begun is Phase.THINKING and self._end_id in written):
+                return Phase.ANSWER, ""
+            if begun is Phase.THINKING and self._end_id is not None:
+                return begun, self._text(written[-_REACH:])[1 - len(self.markers.end) :]
+        text = self._text(written)
         phase = phase_after(text, phase, self.markers)
         reach = {Phase.BEFORE: len(text), Phase.THINKING: len(self.markers.end) - 1, Phase.ANSWER: 0}[phase]
-        return phase, text[len(text) - min(reach, len(text)) :]
+        return phase, text[max(0, len(text) - reach) :]
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        """With special tokens."""
+        return str(self._tokenizer.decode(list(token_ids), False))

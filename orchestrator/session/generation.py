@@ -213,7 +213,7 @@ class Writing:
             segment, cost = sequence.segments.popleft()
             trajectory = replace(track.trajectory, cost=track.trajectory.cost + cost)
             stopped = self._sampling.before_stop(segment.text) if segment.finish is Finish.STOP else None
-            if segment.token_ids:
+            if segment.token_ids or segment.text:  # a chat API tells a thought without its tokens
                 text = segment.text if stopped is None else stopped
                 step = Step(token_ids=segment.token_ids, text=text, logprob=segment.logprob, thinking=segment.thinking)
                 trajectory = trajectory.extended(step)
@@ -273,8 +273,9 @@ class Writing:
     def _thinking_left(self, trajectory: Trajectory) -> int | None:
         """Tokens that its thinking may still have; None: no cap, or it is over."""
         most, markers = self._sampling.max_thinking_tokens, self._policy.thinking
-        over = trajectory.reply or (markers is not None and markers.end in trajectory.thoughts)
-        return None if most is None or markers is None or over else most - trajectory.thinking_tokens
+        if most is None or markers is None or trajectory.reply or markers.end in trajectory.thoughts:
+            return None
+        return most - trajectory.thinking_tokens
 
     def _thought(self, trajectory: Trajectory, hard_cap: int) -> Trajectory | None:
         """Its thinking, ended; None where there is no room for the marker."""

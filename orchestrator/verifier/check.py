@@ -1,11 +1,12 @@
 """Looks at what a verifier needs from outside, before anything heavy is loaded: neither torch nor Ray is needed."""
 
-import os
 from collections.abc import Sequence
 
 from orchestrator.core.checkpoints import check_policy_checkpoint, check_safetensors, read_checkpoint_config
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Budget
+from orchestrator.policy.engines.arguments import check_owned
+from orchestrator.policy.engines.clients import api_key
 from orchestrator.verifier.resolve import ResolvedVerifier, of_member
 from verifiers.generative_options import GenerativeOptions
 
@@ -37,19 +38,17 @@ def _check_judge(verifier: ResolvedVerifier, judge: GenerativeOptions) -> None:
     if judge.url is not None:
         if not model:
             raise UserError(f"verifier: model must name a model of the server {judge.url}, got nothing")
-        api_key(judge)
-    elif verifier.engine(policy_model="") is not None:
+        judge_key(judge)
+    elif (engine := verifier.engine(policy_model="")) is not None:
+        if engine.engine != "vllm":
+            raise UserError(f"verifier.options.engine: wanted vllm (a server is options.url), got {engine.engine}")
+        check_owned(engine.engine_args)
         check_policy_checkpoint(model, "verifier")
 
 
-def api_key(judge: GenerativeOptions) -> str | None:
+def judge_key(judge: GenerativeOptions) -> str | None:
     """The key of the judge's server. Raises UserError where the environment does not hold it."""
-    if judge.api_key_env is None:
-        return None
-    key = os.environ.get(judge.api_key_env)
-    if not key:
-        raise UserError(f"verifier.options.api_key_env: the environment variable {judge.api_key_env} is not set")
-    return key
+    return api_key(judge.api_key_env, "verifier.options.api_key_env")
 
 
 def check_budgets(verifier: ResolvedVerifier, budgets: Sequence[Budget]) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import openai
 
 from orchestrator.core.errors import ReplicaError, UserError, first_error
+from orchestrator.policy.engines import clients
 from orchestrator.verifier.chains import Chain, chain_seed
-from orchestrator.verifier.check import api_key
+from orchestrator.verifier.check import judge_key
 from verifiers.generative_options import GenerativeOptions
 
 log = logging.getLogger(__name__)
 
-_RETRIES = 3  # by the client: of what it could not send, 408, 409, 429 and 5xx, waiting longer each time
 _EASY_PROMPT = "1 + 1 ="
 _MOST_SEED = 2**31  # servers take no larger ones, or not all do
 
@@ -40,7 +40,7 @@ class UrlWriter:
         self._where = f"verifier: {judge.url}"
         self._flops_per_token = judge.flops_per_token or 0.0
         self._places = asyncio.Semaphore(judge.requests_in_flight)
-        self._deadline_s = (1 + _RETRIES) * judge.timeout_s
+        self._deadline_s = (1 + clients.RETRIES) * judge.timeout_s
 
     @classmethod
     @asynccontextmanager
@@ -52,10 +52,8 @@ class UrlWriter:
                 model,
                 judge.url,
             )
-        key = api_key(judge) or "none"  # the client insists on one; servers that want none ignore it
-        async with openai.AsyncOpenAI(
-            base_url=judge.url, api_key=key, timeout=judge.timeout_s, max_retries=_RETRIES
-        ) as client:
+        assert judge.url is not None, "a server writes"
+        async with clients.open_client(judge.url, judge_key(judge), judge.timeout_s) as client:
             yield cls(client, model, judge)
 
     async def write(

@@ -32,8 +32,7 @@ def with_examples(messages: Sequence[Message], config: PolicyConfig) -> tuple[Me
     system = [Message(role="system", content=config.system_prompt)] if config.system_prompt else []
     if messages and messages[0].role == "system":
         system, messages = [messages[0]], messages[1:]
-    examples = [Message(role=example.role, content=example.content) for example in config.examples]
-    return (*system, *examples, *messages)
+    return (*system, *config.examples, *messages)
 
 
 def plain(messages: Sequence[Message]) -> str:

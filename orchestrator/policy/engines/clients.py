@@ -1,22 +1,40 @@
-"""What all that talks to servers has in common: their keys, and what a client's error says.
+"""What all that talks to OpenAI-compatible servers has in common: keys, clients, and what an error says.
 
 A key stands in the environment, and never in a configuration, a log or a result.
 """
 
 import os
+from typing import TYPE_CHECKING
 
-from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import UserError
 
+if TYPE_CHECKING:
+    import openai
 
-def api_key(config: PolicyConfig) -> str | None:
-    """The key of the servers. Raises UserError where the environment does not hold it."""
-    if config.api_key_env is None:
+RETRIES = 3  # by a client: of what it could not send, 408, 409, 429 and 5xx, waiting longer each time
+CONNECT_S = 10.0
+
+
+def api_key(variable: str | None, setting: str) -> str | None:
+    """The key that the setting names a variable for. Raises UserError where the environment does not hold it."""
+    if variable is None:
         return None
-    key = os.environ.get(config.api_key_env)
+    key = os.environ.get(variable)
     if not key:
-        raise UserError(f"policy.api_key_env: the environment variable {config.api_key_env} is not set")
+        raise UserError(f"{setting}: the environment variable {variable} is not set")
     return key
+
+
+def open_client(url: str, key: str | None, timeout_s: float) -> "openai.AsyncOpenAI":
+    """Waits `timeout_s` for each answer, or for the next part of one. Whoever opens it closes it."""
+    import openai  # takes seconds
+
+    return openai.AsyncOpenAI(
+        base_url=url,
+        api_key=key or "none",  # the client insists on one; servers that want none ignore it
+        timeout=openai.Timeout(timeout_s, connect=CONNECT_S),
+        max_retries=RETRIES,
+    )
 
 
 def one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ serves, and whether its tokens are those of the tokenizer here.
 
 import asyncio
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -26,18 +27,17 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.engines.chat_template import render
-from orchestrator.policy.engines.clients import api_key, one_line
+from orchestrator.policy.engines.clients import CONNECT_S, api_key, one_line, open_client
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.thinking import thinking_markers
 
 log = logging.getLogger(__name__)
 
-_RETRIES = 4  # by the client: of what it could not send, 408, 409, 429 and 5xx, waiting longer each time
-_CONNECT_S = 10.0
 _MOST_RESUMED = 3  # times that a stream which was cut off goes on
 _PROBE = "1 + 1 = 2, und überall ist 12.345\n\n{x^2}"  # digits, spaces, newlines, letters beyond ASCII
 _INTERVAL = 4  # tokens in a chunk, where no step is waited for
-_CAPACITY = re.compile(r'^vllm:cache_config_info\{.*?block_size="(\d+)".*?num_gpu_blocks="(\d+)"', re.MULTILINE)
+_CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
+_CACHE_SIZES = (re.compile(r'\bblock_size="(\d+)"'), re.compile(r'\bnum_gpu_blocks="(\d+)"'))
 
 
 class _CutOff(Exception):
@@ -70,12 +70,8 @@ class ServerEngine:
         except (OSError, ValueError) as error:
             raise UserError(f"policy.tokenizer: {config.tokenizer} can't be read: {error}") from error
         url = config.urls[index]
-        client = openai.AsyncOpenAI(
-            base_url=url,
-            api_key=api_key(config) or "none",  # the client insists on one; servers that want none ignore it
-            timeout=openai.Timeout(config.request_timeout_s, connect=_CONNECT_S),
-            max_retries=_RETRIES,
-        )
+        key = api_key(config.api_key_env, "policy.api_key_env")
+        client = open_client(url, key, config.request_timeout_s)
         engine = cls(config, url, client, tokenizer)
         try:
             engine._info = await engine._examined(url)
@@ -164,9 +160,9 @@ class ServerEngine:
                 why = "it ended without a finish_reason"
             except _CutOff as error:
                 why = str(error)
-            if len(sampled) >= generation.max_tokens:
-                break
             log.warning("%s: a stream was cut off after %d tokens: %s", self._who, len(sampled), why)
+            if len(sampled) >= generation.max_tokens:  # only its end was missing
+                return arrived.put_nowait(Delta((), 0, Finish.LENGTH))
         raise ReplicaError(f"{self._who}: a request was cut off {1 + _MOST_RESUMED} times, the last: {why}")
 
     async def _chunks(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
@@ -318,10 +314,12 @@ class ServerEngine:
         """Tokens that the server's KV cache holds, where it tells that as vLLM does."""
         with suppress(httpx.HTTPError):
             root = re.sub(r"/v1/?$", "", url)
-            async with httpx.AsyncClient(timeout=_CONNECT_S) as client:
+            async with httpx.AsyncClient(timeout=CONNECT_S) as client:
                 metrics = await client.get(f"{root}/metrics")
-            if metrics.is_success and (found := _CAPACITY.search(metrics.text)) is not None:
-                return int(found[1]) * int(found[2])
+            cache = _CACHE.search(metrics.text) if metrics.is_success else None
+            sizes = [size.search(cache[1]) for size in _CACHE_SIZES] if cache is not None else []
+            if sizes and all(sizes):
+                return math.prod(int(size[1]) for size in sizes if size is not None)
         return None
 
 

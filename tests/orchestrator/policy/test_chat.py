@@ -12,12 +12,13 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from orchestrator.core.config import ExampleMessage, PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import PoolExhausted, ProblemError, UserError
-from orchestrator.core.nouns import Problem
+from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Sampling, Segment
 from orchestrator.policy import chat
 from orchestrator.policy.chat import UNKNOWN_ID, ChatPolicy
+from orchestrator.policy.engines import clients
 from orchestrator.policy.open import open_policy
 from orchestrator.policy.resolve import check_strategies
 from orchestrator.search import SearchRuntime, solve
@@ -79,14 +80,16 @@ async def serving() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    monkeypatch.setattr(chat, "_RETRIES", 2)
+    monkeypatch.setattr(clients, "RETRIES", 2)
     async with serving() as scripted:
         yield scripted
 
 
 @pytest.fixture
 def config(server: Server) -> PolicyConfig:
-    return PolicyConfig(engine="openai", model="m", urls=[server.url], request_timeout_s=5.0, flops_per_token=2.0)
+    return PolicyConfig(
+        engine="openai", model="m", urls=[server.url], request_timeout_s=5.0, flops_per_token=2.0, max_restarts=0
+    )
 
 
 def runtime(policy: Any, **fields: Any) -> SearchRuntime:
@@ -117,7 +120,7 @@ async def test_a_vote_over_a_chat_api_counts_what_the_server_reports(server: Ser
 
 
 async def test_a_request_says_what_the_configuration_does(server: Server, config: PolicyConfig) -> None:
-    examples = [ExampleMessage(role="user", content="1 + 1?"), ExampleMessage(role="assistant", content="2")]
+    examples = [Message(role="user", content="1 + 1?"), Message(role="assistant", content="2")]
     config = replace(config, system_prompt="Be brief.", examples=examples)
     async with ChatPolicy.open(config) as policy:
         await written(policy, stop=("Q:",), top_k=5)
@@ -136,6 +139,15 @@ async def test_thinking_that_the_server_reports_is_kept_apart(server: Server, co
     assert outcome.result is not None and outcome.result.answer == "4"
     assert (outcome.result.ledger.thinking_tokens, outcome.result.ledger.generated_tokens) == (3, 7)
     assert outcome.result.candidates[0].trajectory.thoughts == "2 and 2 is Answer: 9"
+
+
+async def test_thinking_is_kept_apart_where_the_server_does_not_count_it(server: Server, config: PolicyConfig) -> None:
+    server.answers = [completion("Answer: 4", reasoning_content="Answer: 9")]
+    async with ChatPolicy.open(config) as policy:
+        outcome = await solve(PROBLEM, SelfConsistency(n=1).search, runtime(policy).session(1), timeout_s=10)
+    assert outcome.result is not None and outcome.result.answer == "4"
+    assert outcome.result.candidates[0].trajectory.thoughts == "Answer: 9"
+    assert (outcome.result.ledger.thinking_tokens, outcome.result.ledger.generated_tokens) == (0, 7)
 
 
 async def test_verifiers_of_text_judge_what_a_chat_api_writes(server: Server, config: PolicyConfig) -> None:
@@ -191,7 +203,17 @@ async def test_an_address_that_fails_is_left_alone_and_the_others_do_its_work(
             assert len(server.asked) == asked and len(other.asked) == 10
 
 
-async def test_where_no_address_answers_the_run_is_told(server: Server, config: PolicyConfig) -> None:
+async def test_where_no_address_answers_they_are_asked_again_later(
+    server: Server, config: PolicyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "_REST_S", 0.01)
+    server.answers = [refusal(429)] * 6 + [completion("Answer: 4")]
+    async with ChatPolicy.open(replace(config, max_restarts=2)) as policy:
+        [(_, segment)] = await written(policy)
+    assert segment.text == "Answer: 4" and len(server.asked) == 7
+
+
+async def test_where_no_address_answers_the_the_run_is_told(server: Server, config: PolicyConfig) -> None:
     server.answers = [refusal(503)]
     async with ChatPolicy.open(config) as policy:
         with pytest.raises(PoolExhausted, match=r"none of 1 servers answers, the last: .*refused with 503"):
@@ -216,7 +238,7 @@ async def test_what_is_refused_for_good_is_not_asked_again(
 async def test_a_server_that_stalls_has_a_timeout(
     server: Server, config: PolicyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat, "_RETRIES", 0)
+    monkeypatch.setattr(clients, "RETRIES", 0)
     server.gate.clear()
     async with ChatPolicy.open(replace(config, request_timeout_s=0.2)) as policy:
         with pytest.raises(PoolExhausted, match="APITimeoutError"):

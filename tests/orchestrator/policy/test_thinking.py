@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from orchestrator.core.config import ExampleMessage, PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.nouns import Message
 from orchestrator.core.thinking import Phase, ThinkingMarkers
@@ -128,6 +128,15 @@ def test_what_is_continued_anywhere_is_cut_into_the_same_phases(tokenizer: Token
     assert reply == "4<think>"[max(0, len(written) - len(whole)) :]
 
 
+@pytest.mark.parametrize("cut", [70, 99, 100, 101, 150])
+@pytest.mark.parametrize("begin", [["<think>"], ["<th", "ink>"], ["a"]])
+def test_a_long_sequence_is_continued_in_its_phase(tokenizer: Tokenizer, begin: list[str], cut: int) -> None:
+    words = begin + ["a"] * (99 - len(begin)) + ["b", "</think>", *["a"] * 99, "</think>", "b"]
+    whole = [thinks for text, thinks in steps(tokenizer, words) for _ in text]
+    rest = steps(tokenizer, words[cut:], written=words[:cut])
+    assert [thinks for text, thinks in rest for _ in text] == whole[len("".join(words[:cut])) :]
+
+
 def test_thinking_may_have_delimiters_of_its_own(tokenizer: Tokenizer) -> None:
     words = ["<think>", "a", "\n", "b", "\n\n", "a", "</think>", "a", "\n", "b", "\n\n", "4"]
     config = StepConfig(thinking_delimiters=["\n\n\n"])
@@ -194,19 +203,19 @@ def test_arguments_of_the_chat_template_are_the_users(tokenizer: Tokenizer) -> N
 
 
 def test_a_system_prompt_and_examples_come_before_the_problem() -> None:
-    examples = [ExampleMessage(role="user", content="1 + 1?"), ExampleMessage(role="assistant", content="2")]
+    examples = [Message(role="user", content="1 + 1?"), Message(role="assistant", content="2")]
     config = PolicyConfig(model="m", system_prompt="Be brief.", examples=examples)
     told = render(Template("{% for m in messages %}{{ m.role }}: {{ m.content }}|{% endfor %}"), QUESTION, config)
     assert told == "system: Be brief.|user: 1 + 1?|assistant: 2|user: 2 + 2?|"
     own = (Message(role="system", content="Be long."), *QUESTION)
     told = render(Template("{% for m in messages %}{{ m.role }}: {{ m.content }}|{% endfor %}"), own, config)
     assert told == "system: Be long.|user: 1 + 1?|assistant: 2|user: 2 + 2?|"
-    with pytest.raises(ValueError, match="role must be user or assistant, got 'system'"):
-        ExampleMessage(role="system", content="x")
+    with pytest.raises(ValueError, match="examples: role must be user or assistant, got 'system'"):
+        PolicyConfig(model="m", examples=[Message(role="system", content="x")])
 
 
 def test_a_base_model_gets_a_plain_prompt() -> None:
-    examples = [ExampleMessage(role="user", content="Q: 1 + 1?"), ExampleMessage(role="assistant", content="A: 2")]
+    examples = [Message(role="user", content="Q: 1 + 1?"), Message(role="assistant", content="A: 2")]
     config = PolicyConfig(model="m", examples=examples)
     told = render(Template(None), (Message(role="user", content="Q: 2 + 2?"),), config)
     assert told == "Q: 1 + 1?\nA: 2\n\nQ: 2 + 2?\n"

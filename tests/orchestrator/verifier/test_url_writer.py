@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import ScoreRequest, Solution, Verdict
-from orchestrator.verifier import url_writer
+from orchestrator.policy.engines import clients
 from orchestrator.verifier.generative import GenerativeVerifier
 from orchestrator.verifier.url_writer import UrlWriter
 from verifiers.generative import GenerativePRM
@@ -180,7 +180,7 @@ async def test_a_server_that_does_not_answer_is_a_fault_within_its_time(
 
 
 async def test_a_server_that_is_not_there_is_a_fault(judge: GenerativeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(url_writer, "_RETRIES", 0)
+    monkeypatch.setattr(clients, "RETRIES", 0)
     with pytest.raises(ReplicaError, match="APIConnectionError"):
         await means(replace(judge, url="http://127.0.0.1:1/v1"))
 
@@ -210,7 +210,7 @@ async def test_a_malformed_answer_is_a_fault_and_no_score(
 async def test_a_prompt_that_breaks_a_server_which_answers_others_is_unjudged(
     server: Server, judge: GenerativeOptions, monkeypatch: pytest.MonkeyPatch, fault: Callable[[], Response]
 ) -> None:
-    monkeypatch.setattr(url_writer, "_RETRIES", 0)
+    monkeypatch.setattr(clients, "RETRIES", 0)
     server.answers = [fault(), completion("Yes"), completion(GOOD)]
     broken, good = await verdicts(replace(judge, requests_in_flight=1), reading("a"), reading("b"))
     assert broken.unjudged is not None and f"verifier: {server.url}: " in broken.unjudged

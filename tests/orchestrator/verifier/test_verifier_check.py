@@ -95,6 +95,8 @@ def test_an_engine_of_its_own_has_the_settings_of_a_policy() -> None:
         ({"max_seqs": 4}, r"verifier\.options\.engine: max_seqs: Key 'max_seqs'"),
         ({"max_num_seqs": "many"}, r"verifier\.options\.engine: max_num_seqs"),
         ({"max_num_seqs": 0}, r"verifier\.options\.engine: policy: max_num_seqs must be >= 1, got 0"),
+        ({"engine": "openai"}, r"verifier\.options\.engine: wanted vllm \(a server is options\.url\), got openai"),
+        ({"engine_args": {"seed": 1}}, "seed can't be set here"),
         ({"replicas": 2, "model": "m"}, r"verifier\.options\.engine: model, replicas must be set in verifier itself"),
     ):
         with pytest.raises(UserError, match=message):

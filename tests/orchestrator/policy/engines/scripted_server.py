@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from transformers import PreTrainedTokenizerBase
 
 
@@ -29,11 +29,16 @@ class ScriptedServer:
         self.stalls_after: int | None = None  # tokens of a stream
         self.left = 0  # streams whose client went away
         self.returns_token_ids = True
+        self.says_why = True  # its last token has a finish_reason
+        self.metrics = ""
         self.offset = 0  # added to the ids of the tokens of texts
 
     async def models(self, request: Request) -> Response:
         self.keys.append(request.headers.get("authorization"))
         return JSONResponse({"object": "list", "data": [self.model]})
+
+    async def tell_metrics(self) -> Response:
+        return PlainTextResponse(self.metrics, 200 if self.metrics else 404)
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()
@@ -64,7 +69,7 @@ class ScriptedServer:
                 if token_id in (self.tokenizer.eos_token_id, *body["stop_token_ids"]):
                     finish = "stop"
                 elif number == body["max_tokens"]:
-                    finish = "length"
+                    finish = "length" if self.says_why else None
                 stop_reason = token_id if token_id in body["stop_token_ids"] else None
                 logprobs = {"token_logprobs": [-0.5], "tokens": [""], "top_logprobs": [], "text_offset": []}
                 choice = {"index": 0, "text": "", "finish_reason": finish, "token_ids": [token_id]}
@@ -105,6 +110,7 @@ async def scripted_server(tokenizer: PreTrainedTokenizerBase, text: str) -> Asyn
         scripted = ScriptedServer(listening.getsockname()[1], tokenizer, text)
         app = FastAPI()
         app.add_api_route("/v1/models", scripted.models, methods=["GET"])
+        app.add_api_route("/metrics", scripted.tell_metrics, methods=["GET"])
         app.add_api_route("/v1/completions", scripted.complete, methods=["POST"])
         http = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1))
         serving = asyncio.create_task(http.serve(sockets=[listening]))

@@ -15,7 +15,7 @@ from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError, UserError
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment
-from orchestrator.policy.engines import server as engine
+from orchestrator.policy.engines import clients
 from orchestrator.policy.engines.contract import Delta
 from orchestrator.policy.engines.server import ServerEngine
 from orchestrator.policy.host import PolicyHost, Work
@@ -31,7 +31,7 @@ TOKENS = [*TOKENIZER(TEXT, add_special_tokens=False)["input_ids"], TOKENIZER.eos
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedServer]:
-    monkeypatch.setattr(engine, "_RETRIES", 2)
+    monkeypatch.setattr(clients, "RETRIES", 2)
     async with scripted_server(TOKENIZER, TEXT) as scripted:
         yield scripted
 
@@ -169,6 +169,16 @@ async def test_a_stream_that_is_cut_off_goes_on_from_the_tokens_that_came(
     assert len({asked["seed"] for asked in server.asked}) == len(server.asked), "the same draws are not made again"
 
 
+async def test_where_only_the_end_of_a_stream_is_missing_it_has_its_tokens(
+    server: ScriptedServer, config: PolicyConfig
+) -> None:
+    server.tokens, server.says_why = server.tokens[:3], False
+    async with loaded(config) as made:
+        deltas = await sampled(made, max_tokens=3)
+    assert (tokens_of(deltas), deltas[-1].finish) == (TOKENS[:3], Finish.LENGTH)
+    assert len(server.asked) == 1
+
+
 async def test_a_stream_that_is_always_cut_off_is_the_loss_of_the_server(
     server: ScriptedServer, config: PolicyConfig
 ) -> None:
@@ -211,6 +221,17 @@ async def test_what_is_served_is_known_before_it_is_used(server: ScriptedServer,
         assert made.render([Message(role="user", content="Q?")]).count("Q?") == 1
     async with loaded(replace(config, max_model_len=99, flops_per_token=8.0)) as made:
         assert (made.info().context_length, made.info().shape.weights_per_token) == (99, 4)
+
+
+async def test_the_size_of_the_servers_cache_is_what_its_metrics_say(
+    server: ScriptedServer, config: PolicyConfig
+) -> None:
+    async with loaded(config) as made:
+        assert made.info().kv_capacity_tokens == 256 * config.max_num_seqs, "not told: as many as may run"
+    for order in ('block_size="32",dtype="auto",num_gpu_blocks="10"', 'num_gpu_blocks="10",block_size="32"'):
+        server.metrics = f"# HELP x\nvllm:cache_config_info{{{order}}} 1.0\n"
+        async with loaded(config) as made:
+            assert made.info().kv_capacity_tokens == 320
 
 
 @pytest.mark.parametrize(
