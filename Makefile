@@ -7,8 +7,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(EXTRA)
 
-# uv does not read pip's own settings: hand it the folder of local wheels, if there is one.
-FIND_LINKS = $$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")
+# uv does not read pip's own settings: hand it the folder of local wheels and the certificates, if there are any.
+AS_PIP = links="$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")"; \
+	certs="$${SSL_CERT_FILE:-$$($(PYTHON) -m pip config get global.cert 2>/dev/null)}"; \
+	export UV_FIND_LINKS="$$links"; [ -z "$$certs" ] || export SSL_CERT_FILE="$$certs"
 
 # Every process that imports vLLM would compile it again where Python may not write what it compiled.
 export UV_COMPILE_BYTECODE := 1
@@ -26,16 +28,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 ifeq ($(EXTRA),cpu)
-	@links="$(FIND_LINKS)"; export UV_FIND_LINKS="$$links"; set -x; \
+	@$(AS_PIP); set -x; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
 		$$([ -n "$$links" ] || echo --torch-backend=cpu) -e '.[$(EXTRA),dev]'
 	@# the sources of the CUDA kernels, for their test in Triton's interpreter; never importable, or transformers would take them
-	@links="$(FIND_LINKS)"; UV_FIND_LINKS="$$links" MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
+	@$(AS_PIP); MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 		$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/kernels --no-deps --no-build-isolation 'mamba-ssm>=2.3,<3' \
 		|| echo 'mamba-ssm could not be unpacked: the test of its kernels will be skipped'
 else
 	# the state-space kernels are built against the torch that vLLM wants, so that comes first
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[vllm]' setuptools wheel packaging ninja
+	@$(AS_PIP); set -x; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[vllm]' setuptools wheel packaging ninja && \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRA),dev]'
 endif
 	@rm -f .venv/.installed-* && touch $@
@@ -44,7 +47,7 @@ demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accura
 	$(BIN)/headrace run configs/demo.yaml --overwrite
 
 demo-smollm2: install  ## SmolLM2-135M-Instruct on word problems, and a replay: about 30 minutes on 2 busy cores (results/smollm2)
-	@links="$(FIND_LINKS)"; export UV_FIND_LINKS="$$links"; set -x; \
+	@$(AS_PIP); set -x; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[smollm2]'
 	$(BIN)/python -m experiments.smollm2.convert
 	$(BIN)/headrace run configs/smollm2.yaml --overwrite
