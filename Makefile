@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed-$(EXTRA)
 
 # uv does not read pip's own settings: hand it the folder of local wheels and the certificates, if there are any.
 AS_PIP = links="$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")"; \
-	certs="$${SSL_CERT_FILE:-$$($(PYTHON) -m pip config get global.cert 2>/dev/null)}"; \
+	certs="$${SSL_CERT_FILE:-$$($(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*\.cert='\(.*\)'/\1/p" | head -n 1)}"; \
 	export UV_FIND_LINKS="$$links"; [ -z "$$certs" ] || export SSL_CERT_FILE="$$certs"
 
 # Every process that imports vLLM would compile it again where Python may not write what it compiled.
