@@ -24,6 +24,7 @@ from orchestrator.verifier.pool import VerifierPool
 from orchestrator.verifier.resolve import resolve
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
+from tests.waiting import until
 from verifiers.generative import GenerativePRM
 
 PRM = Path(__file__).parents[2] / "experiments" / "tinymath" / "models" / "prm"
@@ -63,6 +64,8 @@ async def counted(policy: PolicyPool, verifier: VerifierPool) -> dict[str, int]:
 async def test_ledgers_equal_what_the_engines_counted(
     policy_pool: PolicyPool, verifier_pool: VerifierPool, strategy: Strategy
 ) -> None:
+    # a replica that an earlier test killed may be on its way: it would count from 0 in between
+    await until(lambda: policy_pool.num_ready == 2, pause_s=0.05, within_s=200)
     before = await counted(policy_pool, verifier_pool)
     ledgers = []
 
