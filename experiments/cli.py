@@ -255,22 +255,40 @@ def bench(
         "results/tinymath"
     ),
     out: Annotated[Path, typer.Option(help="Folder of the JSON file.")] = Path("results/bench"),
+    policy: Annotated[
+        str | None, typer.Option(help="Checkpoint folder, for orchestration and beam; without it, the tiny policy.")
+    ] = None,
+    verifier: Annotated[
+        str | None,
+        typer.Option(help="With --policy, for beam: folder of a streaming PRM, or random-mamba2-130m (timing only)."),
+    ] = None,
+    problems: Annotated[int, typer.Option(help="With --policy: problems of a repeat, all in flight.", min=1)] = 16,
 ) -> None:
-    """Measure one promise as a ratio to a baseline, into results/bench/NAME.json."""
+    """Measure one promise as a ratio to a baseline, into results/bench/NAME.json (NAME-POLICY.json with --policy)."""
     from importlib import import_module
 
-    from experiments.bench import BENCHES, RECORDED
+    from experiments.bench import BENCHES, OF_ENGINES, RECORDED
     from experiments.bench.core import recorded, write
 
     if name not in BENCHES:
         raise UserError(f"bench: got {name!r}, wanted one of {', '.join(BENCHES)}")
-    module = import_module(BENCHES[name])
+    if policy is not None and name not in OF_ENGINES:
+        raise UserError(f"bench: --policy is for {' and '.join(OF_ENGINES)}, got {name}")
+    if verifier is not None and policy is None:
+        raise UserError("bench: --verifier goes with --policy, whose tokens it reads, got no --policy")
+    module, file = import_module(BENCHES[name]), name
     with console.status(f"measuring {name}"):
         if name in RECORDED:
             measured = recorded(module.measure(recording), module.BASELINE, module.GOAL, recording)
+        elif name in OF_ENGINES:
+            from experiments.bench.foreign import subject_of
+
+            with subject_of(policy, verifier, problems) as subject:
+                file = name if policy is None else f"{name}-{subject.name}"
+                measured = asyncio.run(module.measure(subject, repeats=repeats, on_repeat=console.print))
         else:
             measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print))
-    path = write(name, measured, out)
+    path = write(file, measured, out)
     console.print(
         f"{name}: [bold]{measured.ratio:.3g}[/] [{measured.ratio_min:.3g}, {measured.ratio_max:.3g}], "
         f"goal {measured.goal}, against {measured.baseline}; wrote {path}",

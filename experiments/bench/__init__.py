@@ -12,3 +12,4 @@ BENCHES = {  # name -> module; those over recorded samples take a results folder
     "stream": "experiments.bench.stream",
 }
 RECORDED = ("adaptive", "early_stop")
+OF_ENGINES = ("orchestration", "beam")  # of the tiny pair, or of a policy and a verifier that the user names

@@ -6,15 +6,16 @@ of children. Figures are seconds per useful token: tokens thrown away count as t
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.bench.core import Measured, interleave, ratio_of, spread
-from experiments.bench.tiny import POLICY, VERIFIER, problems, runtime
+from experiments.bench.subject import Subject
 from orchestrator.cluster import connected
-from orchestrator.core.config import RayConfig, StepConfig
+from orchestrator.core.config import RayConfig
+from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, StateHandle
 from orchestrator.core.protocols import Policy, ScoreRequest, Strategy, Verdict, Verifier
@@ -27,7 +28,7 @@ from strategies.early_stop import EarlyStop
 
 BEAM, BEST_OF_N = BeamSearch(n=16, beam_width=4), BestOfN(n=16)
 STEPWISE = EarlyStop(n=16)
-NUM_PROBLEMS = {1: 4, 8: 16, 64: 128}  # in flight -> problems of one repeat; each repeat has its own
+STEPWISE_IN_FLIGHT = (1, 8)  # every survivor has one child, which is its own continuation
 DEPTH = 4
 
 
@@ -63,14 +64,15 @@ class Variant:
     carried: bool = True
 
 
-def variants() -> dict[str, Variant]:
+def variants(subject: Subject) -> dict[str, Variant]:
     made = {}
-    for in_flight in NUM_PROBLEMS:
+    for in_flight in subject.num_problems:
         made[f"best_of_n at {in_flight}"] = Variant(strategy=BEST_OF_N, in_flight=in_flight)
         made[f"beam at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight)
-        made[f"beam, speculating, at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight, speculation=DEPTH)
-        made[f"beam, whole prefix, at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight, carried=False)
-    for in_flight in (1, 8):  # every survivor has one child, which is its own continuation
+        if subject.shares:
+            made[f"beam, speculating, at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight, speculation=DEPTH)
+            made[f"beam, whole prefix, at {in_flight}"] = Variant(strategy=BEAM, in_flight=in_flight, carried=False)
+    for in_flight in STEPWISE_IN_FLIGHT if subject.shares else ():
         made[f"stepwise at {in_flight}"] = Variant(strategy=STEPWISE, in_flight=in_flight)
         made[f"stepwise, speculating, at {in_flight}"] = Variant(
             strategy=STEPWISE, in_flight=in_flight, speculation=DEPTH
@@ -78,83 +80,107 @@ def variants() -> dict[str, Variant]:
     return made
 
 
-async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+async def measure(subject: Subject, *, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+    if subject.verifier is None:
+        raise UserError("bench: beam: verifier is missing, wanted the folder of a streaming PRM or a word")
     with connected(RayConfig(), replicas=2):
         async with AsyncExitStack() as stack:
-            policy, verifier = await open_pools(stack, policy=POLICY, steps=StepConfig(), verifier=resolve(VERIFIER))
+            policy, verifier = await open_pools(
+                stack, policy=subject.policy, steps=subject.steps, verifier=resolve(subject.verifier)
+            )
             assert verifier is not None
             ledgers: dict[str, Ledger] = {}
 
             def runner(name: str, variant: Variant) -> Callable[[int], Any]:
                 async def run(repeat: int) -> float:
-                    seconds, ledger = await _run(policy, verifier, variant, repeat)
+                    count = subject.num_problems[variant.in_flight]
+                    asked = subject.problems(count, repeat % 5 * count)
+                    seconds, ledger = await _run(subject, policy, verifier, variant, asked, repeat)
                     ledgers[name] = ledgers.get(name, Ledger()) + ledger
                     return seconds / (ledger.generated_tokens - ledger.discarded_tokens)
 
                 return run
 
-            for strategy in (BEST_OF_N, BEAM):  # both pools warm, at their most
-                await _run(policy, verifier, Variant(strategy=strategy, in_flight=64), 1000)
-            runs = {name: runner(name, variant) for name, variant in variants().items()}
+            for strategy in (BEST_OF_N, BEAM):  # both pools warm, the tiny ones at their most
+                warming = Variant(strategy=strategy, in_flight=subject.most_in_flight)
+                await _run(subject, policy, verifier, warming, subject.problems(subject.num_warm, 0), 1000)
+            runs = {name: runner(name, variant) for name, variant in variants(subject).items()}
             costs = await interleave(repeats, runs, on_repeat)
             preemptions = sum(stats["preemptions"] for stats in await policy.stats())
-    lockstep = costs["beam, whole prefix, at 1"]
-    details = {
-        "seconds_per_1000_useful_tokens": {
-            name: spread([1000 * value for value in values]) for name, values in costs.items()
-        },
-        "beam_over_best_of_n": {f: ratio_of(costs[f"beam at {f}"], costs[f"best_of_n at {f}"]) for f in NUM_PROBLEMS},
-        "lockstep_over_beam": {f: ratio_of(lockstep, costs[f"beam at {f}"]) for f in NUM_PROBLEMS},
-        "share_of_speculation": {
-            f: ratio_of(costs[f"beam at {f}"], costs[f"beam, speculating, at {f}"]) for f in NUM_PROBLEMS
-        },
-        "share_of_speculation_in_early_stop": {
-            f: ratio_of(costs[f"stepwise at {f}"], costs[f"stepwise, speculating, at {f}"]) for f in (1, 8)
-        },
-        "share_of_carried_state": {
-            f: ratio_of(costs[f"beam, whole prefix, at {f}"], costs[f"beam at {f}"]) for f in NUM_PROBLEMS
-        },
-        "share_of_cross_problem_batching": {f: ratio_of(costs["beam at 1"], costs[f"beam at {f}"]) for f in (8, 64)},
-        "tokens": {
-            name: {
-                "generated": ledger.generated_tokens,
-                "discarded": ledger.discarded_tokens,
-                "speculative": ledger.speculative_tokens,
-                "verifier": ledger.verifier_tokens,
-            }
-            for name, ledger in ledgers.items()
-        },
-        "preemptions": preemptions,
-    }
+    most = subject.most_in_flight
     return Measured(
-        **ratio_of(costs["beam at 64"], costs["best_of_n at 64"]),
-        baseline="best_of_n n=16 with the same verifier at 64 problems in flight; seconds per useful token",
-        goal="<= 1.25; and lockstep_over_beam >= 5 at 64",
+        **ratio_of(costs[f"beam at {most}"], costs[f"best_of_n at {most}"]),
+        baseline=f"best_of_n n=16 with the same verifier at {most} problems in flight; seconds per useful token",
+        goal=subject.goals["beam"],
         settings={
+            "policy": subject.name,
             "n": BEAM.n,
             "beam_width": BEAM.beam_width,
-            "problems_by_in_flight": NUM_PROBLEMS,
-            "speculation": DEPTH,
-            "spare_seqs": POLICY.spare_seqs,
+            "problems_by_in_flight": dict(subject.num_problems),
+            "max_tokens": subject.sampling.max_tokens,
+            "step_delimiters": subject.steps.delimiters,
+            "speculation": DEPTH if subject.shares else 0,
+            "spare_seqs": subject.policy.spare_seqs,
             "repeats": repeats,
         },
-        details=details,
+        details={
+            "seconds_per_1000_useful_tokens": {
+                name: spread([1000 * value for value in values]) for name, values in costs.items()
+            },
+            "beam_over_best_of_n": {
+                f: ratio_of(costs[f"beam at {f}"], costs[f"best_of_n at {f}"]) for f in subject.num_problems
+            },
+            **(_shares(subject, costs) if subject.shares else {}),
+            "tokens": {name: _tokens(ledger) for name, ledger in ledgers.items()},
+            "preemptions": preemptions,
+        },
     )
 
 
-async def _run(policy: Policy, verifier: Verifier, variant: Variant, repeat: int) -> tuple[float, Ledger]:
-    """Seconds and costs of searching a repeat's own problems."""
-    count = NUM_PROBLEMS[variant.in_flight]
+def _shares(subject: Subject, costs: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """What each part of beam search is worth: the ratio without it."""
+    levels = subject.num_problems
+    lockstep = costs["beam, whole prefix, at 1"]
+    return {
+        "lockstep_over_beam": {f: ratio_of(lockstep, costs[f"beam at {f}"]) for f in levels},
+        "share_of_speculation": {
+            f: ratio_of(costs[f"beam at {f}"], costs[f"beam, speculating, at {f}"]) for f in levels
+        },
+        "share_of_speculation_in_early_stop": {
+            f: ratio_of(costs[f"stepwise at {f}"], costs[f"stepwise, speculating, at {f}"]) for f in STEPWISE_IN_FLIGHT
+        },
+        "share_of_carried_state": {
+            f: ratio_of(costs[f"beam, whole prefix, at {f}"], costs[f"beam at {f}"]) for f in levels
+        },
+        "share_of_cross_problem_batching": {
+            f: ratio_of(costs["beam at 1"], costs[f"beam at {f}"]) for f in levels if f > 1
+        },
+    }
+
+
+def _tokens(ledger: Ledger) -> dict[str, int]:
+    return {
+        "generated": ledger.generated_tokens,
+        "discarded": ledger.discarded_tokens,
+        "speculative": ledger.speculative_tokens,
+        "verifier": ledger.verifier_tokens,
+    }
+
+
+async def _run(
+    subject: Subject, policy: Policy, verifier: Verifier, variant: Variant, asked: Sequence[Problem], seed: int
+) -> tuple[float, Ledger]:
+    """Seconds and costs of searching the problems."""
     judge = verifier if variant.carried else WholePrefix(verifier)
-    searches = runtime(policy, judge, speculation=variant.speculation)
+    searches = subject.runtime(policy, judge, speculation=variant.speculation)
     total = Ledger()
 
     async def work(problem: Problem) -> None:
         nonlocal total
-        async with searches.session(repeat) as session:
+        async with searches.session(seed) as session:
             await variant.strategy.search(problem, session)
         total += session.ledger
 
     began = time.monotonic()
-    await for_each(problems(count, first=repeat % 5 * count), work, in_flight=variant.in_flight)
+    await for_each(asked, work, in_flight=variant.in_flight)
     return time.monotonic() - began, total

@@ -13,23 +13,24 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from experiments.bench.core import Measured, interleave, ratio_of, spread
-from experiments.bench.tiny import POLICY, SAMPLING, problems, runtime
+from experiments.bench.subject import Subject
 from orchestrator.cluster import connected
-from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, RayConfig
 from orchestrator.core.nouns import Problem
+from orchestrator.core.protocols import Sampling
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy import PolicyPool
 
-N, NUM_PROBLEMS = 16, 96
+N = 16
 Request = tuple[tuple[int, ...], int]  # prompt ids and seed
 
 
-async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
-    asked = problems(NUM_PROBLEMS)
+async def measure(subject: Subject, *, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+    asked = subject.problems(subject.num_sampled, 0)
     with connected(RayConfig(), replicas=1):
         async with AsyncExitStack() as stack:
-            pool = await stack.enter_async_context(PolicyPool.open(POLICY, StepConfig()))
-            bare = BareEngine(POLICY)
+            pool = await stack.enter_async_context(PolicyPool.open(subject.policy, subject.steps))
+            bare = BareEngine(subject.policy, subject.sampling)
             stack.callback(bare.stop)
             await asyncio.to_thread(bare.start)
             prompts = await pool.encode(asked)
@@ -37,7 +38,7 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
 
             async def through_pools(repeat: int) -> float:
                 began = time.monotonic()
-                generated = await asyncio.gather(*(_sample(pool, problem, repeat) for problem in asked))
+                generated = await asyncio.gather(*(_sample(subject, pool, problem, repeat) for problem in asked))
                 tokens["pools"].append(sum(generated))
                 return sum(generated) / (time.monotonic() - began)
 
@@ -59,8 +60,14 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
     return Measured(
         **ratio_of(speeds["pools"], speeds["bare engine"]),
         baseline="vLLM AsyncLLM alone in a process, same options, prompts, seeds and token limits; tokens per second",
-        goal=">= 0.95",
-        settings={"n": N, "problems": NUM_PROBLEMS, "repeats": repeats, "max_tokens": SAMPLING.max_tokens},
+        goal=subject.goals["orchestration"],
+        settings={
+            "policy": subject.name,
+            "n": N,
+            "problems": subject.num_sampled,
+            "repeats": repeats,
+            "max_tokens": subject.sampling.max_tokens,
+        },
         details={
             "tokens_per_s": {name: spread(values) for name, values in speeds.items()},
             "tokens": tokens,
@@ -68,8 +75,8 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
     )
 
 
-async def _sample(pool: PolicyPool, problem: Problem, seed: int) -> int:
-    async with runtime(pool, None).session(seed) as session:
+async def _sample(subject: Subject, pool: PolicyPool, problem: Problem, seed: int) -> int:
+    async with subject.runtime(pool, None).session(seed) as session:
         await session.rollout([await session.start(problem)], N, scored=False)
     return session.ledger.generated_tokens
 
@@ -77,10 +84,10 @@ async def _sample(pool: PolicyPool, problem: Problem, seed: int) -> int:
 class BareEngine:
     """Owner of the process that holds the engine."""
 
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, sampling: Sampling) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, config), daemon=False)
+        self._process = context.Process(target=_serve, args=(theirs, config, sampling), daemon=False)
 
     def start(self) -> None:
         """Takes tens of seconds."""
@@ -104,11 +111,11 @@ class BareEngine:
         return self._ours.recv()
 
 
-def _serve(connection: Connection, config: PolicyConfig) -> None:
-    asyncio.run(_serve_requests(connection, config))
+def _serve(connection: Connection, config: PolicyConfig, sampling: Sampling) -> None:
+    asyncio.run(_serve_requests(connection, config, sampling))
 
 
-async def _serve_requests(connection: Connection, config: PolicyConfig) -> None:
+async def _serve_requests(connection: Connection, config: PolicyConfig, sampling: Sampling) -> None:
     from orchestrator.policy.engines.vllm import engine_args, prepare_process
 
     prepare_process(config.model, num_threads=1)
@@ -123,10 +130,10 @@ async def _serve_requests(connection: Connection, config: PolicyConfig) -> None:
 
     async def sample(name: str, prompt_ids: Sequence[int], seed: int) -> int:
         params = SamplingParams(
-            temperature=SAMPLING.temperature,
-            top_p=SAMPLING.top_p,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
             seed=seed,
-            max_tokens=SAMPLING.max_tokens,
+            max_tokens=sampling.max_tokens,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

@@ -1,18 +1,14 @@
 """The tiny pair as the benchmarks use it."""
 
+from experiments.bench.subject import Subject
 from experiments.config import PROJECT_ROOT
 from experiments.tinymath.task import generate
-from orchestrator.core.answers import AnswerFormat
-from orchestrator.core.answers.exact import ExactAnswers
-from orchestrator.core.config import PolicyConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, StepConfig, VerifierConfig
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Policy, Sampling, Verifier
-from orchestrator.search import SearchRuntime
+from orchestrator.core.protocols import Sampling
 
 MODELS = PROJECT_ROOT / "experiments" / "tinymath" / "models"
-POLICY = PolicyConfig(model=str(MODELS / "policy"))
 VERIFIER = VerifierConfig(model=str(MODELS / "prm"))
-SAMPLING = Sampling(temperature=1.0, max_tokens=160)
 
 
 def problems(count: int, first: int = 0) -> list[Problem]:
@@ -20,11 +16,16 @@ def problems(count: int, first: int = 0) -> list[Problem]:
     return [Problem.from_prompt(f"tiny-{first + i}", problem.prompt) for i, problem in enumerate(made)]
 
 
-def runtime(policy: Policy, verifier: Verifier | None, *, speculation: int = 0) -> SearchRuntime:
-    return SearchRuntime(
-        policy=policy,
-        verifier=verifier,
-        sampling=SAMPLING,
-        answers=ExactAnswers(AnswerFormat.parse(None)),
-        speculation=speculation,
-    )
+TINY = Subject(
+    name="tiny",
+    policy=PolicyConfig(model=str(MODELS / "policy")),
+    verifier=VERIFIER,
+    sampling=Sampling(temperature=1.0, max_tokens=160),
+    steps=StepConfig(),
+    problems=problems,
+    num_problems={1: 4, 8: 16, 64: 128},
+    shares=True,
+    num_warm=128,
+    num_sampled=96,
+    goals={"beam": "<= 1.25; and lockstep_over_beam >= 5 at 64", "orchestration": ">= 0.95"},
+)
