@@ -191,3 +191,15 @@ def test_the_shipped_configs_are_valid():
         plan = plan_run(PROJECT_ROOT / "configs" / name, [])
         assert plan.jobs, name
         json.dumps([job.params for job in plan.jobs[:1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("early_stop", "--policy", TINY_POLICY), ("--policy is for orchestration and beam, got early_stop",)),
+        (("beam", "--verifier", TINY_PRM), ("--verifier goes with --policy",)),
+        (("beam", "--policy", TINY_POLICY), ("beam: verifier is missing",)),
+    ],
+)
+def test_a_benchmark_of_other_models_is_refused_before_anything_starts(headrace, arguments, parts):
+    refused(headrace("bench", *arguments), *parts)

@@ -1,11 +1,14 @@
-from experiments.config import PROJECT_ROOT, load_yaml, make_strategies
+from experiments.config import PROJECT_ROOT, RunConfig, load_yaml, make_strategies
+from experiments.labelling.config import LabelConfig
+from experiments.labelling.run import plan_label
 from experiments.replay.run import ReplayConfig
 from experiments.running.run import plan_run
 from experiments.smollm2.convert import OUT
+from experiments.training.prm_plan import TrainConfig
 from strategies.adaptive_consistency import AdaptiveConsistency
 
 CONFIGS = PROJECT_ROOT / "configs"
-TINY_POLICY = "experiments/tinymath/models/policy"
+TINY_POLICY, TINY_PRM = "experiments/tinymath/models/policy", "experiments/tinymath/models/prm"
 
 
 def test_the_run_passes_every_check_once_the_model_is_there():
@@ -25,3 +28,30 @@ def test_the_replay_draws_no_more_samples_than_the_run_recorded():
     strategies = [named.strategy for named in make_strategies(config.strategies)]
     assert max(strategy.n for strategy in strategies) == recorded
     assert any(isinstance(strategy, AdaptiveConsistency) for strategy in strategies)
+
+
+def test_the_prm_is_judged_on_problems_that_it_was_not_trained_on():
+    policy = f"policy.model={TINY_POLICY}"
+    trained = plan_label(CONFIGS / "label_smollm2.yaml", [policy])
+    judged = plan_run(CONFIGS / "smollm2_prm.yaml", [policy, f"verifier.model={TINY_PRM}"])
+    questions = {problem.messages[-1].content for problem in trained.problems}
+    assert trained.problems and len(judged.dataset.examples) >= 100
+    assert not questions & {example.problem.messages[-1].content for example in judged.dataset.examples}
+
+
+def test_the_prm_goes_from_the_labels_to_the_run_by_the_same_folders():
+    labels, _ = load_yaml(CONFIGS / "label_smollm2.yaml", LabelConfig)
+    training, _ = load_yaml(CONFIGS / "train_prm_smollm2.yaml", TrainConfig)
+    run, _ = load_yaml(CONFIGS / "smollm2_prm.yaml", RunConfig)
+    assert training.data.train == f"{labels.results_dir}/{labels.name}"
+    assert training.tokenizer == labels.policy.model == run.policy.model == str(OUT)
+    assert training.model.step_delimiter in run.steps.delimiters and run.steps == labels.steps
+    assert run.verifier.model == training.out
+    assert (run.sampling, run.policy) == (labels.sampling, labels.policy)
+
+
+def test_the_votes_beside_the_prm_are_over_the_samples_that_it_judged():
+    run, _ = load_yaml(CONFIGS / "smollm2_prm.yaml", RunConfig)
+    replay, _ = load_yaml(CONFIGS / "smollm2_prm_replay.yaml", ReplayConfig)
+    recorded = [named.strategy.n for named in make_strategies(run.strategies)]
+    assert {named.strategy.n for named in make_strategies(replay.strategies)} == set(recorded)
