@@ -1,4 +1,5 @@
-from experiments.config import PROJECT_ROOT, RunConfig, load_yaml, make_strategies
+from experiments.config import PROJECT_ROOT, load_yaml, make_strategies
+from experiments.judging.run import JudgeConfig, plan_judging
 from experiments.labelling.config import LabelConfig
 from experiments.labelling.run import plan_label
 from experiments.replay.run import ReplayConfig
@@ -33,25 +34,18 @@ def test_the_replay_draws_no_more_samples_than_the_run_recorded():
 def test_the_prm_is_judged_on_problems_that_it_was_not_trained_on():
     policy = f"policy.model={TINY_POLICY}"
     trained = plan_label(CONFIGS / "label_smollm2.yaml", [policy])
-    judged = plan_run(CONFIGS / "smollm2_prm.yaml", [policy, f"verifier.model={TINY_PRM}"])
+    judged = plan_judging(CONFIGS / "verifiers_smollm2.yaml", [policy, f"verifiers.streaming_prm.model={TINY_PRM}"])
     questions = {problem.messages[-1].content for problem in trained.problems}
     assert trained.problems and len(judged.dataset.examples) >= 100
     assert not questions & {example.problem.messages[-1].content for example in judged.dataset.examples}
 
 
-def test_the_prm_goes_from_the_labels_to_the_run_by_the_same_folders():
+def test_the_prm_goes_from_the_labels_to_the_judging_by_the_same_folders():
     labels, _ = load_yaml(CONFIGS / "label_smollm2.yaml", LabelConfig)
     training, _ = load_yaml(CONFIGS / "train_prm_smollm2.yaml", TrainConfig)
-    run, _ = load_yaml(CONFIGS / "smollm2_prm.yaml", RunConfig)
+    judging, _ = load_yaml(CONFIGS / "verifiers_smollm2.yaml", JudgeConfig)
     assert training.data.train == f"{labels.results_dir}/{labels.name}"
-    assert training.tokenizer == labels.policy.model == run.policy.model == str(OUT)
-    assert training.model.step_delimiter in run.steps.delimiters and run.steps == labels.steps
-    assert run.verifier.model == training.out
-    assert (run.sampling, run.policy) == (labels.sampling, labels.policy)
-
-
-def test_the_votes_beside_the_prm_are_over_the_samples_that_it_judged():
-    run, _ = load_yaml(CONFIGS / "smollm2_prm.yaml", RunConfig)
-    replay, _ = load_yaml(CONFIGS / "smollm2_prm_replay.yaml", ReplayConfig)
-    recorded = [named.strategy.n for named in make_strategies(run.strategies)]
-    assert {named.strategy.n for named in make_strategies(replay.strategies)} == set(recorded)
+    assert training.tokenizer == labels.policy.model == judging.policy.model == str(OUT)
+    assert training.model.step_delimiter in judging.steps.delimiters and judging.steps == labels.steps
+    assert judging.verifiers["streaming_prm"].model == training.out
+    assert (judging.sampling, judging.policy) == (labels.sampling, labels.policy)
