@@ -116,6 +116,11 @@ class ChatPolicy:
     def generate(self, requests: Sequence[Generation]) -> "ChatStream":
         """Raises UserError for what needs token ids."""
         for request in requests:
+            if request.words:
+                raise UserError(
+                    f"policy: {self.model} is asked for text only, and not what else was likely; wanted "
+                    "verifier.options.score: verdict, or verifier.options.url for a server that tells log-probabilities"
+                )
             if request.prefix_ids not in self._prompts or request.until_step or request.logprobs:
                 raise UserError(
                     f"policy: {self.model} returns text and no token ids, so what it wrote can't be continued; "

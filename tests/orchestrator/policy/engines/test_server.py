@@ -70,6 +70,17 @@ async def test_tokens_arrive_as_the_server_samples_them(server: ScriptedServer, 
         deltas = await sampled(made, logprobs=True)
         assert tokens_of(deltas) == TOKENS and deltas[-1].finish is Finish.EOS
         assert all(delta.logprobs == [-0.5] for delta in deltas if delta.token_ids)
+        assert all(delta.likeliest is None for delta in deltas)
+
+
+async def test_the_likeliest_tokens_come_by_their_ids(server: ScriptedServer, config: PolicyConfig) -> None:
+    async with loaded(config) as made:
+        deltas = await sampled(made, words=("4",))
+        for delta in deltas:
+            assert delta.likeliest == [{1: -1.5, token_id: -0.5} for token_id in delta.token_ids]
+        server.tells_likeliest = False
+        with pytest.raises(ReplicaError, match="told no log-probabilities of the likeliest tokens"):
+            await sampled(made, words=("4",))
         assert made.counters() == {
             "prompt_tokens": len(PROMPT),
             "cached_tokens": 3,
