@@ -178,7 +178,7 @@ class ServerEngine:
                     token_ids = self._checked_ids((choice.model_extra or {}).get("token_ids"))
                     self._counters["generated_tokens"] += len(token_ids)
                     logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else None
-                    likeliest = _likeliest(choice.logprobs) if generation.words else None
+                    likeliest = _likeliest(choice.logprobs) if generation.words and token_ids else None
                     delta = Delta(token_ids, 0, _finish(choice, stop_token_ids), logprobs, likeliest)
                     if delta.finish is not None:
                         last = delta
@@ -337,14 +337,14 @@ async def _read_on(stream: Any) -> AsyncGenerator[Any, None]:
 
 
 def _likeliest(logprobs: Any) -> list[dict[int, float]]:
-    """Of each token of a chunk, in whose `top_logprobs` a token is written as `token_id:17`. Raises ReplicaError."""
+    """Of each token of a chunk, in whose `top_logprobs` a token is written as `token_id:17`. Raises ProblemError."""
     try:
         return [
             {int(token.removeprefix("token_id:")): float(logprob) for token, logprob in by_token.items()}
             for by_token in logprobs.top_logprobs
         ]
     except (AttributeError, TypeError, ValueError) as error:
-        raise ReplicaError(
+        raise ProblemError(
             f"policy: a server told no log-probabilities of the likeliest tokens: got {str(logprobs)[:100]!r}"
         ) from error
 
