@@ -203,6 +203,8 @@ class Writing:
             scored=scored,
             unread=self._scoring.unread(trajectory) if scored else 0,
             verifier_flops_per_token=self._scoring.flops_per_token if scored else 0.0,
+            most_thinking=self._thinking_left(trajectory),
+            marker=0 if self._end_of_thinking is None else len(self._end_of_thinking.token_ids),
         )
 
     def _take(self, track: Track, how: Generation) -> None:
