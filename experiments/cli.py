@@ -9,7 +9,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.progress import error_counter, progress_bar, row_counter, row_watcher, say_failed, stages
+from experiments.progress import (
+    answer_watcher,
+    error_counter,
+    progress_bar,
+    row_counter,
+    row_watcher,
+    say_failed,
+    stages,
+)
 from orchestrator.core.errors import HeadraceError, UserError
 
 app = typer.Typer(
@@ -125,6 +133,7 @@ def label(
                     labels,
                     on_stage=stages(progress, bar),
                     on_problem=lambda error: count_errors(error is not None),
+                    on_answer=answer_watcher(progress),
                 )
             )
         except KeyboardInterrupt:
@@ -172,6 +181,7 @@ def judge(
                     writers,
                     on_stage=stages(progress, bar),
                     on_problem=lambda error: count_errors(error is not None),
+                    on_answer=answer_watcher(progress),
                 )
             )
         except KeyboardInterrupt:
@@ -235,6 +245,7 @@ def train_policy(
                 on_step=lambda step, logs: progress.update(
                     bar, completed=step, description=f"training, reward {logs['reward']:.3f}"
                 ),
+                on_answer=answer_watcher(progress),
             )
         except KeyboardInterrupt:
             progress.stop()

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from experiments.analysis.answer_shares import OnAnswer
     from orchestrator.results import CandidateRow, ProblemRow
     from orchestrator.runner import OnRow
 
@@ -62,16 +63,29 @@ def row_counter(progress: Progress, bar: TaskID) -> "OnRow":
 
 def row_watcher(progress: Progress, bar: TaskID) -> "OnRow":
     """Moves the bar on by a row, and warns as soon as the answers look wrong for reasons that are not the model's."""
-    from experiments.analysis.answer_shares import Watch
-
-    count, watch = row_counter(progress, bar), Watch()
+    count, on_answer = row_counter(progress, bar), answer_watcher(progress)
 
     def on_row(row: "ProblemRow", candidates: Sequence["CandidateRow"]) -> None:
         count(row, candidates)
-        for warning in watch.warnings(row, candidates):
-            progress.console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+        for candidate in candidates:
+            on_answer(
+                answer=candidate.answer, status=candidate.status, undecided=candidate.undecided, text=candidate.text
+            )
 
     return on_row
+
+
+def answer_watcher(progress: Progress) -> "OnAnswer":
+    """Warns as soon as the answers that it is told of look wrong for reasons that are not the model's."""
+    from experiments.analysis.answer_shares import Watch
+
+    watch = Watch()
+
+    def on_answer(*, answer: str | None, status: str, undecided: str | None, text: str) -> None:
+        for warning in watch.warnings(answer=answer, status=status, undecided=undecided, text=text):
+            progress.console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+    return on_answer
 
 
 def error_counter(progress: Progress, bar: TaskID) -> Callable[[bool], None]:

@@ -41,7 +41,7 @@ class BudgetForcing(Strategy):
         require(self.end_marker != "", "budget_forcing: end_marker must not be empty")
 
     async def search(self, problem: Problem, session: Session) -> SearchResult:
-        marker = self.end_marker or (session.thinking.end if session.thinking is not None else _PLAIN_MARKER)
+        marker = self.end_marker or (session.thinking.ending if session.thinking is not None else _PLAIN_MARKER)
         thought = await session.start(problem)
         waits = 0
         while (room := self.max_thinking_tokens - thought.num_tokens) > 0 and not thought.status.done:

@@ -1,6 +1,7 @@
 """What verifiers that write have in common: how chains are asked for, and how those that can be read become a score.
 
-A chain that can't be read abstains. It is never a score, and where all abstain there is none.
+A chain that can't be read abstains. It is never a score, and where all abstain there is none. What counts of a verdict
+that can be read is in `verifiers.weighing`.
 """
 
 import math
@@ -12,10 +13,7 @@ from typing import Any, ClassVar
 
 from orchestrator.core.nouns import Score
 from orchestrator.core.protocols import Solution
-
-
-class Abstention(ValueError):
-    """A chain can't be read: what was got and what was wanted."""
+from verifiers.weighing import ScoreBy, Weigh, as_written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +33,7 @@ class GenerativeOptions(ABC):
     chains: int  # written for each prompt and averaged
     max_tokens: int  # of a chain
     temperature: float = 0.7
+    score: ScoreBy = ScoreBy.VERDICT  # probability: the writer must tell the likeliest tokens
     url: str | None = None  # of a server with the OpenAI API, as http://host:8000/v1; None: a policy engine writes
     api_key_env: str | None = None  # the environment variable that holds the server's key
     requests_in_flight: int = 32  # to the server
@@ -43,6 +42,7 @@ class GenerativeOptions(ABC):
     engine: dict[str, Any] = field(default_factory=dict)  # what else `PolicyConfig` may say of an engine of its own
 
     scores_steps: ClassVar[bool] = True  # False: it judges whole solutions only
+    words: ClassVar[tuple[str, ...]] = ()  # its verdicts; none: they have no probabilities
 
     def __post_init__(self) -> None:
         for placeholder in ("{problem}", "{solution}"):
@@ -55,6 +55,8 @@ class GenerativeOptions(ABC):
             raise ValueError(f"temperature must be >= 0, got {self.temperature}")
         if self.chains > 1 and self.temperature == 0:
             raise ValueError(f"{self.chains} chains at temperature 0 would be the same one, wanted chains: 1")
+        if self.score is ScoreBy.PROBABILITY and not self.words:
+            raise ValueError("score: wanted verdict, for this verifier's verdicts are not of a few words")
         if not self.timeout_s > 0:
             raise ValueError(f"timeout_s must be > 0, got {self.timeout_s}")
         if self.flops_per_token is not None and not self.flops_per_token > 0:
@@ -72,13 +74,18 @@ class GenerativeOptions(ABC):
         """What to have chains written to, so that each asked step is judged by one question's."""
 
     @abstractmethod
-    def values(self, question: Question, chain: str) -> tuple[float, ...]:
-        """P(every step so far is correct) by one chain, for each step that the question asks. Raises Abstention."""
+    def values(self, question: Question, chain: str, weigh: Weigh = as_written) -> tuple[float, ...]:
+        """P(every step so far is correct) by one chain, for each step that the question asks: the expectation over
+        each verdict that it wrote, by the weights that `weigh` gives. Raises Abstention."""
 
     def prompt(self, solution: Solution, num_steps: int) -> str:
         """The template with the problem and the first steps in it."""
-        parts = {"problem": solution.problem.text, "solution": self.shown(solution.steps[:num_steps])}
-        return re.sub(r"\{(problem|solution)\}", lambda match: parts[match[1]], self.template)
+        parts = self.parts(solution, num_steps)
+        return re.sub("|".join(rf"\{{{name}\}}" for name in parts), lambda m: parts[m[0][1:-1]], self.template)
+
+    def parts(self, solution: Solution, num_steps: int) -> dict[str, str]:
+        """What stands in the template for {each name}."""
+        return {"problem": solution.problem.text, "solution": self.shown(solution.steps[:num_steps])}
 
     def shown(self, steps: Sequence[str]) -> str:
         """Steps as the prompt shows them: numbered."""

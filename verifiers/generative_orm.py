@@ -1,7 +1,6 @@
 """Generative ORM: writes a check of a whole solution that ends in one verdict (GenRM, Zhang et al., arXiv 2408.15240).
 
-A chain's value is 1 where its verdict is Yes and 0 where it is No. The paper weighs Yes by its probability; here only
-what was written is read, so the average over chains is the share that says Yes.
+A chain's value is the weight of Yes in its verdict: p(Yes) as in the paper, or 1 for a written Yes and 0 for a No.
 """
 
 import re
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orchestrator.core.protocols import Solution
-from verifiers.generative_options import Abstention, GenerativeOptions, Question
+from verifiers.generative_options import GenerativeOptions, Question
+from verifiers.weighing import Abstention, Weigh, as_written
 
 _TEMPLATE = r"""Here are a problem and a solution of it.
 
@@ -41,6 +41,7 @@ class GenerativeORM(GenerativeOptions):
     max_tokens: int = 2048
 
     scores_steps: ClassVar[bool] = False
+    words: ClassVar[tuple[str, ...]] = ("Yes", "No")
 
     def questions(self, solution: Solution) -> list[Question]:
         num_steps = len(solution.steps)
@@ -50,16 +51,17 @@ class GenerativeORM(GenerativeOptions):
     def shown(self, steps: Sequence[str]) -> str:
         return "".join(steps).strip()
 
-    def values(self, question: Question, chain: str) -> tuple[float, ...]:
-        return (float(says_yes(chain)),)
+    def values(self, question: Question, chain: str, weigh: Weigh = as_written) -> tuple[float, ...]:
+        return (weigh(*final_verdict(chain)).get("Yes", 0.0),)
 
 
-def says_yes(chain: str) -> bool:
-    """Whether the verdict on the last line is Yes. Raises Abstention."""
-    last = chain.rstrip().rpartition("\n")[2]
+def final_verdict(chain: str) -> tuple[str, int]:
+    """Yes or No, from the last line, and at which character of the chain it stands. Raises Abstention."""
+    whole = chain.rstrip()
+    last = whole.rpartition("\n")[2]
     match = _VERDICT.fullmatch(last)
     if match is None:
         raise Abstention(
             f"got {last[-80:]!r} as the last line, wanted Verification: Is the answer correct (Yes/No)? Yes, or No"
         )
-    return match[1] == "Yes"
+    return match[1], len(whole) - len(last) + match.start(1)

@@ -1,12 +1,11 @@
 """The shares of candidates that say nothing about how good a model is: no answer was found, a cap cut them off, or the
 grader could not decide. A table shows what is above `SHOWN`; above `WARNED` a warning says which setting to change."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import pandas as pd
-
-from orchestrator.results import CandidateRow, ProblemRow
 
 SHOWN = 0.01
 WARNED = 0.2
@@ -78,6 +77,12 @@ class Shares:
         return f"{count / self.candidates:.0%} of {self.candidates:,} candidates"
 
 
+class OnAnswer(Protocol):
+    """Is told of each candidate whose answer was looked for: what `Watch.warnings` takes."""
+
+    def __call__(self, *, answer: str | None, status: str, undecided: str | None, text: str) -> None: ...
+
+
 class Watch:
     """Owner of the shares of a run that goes on: says each warning once, as soon as enough candidates bear it out."""
 
@@ -85,15 +90,9 @@ class Watch:
         self._shares = Shares()
         self._said = 0
 
-    def warnings(self, row: ProblemRow, candidates: Sequence[CandidateRow]) -> list[str]:
-        """Those that are new with this row's candidates."""
-        for candidate in candidates:
-            self._shares = self._shares.with_one(
-                answer=candidate.answer,
-                status=candidate.status,
-                undecided=candidate.undecided,
-                text=candidate.text,
-            )
+    def warnings(self, *, answer: str | None, status: str, undecided: str | None, text: str) -> list[str]:
+        """Those that are new with this candidate."""
+        self._shares = self._shares.with_one(answer=answer, status=status, undecided=undecided, text=text)
         found = self._shares.warnings() if self._shares.candidates >= _ENOUGH else []
         new, self._said = found[self._said :], max(self._said, len(found))
         return new

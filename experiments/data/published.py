@@ -13,7 +13,7 @@ from experiments.data.datasets import DataConfig, Dataset, Example
 from experiments.data.files import Record, file_records
 from experiments.data.hub import HubTable, hub_records
 from orchestrator.core.errors import UserError
-from orchestrator.core.nouns import Problem
+from orchestrator.core.nouns import Message, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Item:
     id: str | None = None  # None: the record's number
     difficulty: float | None = None
     prompt: str | None = None  # as the paper asks; None: the problem alone
+    messages: tuple[Message, ...] = ()  # as a paper asks in several turns: in place of the prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,13 @@ class RecordsConfig(DataConfig):
                 f"metadata_fields: {shown[0]!r} holds the tests that grade, and strategies see the metadata; wanted "
                 "other fields"
             )
+
+    def _check_shots(self, shots: int, most: int) -> None:
+        """Raises ValueError for a number of worked examples that there are not, or that a template has no place for."""
+        if not 0 <= shots <= most:
+            raise ValueError(f"shots must be in 0..{most} for {self.name}, got {shots}")
+        if shots and self.prompt_template is not None:
+            raise ValueError("shots: the worked examples have a form of their own, wanted no prompt_template with them")
 
     @property
     def file_format(self) -> str | None:
@@ -98,9 +106,9 @@ class RecordsConfig(DataConfig):
         prompt = item.prompt or item.problem
         if self.prompt_template is not None:
             prompt = self.prompt_template.replace("{problem}", item.problem)
-        problem = Problem.from_prompt(
-            str(record.number) if item.id is None else item.id,
-            prompt,
+        problem = Problem(
+            id=str(record.number) if item.id is None else item.id,
+            messages=item.messages or (Message(role="user", content=prompt),),
             difficulty=item.difficulty,
             metadata=self.metadata(record.place, record.fields),
         )

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from omegaconf import MISSING, OmegaConf
 
+from experiments.analysis.answer_shares import OnAnswer
 from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
 from experiments.data.datasets import DataConfig, Dataset
 from experiments.data.graders import answers_of, grader_of
@@ -153,10 +154,11 @@ async def judge(
     *,
     on_stage: Callable[[str, int], None],
     on_problem: Callable[[str | None], None],
+    on_answer: OnAnswer,
 ) -> dict[str, str]:
     """Samples what is not sampled yet and judges what is not judged. The errors of the problems that failed, by their
     ids. `on_stage` is told what comes next and of how many problems, `on_problem` of each that ends, with its error or
-    None. Leaves nothing running, also when cancelled."""
+    None, `on_answer` of what was sampled. Leaves nothing running, also when cancelled."""
     failed: dict[str, str] = {}
     everything = {example.problem.id for example in plan.dataset.examples}
     done = [writers.solutions.done(), *(writer.done() for writer in writers.judgements.values())]
@@ -187,7 +189,7 @@ async def judge(
 
             await work("sampling", writers.solutions.done(), _sampler(plan, runtime, writers.solutions))
             writers.solutions.flush()
-            problems = await _problems(plan, answers)
+            problems = await _problems(plan, answers, on_answer)
             for name, resolved in plan.verifiers.items():
                 writer = writers.judgements[name]
                 if writer.done() >= problems.keys():
@@ -234,8 +236,8 @@ def _sampler(plan: JudgePlan, runtime: SearchRuntime, solutions: LabelWriter) ->
     return sample
 
 
-async def _problems(plan: JudgePlan, answers: Answers) -> dict[str, _Problem]:
-    """What was sampled, as trajectories, graded; by the problems' ids."""
+async def _problems(plan: JudgePlan, answers: Answers, on_answer: OnAnswer) -> dict[str, _Problem]:
+    """What was sampled, as trajectories, graded; by the problems' ids. `on_answer` is told of each."""
     labelled: dict[str, list[LabelledSolution]] = {}
     for solution in read_labels(plan.folder / SOLUTIONS):
         labelled.setdefault(solution.problem_id, []).append(solution)
@@ -245,11 +247,14 @@ async def _problems(plan: JudgePlan, answers: Answers) -> dict[str, _Problem]:
     for problem in (example.problem for example in plan.dataset.examples if example.problem.id in labelled):
         solutions, _ = await source.solutions(problem)
         found = [solution.answer for solution in solutions]
+        grades = await grader.grade(problem, found)
+        for sample, grade in zip(solutions, grades, strict=True):
+            on_answer(answer=sample.answer, status=sample.status, undecided=grade.reason, text=sample.reply)
         problems[problem.id] = _Problem(
             solutions=solutions,
             labels=[solution.labels for solution in labelled[problem.id]],
             groups=await answers.group(found),
-            grades=await grader.grade(problem, found),
+            grades=grades,
         )
     return problems
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from experiments.analysis.answer_shares import OnAnswer
 from experiments.data.datasets import StepLabels
 from experiments.labelling.estimates import Estimation, FirstError, Labels, hardened
 from experiments.labelling.sources import OpenSession
 from orchestrator.core.errors import ProblemError, first_error
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.nouns import Problem, Trajectory
+from orchestrator.core.nouns import Comparison, Problem, Trajectory
 from orchestrator.runner import Grader
 from orchestrator.session import SearchSession
 
@@ -38,11 +39,13 @@ class _Shares:
         grader: Grader,
         k: int,
         solutions: Sequence[Trajectory],
+        on_answer: OnAnswer,
     ) -> None:
         self._session = session
         self._tasks = tasks
         self._grader = grader
         self._k = k
+        self._on_answer = on_answer
         self._paths: dict[tuple[int, ...], tuple[int, int]] = {}
         for index, solution in enumerate(solutions):
             for step in range(len(solution.steps)):
@@ -60,10 +63,16 @@ class _Shares:
     async def _estimate(self, prefix: Trajectory) -> float:
         completions = await self._session.rollout([prefix], self._k, scored=False)
         grades = await self._grader.grade(prefix.problem, [completion.answer for completion in completions])
+        _tell(self._on_answer, completions, grades)
         decided = [grade.equal for grade in grades if grade.equal is not None]
         if not decided:
             raise ProblemError(f"none of {self._k} rollouts could be graded; the first: {grades[0].reason}")
         return sum(decided) / len(decided)
+
+
+def _tell(on_answer: OnAnswer, solutions: Sequence[Trajectory], grades: Sequence[Comparison]) -> None:
+    for solution, grade in zip(solutions, grades, strict=True):
+        on_answer(answer=solution.answer, status=solution.status, undecided=grade.reason, text=solution.reply)
 
 
 def _prefix(solution: Trajectory, step: int) -> Trajectory:
@@ -73,17 +82,20 @@ def _prefix(solution: Trajectory, step: int) -> Trajectory:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rollouts(ABC):
-    """Labels by `k` completions of the solutions from the ends of their steps."""
+    """Labels by `k` completions of the solutions from the ends of their steps. `on_answer` is told of the solutions
+    and of these."""
 
     open_session: OpenSession
     grader: Grader
     k: int
+    on_answer: OnAnswer
 
     async def label(self, problem: Problem, solutions: Sequence[Trajectory]) -> tuple[list[Labels], Ledger]:
         grades = await self.grader.grade(problem, [solution.answer for solution in solutions])
+        _tell(self.on_answer, solutions, grades)
         try:
             async with self.open_session() as session, asyncio.TaskGroup() as tasks:
-                shares = _Shares(session, tasks, self.grader, self.k, solutions)
+                shares = _Shares(session, tasks, self.grader, self.k, solutions, self.on_answer)
                 labelling = [
                     tasks.create_task(self._labels(shares, solution, grade.equal))
                     for solution, grade in zip(solutions, grades, strict=True)

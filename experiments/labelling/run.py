@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from experiments.analysis.answer_shares import OnAnswer
 from experiments.config import FREE_KEYS, load_data, load_yaml, resolve_path
 from experiments.data.datasets import Dataset
 from experiments.data.graders import answers_of, grader_of
@@ -147,9 +148,11 @@ async def execute(
     *,
     on_stage: Callable[[str], None],
     on_problem: Callable[[str | None], None],
+    on_answer: OnAnswer,
 ) -> dict[str, str]:
     """Labels what is not labelled yet. Returns the errors of the problems that failed, by their ids; `on_problem` is
-    called at the end of each problem with its error or None. Leaves nothing running, also when cancelled."""
+    called at the end of each problem with its error or None, `on_answer` for each answer that is graded. Leaves nothing
+    running, also when cancelled."""
     left = [problem for problem in plan.problems if problem.id not in labels.done()]
     if not left:
         return {}
@@ -163,7 +166,7 @@ async def execute(
         answers = await stack.enter_async_context(_answers(plan))
         open_session = await _open_engines(plan, answers, stack, on_stage)
         source = _source(plan, answers, open_session)
-        labeller = _labeller(plan, answers, open_session)
+        labeller = _labeller(plan, answers, open_session, on_answer)
 
         async def label(problem: Problem) -> None:
             began = time.monotonic()
@@ -218,7 +221,7 @@ def _source(plan: LabelPlan, answers: Answers, open_session: OpenSession | None)
     return Recorded(open_session=open_session, tokenizer=tokenizer, problems=plan.recorded, n=config.source.n)
 
 
-def _labeller(plan: LabelPlan, answers: Answers, open_session: OpenSession | None) -> Labeller:
+def _labeller(plan: LabelPlan, answers: Answers, open_session: OpenSession | None, on_answer: OnAnswer) -> Labeller:
     config = plan.config
     if config.method is Method.exact:
         step_labels = None if config.data is None else config.data.step_labels()
@@ -231,11 +234,12 @@ def _labeller(plan: LabelPlan, answers: Answers, open_session: OpenSession | Non
     assert plan.dataset is not None
     grader = grader_of(plan.dataset, answers)
     if config.method is Method.binary_search:
-        return BinarySearch(open_session=open_session, grader=grader, k=config.k)
+        return BinarySearch(open_session=open_session, grader=grader, k=config.k, on_answer=on_answer)
     return MonteCarlo(
         open_session=open_session,
         grader=grader,
         k=config.k,
+        on_answer=on_answer,
         estimation=config.labels,
         threshold=config.threshold or 0.0,
     )

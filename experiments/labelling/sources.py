@@ -8,11 +8,14 @@ from tokenizers import Tokenizer
 
 from experiments.labelling.estimates import Labels
 from experiments.replay.recording import RecordedProblem, Sample
+from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, Status, Step, Trajectory
 from orchestrator.core.protocols import Answers
-from orchestrator.policy.steps import TextStream
+from orchestrator.core.thinking import Phase
+from orchestrator.policy.steps import Piece, StepSplitter, TextStream
+from orchestrator.policy.thinking import MarkedTokens
 from orchestrator.session import SearchSession
 from verifiers.training.labelled import LabelledSolution
 
@@ -38,7 +41,8 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """Samples of a finished run: the first `n` of each problem, or all there are."""
+    """Samples of a finished run: the first `n` of each problem, or all there are. Where the policy thinks, the marker
+    that ends the thinking ends a step, whether it did in the run or not, and steps up to there are thinking."""
 
     open_session: OpenSession
     tokenizer: Tokenizer
@@ -49,14 +53,23 @@ class Recorded:
         """Raises UserError when the tokens don't read as the text that was recorded."""
         async with self.open_session() as session:
             root = await session.start(problem)
+            marked = None if session.thinking is None else MarkedTokens(session.thinking, self.tokenizer)
         samples = self.problems[problem.id].samples[: self.n]
-        return [_without_empty_end(self._trajectory(root, sample)) for sample in samples], Ledger()
+        return [_without_empty_end(self._trajectory(root, sample, marked)) for sample in samples], Ledger()
 
-    def _trajectory(self, root: Trajectory, sample: Sample) -> Trajectory:
-        text, steps = TextStream(self.tokenizer, root.prompt_ids), []
+    def _trajectory(self, root: Trajectory, sample: Sample, marked: MarkedTokens | None) -> Trajectory:
+        phase, seen = Phase.ANSWER, ""
+        if marked is not None:
+            phase, seen = marked.begin(root.prompt_ids, len(root.prompt_ids))
+        text, whole = TextStream(self.tokenizer, root.prompt_ids), StepConfig(every_tokens=len(sample.token_ids) + 1)
+        splitter = StepSplitter(whole, text, marked=marked, phase=phase, phase_text=seen)
+        pieces: list[Piece] = []
         for start, end in zip((0, *sample.ends), sample.ends, strict=False):
-            ids = sample.token_ids[start:end]
-            steps.append(Step(token_ids=ids, text="".join(map(text.push, ids))))
+            for token_id in sample.token_ids[start:end]:
+                pieces += splitter.push(token_id)
+            if splitter.num_pending:
+                pieces.append(splitter.rest())
+        steps = [Step(token_ids=piece.token_ids, text=piece.text, thinking=piece.thinking) for piece in pieces]
         trajectory = replace(
             root,
             steps=tuple(steps),

@@ -27,8 +27,8 @@ from experiments.tinymath.train_policy import build_policy, completion_loss, is_
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Solution
 from verifiers.generative import GenerativePRM, correct_steps
-from verifiers.generative_options import Abstention
 from verifiers.training.muon import split_optimizers
+from verifiers.weighing import Abstention
 
 SEED = 0
 JUDGE = GenerativePRM(template="{problem}\n\n{solution}", chains=1, temperature=0.0, max_tokens=240)

@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from experiments.analysis.answer_shares import OnAnswer
 from experiments.data.datasets import DataConfig, Dataset
 from experiments.data.graders import answers_of, grader_of
 from experiments.training.grpo_figure import draw
@@ -65,8 +66,10 @@ def train(
     *,
     on_stage: Callable[[str], None],
     on_step: Callable[[int, Mapping[str, Any]], None],
+    on_answer: OnAnswer,
 ) -> Outcome | None:
-    """Trains from `checkpoint`, or from the start, to the end. None without held-out problems.
+    """Trains from `checkpoint`, or from the start, to the end. None without held-out problems. `on_answer` is told of
+    each completion that a grader grades.
 
     Raises UserError for a policy or a verifier that does not fit, HeadraceError when a batch can't be rewarded.
     """
@@ -86,7 +89,7 @@ def train(
         sources: dict[str, Source] = {}
         if config.grader_weight > 0:
             sources["grader"] = Source(
-                judge=_grader(stack, plan.dataset, config.data, runner), weight=config.grader_weight
+                judge=_grader(stack, plan.dataset, config.data, runner, on_answer), weight=config.grader_weight
             )
         if plan.verifier is not None and config.verifier_weight > 0:
             on_stage(f"loading {plan.verifier.name}")
@@ -96,7 +99,7 @@ def train(
         if plan.held_out is not None and config.held_out is not None:
             held_out = HeldOut(
                 _codec(plan.held_out, config, tokenizer, end_ids),
-                _grader(stack, plan.held_out, config.held_out.data, runner),
+                _grader(stack, plan.held_out, config.held_out.data, runner, on_answer),
                 sampling=config.sampling,
                 num_samples=config.held_out.num_samples,
                 rows_at_once=config.completions_per_step,
@@ -144,12 +147,14 @@ def _codec(dataset: Dataset, config: TrainPolicyConfig, tokenizer: PreTrainedTok
     return codec
 
 
-def _grader(stack: ExitStack, dataset: Dataset, data: DataConfig, runner: asyncio.Runner) -> GraderJudge:
+def _grader(
+    stack: ExitStack, dataset: Dataset, data: DataConfig, runner: asyncio.Runner, on_answer: OnAnswer
+) -> GraderJudge:
     """A grader that lives on the runner's loop as long as the stack."""
     opened = answers_of(data)
     answers = runner.run(opened.__aenter__())
     stack.callback(lambda: runner.run(opened.__aexit__(None, None, None)))
-    return GraderJudge(grader_of(dataset, answers), answers, runner)
+    return GraderJudge(grader_of(dataset, answers), answers, runner, on_answer)
 
 
 def _trainer(

@@ -12,10 +12,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from experiments.analysis.answer_shares import OnAnswer
 from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
-from orchestrator.core.nouns import Problem
+from orchestrator.core.nouns import Problem, Status
 from orchestrator.core.protocols import Answers, Solution
 from orchestrator.policy.steps import StepSplitter, TextStream
 from orchestrator.runner import Grader
@@ -73,13 +74,14 @@ Judge = Callable[[Sequence[Completion]], list[float | None]]
 class GraderJudge:
     """1.0 for a right answer, 0.0 for a wrong one or none, None for one that can't be compared.
 
-    Runs the grader's coroutines on the runner that is given.
+    Runs the grader's coroutines on the runner that is given. `on_answer` is told of each completion.
     """
 
-    def __init__(self, grader: Grader, answers: Answers, runner: asyncio.Runner) -> None:
+    def __init__(self, grader: Grader, answers: Answers, runner: asyncio.Runner, on_answer: OnAnswer) -> None:
         self._grader = grader
         self._answers = answers
         self._runner = runner
+        self._on_answer = on_answer
 
     def __call__(self, completions: Sequence[Completion]) -> list[float | None]:
         groups: dict[str, list[int]] = {}
@@ -98,6 +100,9 @@ class GraderJudge:
     async def _grade_group(self, group: Sequence[Completion]) -> list[float | None]:
         answers = [self._answers.extract(completion.text) for completion in group]
         grades = await self._grader.grade(group[0].problem, answers)
+        for completion, answer, grade in zip(group, answers, grades, strict=True):
+            status = Status.FINISHED if completion.ended else Status.TRUNCATED
+            self._on_answer(answer=answer, status=status, undecided=grade.reason, text=completion.text)
         return [None if grade.equal is None else float(grade.equal) for grade in grades]
 
 

@@ -104,13 +104,19 @@ class PlannedSequence:
     scored: bool  # a verifier reads it
     unread: int = 0  # tokens of the prefix that the verifier has not read
     verifier_flops_per_token: float = 0.0
+    most_thinking: int | None = None  # tokens of thinking after which it may be stopped, and goes on after the marker
+    marker: int = 0  # tokens that end its thinking then
 
     def amounts(self, tokens: int) -> Amounts:
-        """The most that so many tokens can cost."""
-        flops = self.shape.flops(new_tokens=self.prefix + tokens, context_tokens=0, logits=tokens)
+        """The most that so many tokens can cost. What goes on after the thinking reads all before it once more."""
+        marker = 0 if self.most_thinking is None else self.marker
+        flops = self.shape.flops(new_tokens=self.prefix + marker + tokens, context_tokens=0, logits=tokens)
+        if self.most_thinking is not None:
+            thought = self.prefix + min(tokens, self.most_thinking)
+            flops += self.shape.flops(new_tokens=thought, context_tokens=0, logits=0)
         if not self.scored:
             return {"policy_tokens": tokens, "candidates": 1, "flops": flops}
-        read = self.unread + tokens
+        read = self.unread + marker + tokens
         flops += self.verifier_flops_per_token * read
         return {"policy_tokens": tokens, "candidates": 1, "flops": flops, "verifier_tokens": read}
 
@@ -118,7 +124,8 @@ class PlannedSequence:
         """The most tokens that part `index` of `parts` equal ones of what is left pays for; None: no cap."""
         caps = [_share(left.policy_tokens, parts, index)]
         if self.scored and left.verifier_tokens is not None:
-            caps.append((_share(left.verifier_tokens, parts, index) or 0) - self.unread)
+            marker = 0 if self.most_thinking is None else self.marker
+            caps.append((_share(left.verifier_tokens, parts, index) or 0) - self.unread - marker)
         if left.flops is not None:
             caps.append(self._for_flops(left.flops / parts))
         return min((cap for cap in caps if cap is not None), default=None)

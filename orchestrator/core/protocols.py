@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from orchestrator.core.alternatives import Alternatives
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
 from orchestrator.core.nouns import Comparison, Problem, Score, SearchResult, Selection, StateHandle, Trajectory
@@ -85,6 +86,7 @@ class Generation:
     eager: bool = True  # steps are wanted as soon as they end; False: nobody looks before the sequence does
     stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
     max_thinking: int | None = None  # stop after so many tokens of thinking
+    words: tuple[str, ...] = ()  # where one of these may begin, tell the likeliest tokens
 
 
 class Finish(StrEnum):
@@ -115,6 +117,7 @@ class Segment:
     cached_tokens: int = 0  # of the prefix, served from the prefix cache
     prompt_tokens: int | None = None  # of the prefix, as a server counts them that returns no token ids; None: its ids
     logprob: float | None = None  # of the tokens, summed
+    alternatives: tuple[Alternatives, ...] = ()  # to its tokens that may begin one of the words, as asked
     queue_s: float = 0.0  # waited for a place in an engine
     engine_s: float = 0.0  # in the engine
 

@@ -10,6 +10,12 @@ class ThinkingMarkers:
 
     start: str
     end: str
+    forced_end: str | None = None  # what ends it where it is cut short; None: `end`
+
+    @property
+    def ending(self) -> str:
+        """What to write where the thinking is to end."""
+        return self.end if self.forced_end is None else self.forced_end
 
 
 class Phase(StrEnum):

@@ -1,8 +1,10 @@
 """Servers that return text and no token ids, as hosted chat APIs do: a policy of whole completions.
 
 Nothing can be continued there, so strategies that go on from steps are refused. Tokens are counted as the server
-reports them, and their ids are not known (`UNKNOWN_ID`). Requests go to the address with the fewest under way; one that
-fails is left alone for a while, and its requests go elsewhere.
+reports them, and their ids are not known (`UNKNOWN_ID`). Samples that one call wants of a prompt are the `n` choices of
+one request, so that the prompt is paid once; a server that gives fewer, or refuses, is asked for the others one by one.
+Requests go to the address with the fewest under way; one that fails is left alone for a while, and its requests go
+elsewhere.
 """
 
 import asyncio
@@ -10,9 +12,9 @@ import itertools
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -24,6 +26,7 @@ from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.policy.chat_replies import Choice, read_reply
 from orchestrator.policy.engines.chat_template import with_examples
 from orchestrator.policy.engines.clients import api_key, one_line, open_client
 
@@ -34,6 +37,9 @@ _REST_S = 30.0  # for an address that failed
 _MOST_SEED = 2**31  # servers take no larger ones, or not all do
 _ENDLESS = 1 << 30  # tokens of a context whose length nobody told
 _MOST_PROMPTS = 100_000  # remembered; a search needs its own until it ends
+_MOST_CHOICES = 64  # of one request: some servers take no more than 128
+
+Told = tuple[Segment, ...]  # a completion: its thinking, if there is any, and the reply
 
 
 class _Lost(Exception):
@@ -49,6 +55,32 @@ class _Server:
     counters: dict[str, int] = field(default_factory=lambda: {"prompt_tokens": 0, "generated_tokens": 0})
 
 
+class _Choices:
+    """Samples of one prompt that differ in their seeds only. Owner of the request that they share."""
+
+    def __init__(self, request: Generation) -> None:
+        self.num = 0
+        self._request = request  # the first one's
+        self._asking: asyncio.Task[list[Told]] | None = None
+        self._num_waiting = 0
+        self._num_given = 0
+
+    async def next(self, ask: Callable[[Generation, int], Coroutine[Any, Any, list[Told]]]) -> Told | None:
+        """One of the choices, which the first caller asks for; None where the server gave fewer. Where every caller is
+        cancelled the request is."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(ask(self._request, self.num))
+        self._num_waiting += 1
+        try:
+            choices = await asyncio.shield(self._asking)
+        finally:
+            self._num_waiting -= 1
+            if not self._num_waiting:
+                self._asking.cancel()
+        self._num_given += 1
+        return choices[self._num_given - 1] if self._num_given <= len(choices) else None
+
+
 class ChatPolicy:
     """Implements `OpenPolicy`. Owner of the clients; see `open`."""
 
@@ -60,6 +92,8 @@ class ChatPolicy:
         self._config = config
         self._servers = servers
         self._places = asyncio.Semaphore(config.max_num_seqs * len(servers))
+        self._taking_places = asyncio.Lock()  # who takes several has them all before the next may take one
+        self._gives_choices = True  # as far as is known: more than one, where more are asked for
         self._prompts: OrderedDict[tuple[int, ...], tuple[Message, ...]] = OrderedDict()
         self._names = itertools.count()
         self.context_length = config.max_model_len or _ENDLESS
@@ -116,17 +150,68 @@ class ChatPolicy:
     def generate(self, requests: Sequence[Generation]) -> "ChatStream":
         """Raises UserError for what needs token ids."""
         for request in requests:
+            if request.words:
+                raise UserError(
+                    f"policy: {self.model} is asked for text only, and not what else was likely; wanted "
+                    "verifier.options.score: verdict, or verifier.options.url for a server that tells log-probabilities"
+                )
             if request.prefix_ids not in self._prompts or request.until_step or request.logprobs:
                 raise UserError(
                     f"policy: {self.model} returns text and no token ids, so what it wrote can't be continued; "
                     "wanted a strategy of whole completions"
                 )
-        return ChatStream([self._complete(request) for request in requests])
+        most = min(_MOST_CHOICES, self._config.max_num_seqs) if self._gives_choices else 1
+        open_: dict[Generation, _Choices] = {}
+        completions = []
+        for request in requests:
+            alike = replace(request, seed=0)
+            if alike not in open_ or open_[alike].num == most:
+                open_[alike] = _Choices(request)
+            open_[alike].num += 1
+            completions.append(self._sample(request, open_[alike]))
+        return ChatStream(completions)
 
-    async def _complete(self, request: Generation) -> tuple[Segment, ...]:
-        """Raises ProblemError for a request that is refused, UserError, and PoolExhausted where no address answers."""
+    async def _sample(self, request: Generation, choices: _Choices) -> Told:
+        """Raises as `_complete` does."""
+        refused: ProblemError | None = None
+        if choices.num > 1:
+            try:
+                if (told := await choices.next(self._complete)) is not None:
+                    return told
+                self._ask_one_by_one("it gave fewer")
+            except ProblemError as error:  # of the number, or of the prompt
+                refused = error
+        [told] = await self._complete(request, 1)
+        if refused is not None:
+            self._ask_one_by_one(str(refused))
+        return told
+
+    def _ask_one_by_one(self, why: str) -> None:
+        if self._gives_choices:
+            self._gives_choices = False
+            log.warning("policy: %s gives no several choices, so each sample pays for the prompt: %s", self.model, why)
+
+    @asynccontextmanager
+    async def _admitted(self, num: int) -> AsyncIterator[None]:
+        """Waits until so many sequences may run."""
+        taken = 0
+        try:
+            async with self._taking_places:
+                while taken < num:
+                    await self._places.acquire()
+                    taken += 1
+            yield
+        finally:
+            for _ in range(taken):
+                self._places.release()
+
+    async def _complete(self, request: Generation, num: int) -> list[Told]:
+        """Up to `num` completions; just one where one is asked for.
+
+        Raises ProblemError for a request that is refused, UserError, and PoolExhausted where no address answers.
+        """
         began = time.monotonic()
-        async with self._places:
+        async with self._admitted(num):
             queue_s = time.monotonic() - began
             why = ""
             for attempt in range((1 + self._config.max_restarts) * len(self._servers)):
@@ -134,7 +219,7 @@ class ChatPolicy:
                     await asyncio.sleep(_REST_S)
                 server = self._next()
                 try:
-                    return await self._asked(server, request, queue_s=queue_s)
+                    return await self._asked(server, request, num, queue_s=queue_s)
                 except _Lost as error:
                     why = str(error)
                     server.rests_until = time.monotonic() + _REST_S
@@ -146,11 +231,11 @@ class ChatPolicy:
         now = time.monotonic()
         return min(self._servers, key=lambda server: (server.rests_until > now, server.running))
 
-    async def _asked(self, server: _Server, request: Generation, *, queue_s: float) -> tuple[Segment, ...]:
-        server.running += 1
+    async def _asked(self, server: _Server, request: Generation, num: int, *, queue_s: float) -> list[Told]:
+        server.running += num
         began = time.monotonic()
         try:
-            reply = await server.client.chat.completions.create(**self._body(request))
+            reply = await server.client.chat.completions.create(**self._body(request, num))
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             raise ProblemError(f"policy: {server.url} refuses a request: {one_line(error)}") from error
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
@@ -158,10 +243,26 @@ class ChatPolicy:
         except (openai.OpenAIError, ValueError) as error:  # ValueError: what it sent is not JSON
             raise _Lost(f"{server.url}: {one_line(error)}") from error
         finally:
-            server.running -= 1
-        return self._read(server, reply, queue_s=queue_s, engine_s=time.monotonic() - began)
+            server.running -= num
+        try:
+            read = read_reply(reply, max_tokens=request.max_tokens)
+            if len(read.choices) > num:
+                raise ValueError(f"{len(read.choices)} choices")
+        except (AttributeError, TypeError, ValueError) as error:
+            wanted = "one choice" if num == 1 else f"{num} choices"
+            raise _Lost(
+                f"{server.url}: wanted a chat completion with {wanted} and its usage, got {str(reply)[:200]!r}"
+            ) from error
+        server.counters["prompt_tokens"] += read.prompt_tokens
+        server.counters["generated_tokens"] += sum(choice.tokens for choice in read.choices)
+        engine_s = time.monotonic() - began
+        prompts = [read.prompt_tokens] + [0] * (len(read.choices) - 1)  # it was read once
+        return [
+            _told(choice, prompt, queue_s=queue_s, engine_s=engine_s)
+            for choice, prompt in zip(read.choices, prompts, strict=True)
+        ]
 
-    def _body(self, request: Generation) -> dict[str, Any]:
+    def _body(self, request: Generation, num: int) -> dict[str, Any]:
         sampling: dict[str, Any] = {"top_k": request.top_k, "min_p": request.min_p}
         unusual = {name: value for name, value in sampling.items() if value}  # hosted APIs don't know them
         if request.repetition_penalty != 1:
@@ -178,38 +279,14 @@ class ChatPolicy:
             "seed": request.seed % _MOST_SEED,
             "stop": list(request.stop) or None,
             "extra_body": unusual or None,
+            **({"n": num} if num > 1 else {}),
         }
-
-    def _read(self, server: _Server, reply: Any, *, queue_s: float, engine_s: float) -> tuple[Segment, ...]:
-        """The thinking, if the server tells it, and the reply. The client does not check what it gets."""
-        try:
-            [choice] = reply.choices
-            prompt, sampled = int(reply.usage.prompt_tokens), int(reply.usage.completion_tokens)
-            text, finish = choice.message.content or "", choice.finish_reason
-            details = reply.usage.completion_tokens_details
-            thinking = int((details.reasoning_tokens or 0) if details is not None else 0)
-            extra = choice.message.model_extra or {}
-            thoughts = str(extra.get("reasoning") or extra.get("reasoning_content") or "")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise _Lost(
-                f"{server.url}: wanted a chat completion with one choice and its usage, got {str(reply)[:200]!r}"
-            ) from error
-        server.counters["prompt_tokens"] += prompt
-        server.counters["generated_tokens"] += sampled
-        reply_tokens = (UNKNOWN_ID,) * max(0, sampled - thinking)
-        end = Finish.LENGTH if finish == "length" else Finish.EOS
-        told = Segment(
-            token_ids=reply_tokens, text=text, finish=end, prompt_tokens=prompt, queue_s=queue_s, engine_s=engine_s
-        )
-        if not thinking and not thoughts:
-            return (told,)
-        return Segment(token_ids=(UNKNOWN_ID,) * thinking, text=thoughts, thinking=True, prompt_tokens=prompt), told
 
 
 class ChatStream:
     """Implements `GenerationStream`: completions as they arrive. Owner of their tasks."""
 
-    def __init__(self, completions: Sequence[Coroutine[Any, Any, tuple[Segment, ...]]]) -> None:
+    def __init__(self, completions: Sequence[Coroutine[Any, Any, Told]]) -> None:
         self._tasks = [asyncio.create_task(completion) for completion in completions]
         self._arrived: asyncio.Queue[int] = asyncio.Queue()
         self._ready: deque[tuple[int, Segment]] = deque()
@@ -217,7 +294,7 @@ class ChatStream:
         for index, task in enumerate(self._tasks):
             task.add_done_callback(partial(self._ended, index))
 
-    def _ended(self, index: int, task: "asyncio.Task[tuple[Segment, ...]]") -> None:
+    def _ended(self, index: int, task: "asyncio.Task[Told]") -> None:
         self._arrived.put_nowait(index)
 
     def __aiter__(self) -> Self:
@@ -242,7 +319,23 @@ class ChatStream:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _segments(task: "asyncio.Task[tuple[Segment, ...]]") -> tuple[Segment, ...]:
+def _told(choice: Choice, prompt_tokens: int, *, queue_s: float, engine_s: float) -> Told:
+    """The thinking, if the server tells it, and the reply."""
+    reply = Segment(
+        token_ids=(UNKNOWN_ID,) * (choice.tokens - choice.thinking_tokens),
+        text=choice.text,
+        finish=choice.finish,
+        prompt_tokens=prompt_tokens,
+        queue_s=queue_s,
+        engine_s=engine_s,
+    )
+    if not choice.thinking_tokens and not choice.thoughts:
+        return (reply,)
+    thinking = (UNKNOWN_ID,) * choice.thinking_tokens
+    return Segment(token_ids=thinking, text=choice.thoughts, thinking=True, prompt_tokens=prompt_tokens), reply
+
+
+def _segments(task: "asyncio.Task[Told]") -> Told:
     """Of a completion that ended. Raises HeadraceError."""
     if task.cancelled():
         return (Segment(token_ids=(), text="", finish=Finish.ABORTED),)

@@ -15,6 +15,7 @@ from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import Phase, ThinkingMarkers
 from orchestrator.policy.engines.contract import Delta, TokenEngine
+from orchestrator.policy.likeliest import Reader
 from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
 from orchestrator.policy.thinking import MarkedTokens
 
@@ -222,7 +223,8 @@ class PolicyHost:
         if generation.until_step and not speculates and self._steps.every_tokens is None:
             stops += self._step_ends(splitter.phase)
         stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
-        cutter = _Cutter(generation, splitter, generation.speculate if speculates else 0, self._has_spare)
+        reader = Reader(self._vocabulary, generation.words) if generation.words else None
+        cutter = _Cutter(generation, splitter, generation.speculate if speculates else 0, self._has_spare, reader)
 
         try:
             async with aclosing(self._engine.stream(job.name, generation, stop_token_ids)) as deltas:
@@ -243,7 +245,12 @@ class _Cutter:
     """Cuts one sequence's tokens into segments and decides where it ends."""
 
     def __init__(
-        self, generation: Generation, splitter: StepSplitter, speculate: int, has_spare: Callable[[], bool]
+        self,
+        generation: Generation,
+        splitter: StepSplitter,
+        speculate: int,
+        has_spare: Callable[[], bool],
+        likeliest: Reader | None,
     ) -> None:
         """It may go on past `speculate` boundaries, at each of them only while the engine has room to spare."""
         self.last: Segment | None = None  # once it has ended; it grows by what the engine still samples
@@ -252,6 +259,7 @@ class _Cutter:
         self._boundaries_left = speculate
         self._has_spare = has_spare
         self._logprobs: deque[float] = deque()  # of the tokens in no segment yet
+        self._likeliest = likeliest  # None: nothing is told
 
     def push(self, delta: Delta) -> list[Segment]:
         """The segments that these tokens complete, without the last one of the sequence."""
@@ -263,6 +271,8 @@ class _Cutter:
         segments: list[Segment] = []
         for left, token_id in zip(reversed(range(len(delta.token_ids))), delta.token_ids, strict=True):
             pieces = self._splitter.push(token_id)
+            if self._likeliest is not None and delta.likeliest is not None:
+                self._likeliest.push(token_id, self._splitter.newest, delta.likeliest[-1 - left])
             finish = self._finish(pieces, None if left else delta.finish)
             if finish is not None and not pieces:
                 pieces = [self._splitter.rest()]
@@ -285,6 +295,7 @@ class _Cutter:
             thinking=piece.thinking,
             cached_tokens=cached_tokens,
             logprob=logprob,
+            alternatives=() if self._likeliest is None else self._likeliest.take(len(piece.text)),
         )
 
     def _finish(self, pieces: Sequence[Piece], engine: Finish | None) -> Finish | None:

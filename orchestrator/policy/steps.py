@@ -103,6 +103,7 @@ class StepSplitter:
         self._marked = marked
         self._phase = phase if marked is not None else Phase.ANSWER
         self.thinking_tokens = 0  # that were pushed
+        self.newest = ""  # text that the last token brought
         self._phase_text = phase_text  # what was written in this phase and may belong to a marker
         self._stop = tuple(stop)
         self._stop_reach = stop_reach(stop)
@@ -127,6 +128,7 @@ class StepSplitter:
             chunk = self._marked.text(token_id, chunk)
         self._token_ids.append(token_id)
         self._chunks.append(chunk)
+        self.newest = chunk
         if chunk and self._stop:
             window = self._seen + chunk
             found = [at for string in self._stop if (at := window.find(string)) >= 0]
@@ -196,6 +198,9 @@ class Vocabulary:
         ids = range(tokenizer.get_vocab_size(with_added_tokens=True))
         self._texts = tokenizer.decode_batch([[token_id] for token_id in ids], skip_special_tokens=True)
         self._found: dict[tuple[str, ...], list[int]] = {}
+
+    def text(self, token_id: int) -> str:
+        return self._texts[token_id] if token_id < len(self._texts) else ""  # padding of the model's output
 
     def tokens_with(self, strings: Sequence[str]) -> list[int]:
         """Tokens whose own text holds one of the strings: the shortest 64, the rest being rare.

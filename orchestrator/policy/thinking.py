@@ -9,6 +9,13 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.thinking import Phase, ThinkingMarkers, phase_after, prompted_phase
 
 _REACH = 32  # tokens in which a marker has room
+# gpt-oss's harmony: a reply begins in some channel, and only what stands in the last one, `final`, is the answer. The
+# markers consist of several special tokens.
+_HARMONY = ThinkingMarkers(
+    start="<|channel|>",
+    end="final<|message|>",
+    forced_end="<|end|><|start|>assistant<|channel|>final<|message|>",
+)
 # of the models that have been published; the first whose end stands in the chat template is taken
 _KNOWN = (
     ThinkingMarkers(start="<think>", end="</think>"),  # DeepSeek-R1, Qwen3, QwQ, GLM, MiniMax, Nemotron, OLMo
@@ -16,6 +23,7 @@ _KNOWN = (
     ThinkingMarkers(start="<seed:think>", end="</seed:think>"),
     ThinkingMarkers(start="<|START_THINKING|>", end="<|END_THINKING|>"),  # Command A
     ThinkingMarkers(start="◁think▷", end="◁/think▷"),  # Kimi
+    _HARMONY,
 )
 
 
@@ -35,6 +43,8 @@ def thinking_markers(asked: Any, tokenizer: Any) -> ThinkingMarkers | None:
 def _of_parser(name: str, tokenizer: Any) -> ThinkingMarkers:
     from vllm.reasoning import ReasoningParserManager
 
+    if name == "openai_gptoss":  # vLLM reads that format elsewhere
+        return _HARMONY
     try:
         parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer)
     except KeyError:
@@ -49,13 +59,16 @@ def _of_parser(name: str, tokenizer: Any) -> ThinkingMarkers:
 
 
 class MarkedTokens:
-    """Where the thinking is in token ids. A marker that is one token is found by its id, special or not."""
+    """Where the thinking is in token ids. Special tokens of a marker are read, though decoders leave them out."""
 
     def __init__(self, markers: ThinkingMarkers, tokenizer: Tokenizer) -> None:
         self.markers = markers
         self._tokenizer = tokenizer
         ids = {text: tokenizer.token_to_id(text) for text in (markers.start, markers.end)}
-        self._special = {token_id: text for text, token_id in ids.items() if token_id is not None}
+        parts = {id: token.content for id, token in tokenizer.get_added_tokens_decoder().items()}
+        texts = (markers.start, markers.end, markers.ending)
+        self._special = {id: part for id, part in parts.items() if any(part in text for text in texts)}
+        self._special |= {token_id: text for text, token_id in ids.items() if token_id is not None}
         self._end_id = ids[markers.end]
 
     def text(self, token_id: int, decoded: str) -> str:

@@ -203,6 +203,8 @@ class Writing:
             scored=scored,
             unread=self._scoring.unread(trajectory) if scored else 0,
             verifier_flops_per_token=self._scoring.flops_per_token if scored else 0.0,
+            most_thinking=self._thinking_left(trajectory),
+            marker=0 if self._end_of_thinking is None else len(self._end_of_thinking.token_ids),
         )
 
     def _take(self, track: Track, how: Generation) -> None:
@@ -267,8 +269,8 @@ class Writing:
         markers = self._policy.thinking
         if self._sampling.max_thinking_tokens is None or markers is None or self._end_of_thinking is not None:
             return
-        [ids] = await self._policy.encode_text([markers.end])
-        self._end_of_thinking = Step(token_ids=ids, text=markers.end, forced=True, thinking=True)
+        [ids] = await self._policy.encode_text([markers.ending])
+        self._end_of_thinking = Step(token_ids=ids, text=markers.ending, forced=True, thinking=True)
 
     def _thinking_left(self, trajectory: Trajectory) -> int | None:
         """Tokens that its thinking may still have; None: no cap, or it is over."""

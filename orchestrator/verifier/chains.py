@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Protocol
 
+from orchestrator.core.alternatives import Alternatives
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.seeds import derive_seed
@@ -21,6 +22,7 @@ class Chain:
     num_tokens: int  # read and written: the whole prompt, cached or not, counts for each chain
     flops: float  # what was cached is left out
     refused: str | None = None  # why nothing was written
+    alternatives: tuple[Alternatives, ...] = ()  # in the text, to tokens that may begin one of the words asked about
 
     @classmethod
     def of_refused(cls, reason: str) -> "Chain":
@@ -34,10 +36,11 @@ class ChainWriter(Protocol):
         ...
 
     async def write(
-        self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float
+        self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float, words: Sequence[str]
     ) -> list[tuple[Chain, ...]]:
         """n chains for each prompt, a user's message. Seeds derive from the prompt's text: the same prompt gets the
-        same chains, whenever it comes. Those of a prompt that is refused say so. Raises ReplicaError."""
+        same chains, whenever it comes. Those of a prompt that is refused say so. Chains have the alternatives to the
+        `words`, if there are any. Raises ReplicaError, and UserError where these can't be told."""
         ...
 
 
@@ -57,7 +60,7 @@ class PolicyWriter:
         return self._policy.num_ready
 
     async def write(
-        self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float
+        self, prompts: Sequence[str], n: int, *, max_tokens: int, temperature: float, words: Sequence[str]
     ) -> list[tuple[Chain, ...]]:
         encoded = await self._policy.encode([Problem.from_prompt("verification", prompt) for prompt in prompts])
         fits = [len(prefix_ids) < self._policy.context_length for prefix_ids in encoded]
@@ -69,6 +72,7 @@ class PolicyWriter:
                 temperature=temperature,
                 top_p=1.0,
                 eager=False,
+                words=tuple(words),
             )
             for prompt, prefix_ids in zip(compress(prompts, fits), compress(encoded, fits), strict=True)
             for index in range(n)
@@ -93,9 +97,15 @@ class PolicyWriter:
     def _chain(self, request: Generation, segments: Sequence[Segment]) -> Chain:
         prefix = len(request.prefix_ids)
         sampled = sum(len(segment.token_ids) + segment.discarded_tokens for segment in segments)
+        text, alternatives = "", list[Alternatives]()
+        for segment in segments:
+            if not segment.thinking:
+                alternatives += [replace(told, at=len(text) + told.at) for told in segment.alternatives]
+                text += segment.text
         return Chain(
-            text="".join(segment.text for segment in segments if not segment.thinking),
+            text=text,
             cut=segments[-1].finish is Finish.LENGTH,
             num_tokens=prefix + sampled,
             flops=self._policy.shape.sampling_flops(prefix=prefix, cached=segments[0].cached_tokens, sampled=sampled),
+            alternatives=tuple(alternatives),
         )

@@ -9,7 +9,8 @@ from orchestrator.core.nouns import Score, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.verifier.chains import Chain, ChainWriter
 from orchestrator.verifier.verdicts import judged, wrong_scores
-from verifiers.generative_options import Abstention, GenerativeOptions, Question, averaged
+from verifiers.generative_options import GenerativeOptions, Question, averaged
+from verifiers.weighing import Abstention, ByProbability, ScoreBy, Weigh, as_written
 
 
 class GenerativeVerifier:
@@ -40,7 +41,11 @@ class GenerativeVerifier:
         prompts = [question.prompt for questions, _ in asked for question in questions]
         judge = self._judge
         written = await self._writer.write(
-            prompts, judge.chains, max_tokens=judge.max_tokens, temperature=judge.temperature
+            prompts,
+            judge.chains,
+            max_tokens=judge.max_tokens,
+            temperature=judge.temperature,
+            words=judge.words if judge.score is ScoreBy.PROBABILITY else (),
         )
         self._tokens_read += sum(chain.num_tokens for chains in written for chain in chains)
         rest = iter(written)
@@ -103,7 +108,7 @@ class GenerativeVerifier:
         if chain.refused is not None:
             raise Abstention(chain.refused)
         try:
-            values = self._judge.values(question, chain.text)
+            values = self._judge.values(question, chain.text, self._weigh(chain))
         except Abstention:
             raise
         except Exception as error:  # as above
@@ -112,6 +117,11 @@ class GenerativeVerifier:
         if wrong is not None:
             raise Abstention(wrong)
         return values
+
+    def _weigh(self, chain: Chain) -> Weigh:
+        if self._judge.score is ScoreBy.VERDICT:
+            return as_written
+        return ByProbability(alternatives=chain.alternatives, words=self._judge.words)
 
 
 def _raised(error: Exception) -> str:

@@ -15,7 +15,7 @@ from experiments.analysis.answer_shares import Watch
 from experiments.analysis.report import report
 from experiments.running import run as running
 from experiments.running.run import execute, open_results, plan_run
-from orchestrator.results import read_results
+from orchestrator.results import CandidateRow, read_results
 from tests.fakes import ScriptedPolicy
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
@@ -75,13 +75,19 @@ def run(
     monkeypatch.setattr(running, "connected", lambda *_: nullcontext())
     monkeypatch.setattr(running, "open_pools", opened)
     plan, watch, warnings = plan_run(config, list(overrides)), Watch(), []
+
+    def on_row(row: object, candidates: Sequence[CandidateRow]) -> None:
+        for candidate in candidates:
+            seen = {name: getattr(candidate, name) for name in ("answer", "status", "undecided", "text")}
+            warnings.extend(watch.warnings(**seen))
+
     with open_results(plan, resume=False, overwrite=True) as results:
         asyncio.run(
             execute(
                 plan,
                 results,
                 on_stage=lambda stage: None,
-                on_row=lambda row, candidates: warnings.extend(watch.warnings(row, candidates)),
+                on_row=on_row,
                 on_note=lambda note: None,
             )
         )

@@ -1,12 +1,18 @@
 """Searches over real engines: what ledgers say, what speculation changes, and what a cancelled search leaves."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.tinymath.task import generate as tiny_problems
 from orchestrator.core.answers import AnswerFormat
@@ -15,7 +21,7 @@ from orchestrator.core.config import VerifierConfig
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import Sampling, Strategy
+from orchestrator.core.protocols import Generation, Sampling, Strategy
 from orchestrator.policy import PolicyPool
 from orchestrator.session import SearchSession
 from orchestrator.verifier.chains import PolicyWriter
@@ -94,7 +100,7 @@ async def test_chains_of_a_real_engine_are_counted_as_it_counts_them_and_nonsens
     """The tiny policy writes, and knows nothing of verdicts."""
     prompts = [problem.messages[0].content for problem in problems(2)]
     before = await policy_pool.stats()
-    written = await PolicyWriter(policy_pool).write(prompts, 2, max_tokens=40, temperature=1.0)
+    written = await PolicyWriter(policy_pool).write(prompts, 2, max_tokens=40, temperature=1.0, words=())
     after = await policy_pool.stats()
     counted = {name: sum(s[name] for s in after) - sum(s[name] for s in before) for name in after[0]}
     chains = [chain for of_prompt in written for chain in of_prompt]
@@ -107,6 +113,37 @@ async def test_chains_of_a_real_engine_are_counted_as_it_counts_them_and_nonsens
         with pytest.raises(ProblemError, match=r"none of 1 candidates .*none of 2 written verdicts can be read"):
             await BestOfN(n=1).search(problems(1)[0], session)
     assert session.ledger.verifier_tokens > 2 * 40
+
+
+async def test_the_alternatives_that_a_real_engine_tells_are_the_models_at_temperature_one(
+    policy_pool: PolicyPool,
+) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(policy_pool.model, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(policy_pool.model)
+    [prefix_ids] = await policy_pool.encode(problems(1))
+    how = Generation(prefix_ids=prefix_ids, max_tokens=60, seed=3, temperature=0.5, top_p=1.0, eager=False)
+    async with aclosing(policy_pool.generate([replace(how, words=tuple("0123456789"))])) as stream:
+        segments = [segment async for _, segment in stream]
+    text = "".join(segment.text for segment in segments)
+    token_ids = [token_id for segment in segments for token_id in segment.token_ids]
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prefix_ids, *token_ids]])).logits[0, len(prefix_ids) - 1 : -1]
+    wanted = [
+        (token_id, of_token)
+        for token_id, of_token in zip(token_ids, logits.log_softmax(-1), strict=True)
+        if re.search(r"\d", tokenizer.decode([token_id]))
+    ]
+    told, at = [], 0
+    for segment in segments:
+        told += [(at + token.at, token) for token in segment.alternatives]
+        at += len(segment.text)
+    assert len(told) == len(wanted) > 5
+    for (place, token), (token_id, of_token) in zip(told, wanted, strict=True):
+        assert text[place : place + len(token.text)] == token.text == tokenizer.decode([token_id])
+        assert 20 <= len(token.logprobs) <= 21
+        for other, logprob in token.logprobs:
+            likely = [i for i in range(len(of_token)) if tokenizer.decode([i], skip_special_tokens=True) == other]
+            assert min(abs(float(of_token[i]) - logprob) for i in likely) < 1e-3
 
 
 async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task(

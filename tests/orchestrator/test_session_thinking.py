@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Status
 from strategies.best_of_n import BestOfN
 from strategies.budget_forcing import BudgetForcing
@@ -150,3 +151,24 @@ async def test_a_budget_pays_for_tokens_past_the_end_of_the_thinking() -> None:
         [child] = await session.rollout([await session.start(problem())], scored=False)
     assert child.status is Status.TRUNCATED and session.cut_short
     assert 25 < session.ledger.generated_tokens <= 30 and session.ledger.candidates == 1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("budget", range(20, 260, 8))
+async def test_a_budget_of_flops_pays_for_what_is_read_again_after_the_thinking(budget: int, n: int) -> None:
+    policy = ThinkingPolicy({"Q:": [LONG], "</think>": ["Answer: 3" + "3" * 50]})
+    policy.overshoot = 3
+    async with open_session(policy, max_thinking_tokens=10, budget=Budget(flops=float(budget))) as session:
+        await session.rollout([await session.start(problem())], n, scored=False)
+    assert session.ledger.policy_flops <= budget
+    assert session.ledger.generated_tokens > 0 or budget < 2 * 2 * n * len("Q:</think>") + 20
+
+
+@pytest.mark.parametrize("budget", range(20, 120, 9))
+async def test_a_budget_of_verifier_tokens_pays_for_the_marker(budget: int) -> None:
+    policy = ThinkingPolicy({"Q:": [LONG], "</think>": ["Answer: 3" + "3" * 50]})
+    verifier = TableVerifier(lambda text: 0.5)
+    limits = Budget(verifier_tokens=budget)
+    async with open_session(policy, verifier, max_thinking_tokens=10, budget=limits) as session:
+        await session.rollout([await session.start(problem())], max_tokens=30)
+    assert 0 < session.ledger.verifier_tokens <= budget

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Solution
 from verifiers.generative import GenerativePRM, correct_steps
-from verifiers.generative_options import Abstention
+from verifiers.weighing import Abstention
 
 SOLUTION = Solution(
     problem=Problem.from_prompt("p", "What is {solution} + 1?"),

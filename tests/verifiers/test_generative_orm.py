@@ -5,8 +5,8 @@ import pytest
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Solution
 from verifiers import VERIFIERS
-from verifiers.generative_options import Abstention
-from verifiers.generative_orm import GenerativeORM, says_yes
+from verifiers.generative_orm import GenerativeORM, final_verdict
+from verifiers.weighing import Abstention
 
 QUESTION = "Verification: Is the answer correct (Yes/No)?"
 STEPS = ("One.\n\n", "Two.\n\n", "Three.")
@@ -47,7 +47,8 @@ def test_a_verdict_is_one_or_zero() -> None:
     [f"{QUESTION} Yes", f"**{QUESTION}** Yes.", f"{QUESTION} **Yes**\n\n", f"**Verification:** {QUESTION[14:]} Yes"],
 )
 def test_the_last_line_may_be_marked_up(line: str) -> None:
-    assert says_yes(f"{QUESTION} No\nNo, better.\n{line}")
+    chain = f"{QUESTION} No\nNo, better.\n{line}"
+    assert final_verdict(chain) == ("Yes", chain.rindex("Yes"))
 
 
 @pytest.mark.parametrize(
@@ -66,4 +67,4 @@ def test_the_last_line_may_be_marked_up(line: str) -> None:
 )
 def test_anything_else_on_the_last_line_abstains(chain: str) -> None:
     with pytest.raises(Abstention, match=r"got .* wanted"):
-        says_yes(chain)
+        final_verdict(chain)

@@ -4,8 +4,8 @@ import pytest
 
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Solution
-from verifiers.generative_options import Abstention
 from verifiers.llm_judge import LLMJudge, rating
+from verifiers.weighing import Abstention
 
 SOLUTION = Solution(problem=Problem.from_prompt("p", "1 + 1?"), steps=("One.\n\n", "Two.\n\n", "Three."), asked=(0, 2))
 
@@ -27,7 +27,8 @@ def test_a_rating_is_a_share_of_ten() -> None:
     "line", [r"Rating: \boxed{7}", r"**Rating:** \boxed{7}", r"Rating: $\boxed{7}$.", "Rating:  \\boxed{7}\n\n"]
 )
 def test_the_last_line_may_be_marked_up(line: str) -> None:
-    assert rating(f"Rating: \\boxed{{1}}\nNo, better.\n{line}") == 7
+    chain = f"Rating: \\boxed{{1}}\nNo, better.\n{line}"
+    assert rating(chain, 10) == ("7", chain.rindex("7"))
 
 
 @pytest.mark.parametrize(
@@ -47,4 +48,4 @@ def test_the_last_line_may_be_marked_up(line: str) -> None:
 )
 def test_anything_else_on_the_last_line_abstains(chain: str) -> None:
     with pytest.raises(Abstention, match=r"got .* wanted"):
-        rating(chain)
+        rating(chain, 10)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.data import records
+from experiments.data.few_shot import MATH_SHOTS, math_shots
 from experiments.data.hub import HubTable
 from experiments.data.prompts import boxed
 from experiments.data.published import Item, RecordsConfig
@@ -16,6 +17,12 @@ from orchestrator.core.answers import reference_answer
 class Math500(RecordsConfig):
     """Fields `problem`, `answer`, `level` (1 to 5: the difficulty) and `unique_id`."""
 
+    shots: int = 0  # worked examples before each problem, of Minerva's 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_shots(self.shots, MATH_SHOTS)
+
     @property
     def tables(self) -> tuple[HubTable, ...]:
         return (HubTable(repository="HuggingFaceH4/MATH-500"),)
@@ -25,6 +32,7 @@ class Math500(RecordsConfig):
         return Item(
             problem=problem,
             prompt=boxed(problem),
+            messages=math_shots(self.shots, problem) if self.shots else (),
             reference=reference_answer(records.reference(record, "answer")),
             id=records.text(record, "unique_id"),
             difficulty=records.number(record, "level"),

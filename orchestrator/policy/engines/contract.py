@@ -1,6 +1,6 @@
 """What an engine is to the policy's host: token ids in, deltas of token ids out."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -12,6 +12,8 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.thinking import ThinkingMarkers
 
+NUM_LIKELIEST = 20  # tokens told in the place of one: the most that engines and servers tell by default
+
 
 class Delta(NamedTuple):
     """Tokens that an engine sampled."""
@@ -20,6 +22,7 @@ class Delta(NamedTuple):
     cached_tokens: int
     finish: Finish | None  # BOUNDARY: at one of the `stop_token_ids`
     logprobs: Sequence[float] | None = None  # of the tokens, where the generation asks for them
+    likeliest: Sequence[Mapping[int, float]] | None = None  # in the place of each, where it asks about words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.engines.chat_template import render
 from orchestrator.policy.engines.clients import CONNECT_S, api_key, one_line, open_client
-from orchestrator.policy.engines.contract import Delta, PolicyInfo
+from orchestrator.policy.engines.contract import NUM_LIKELIEST, Delta, PolicyInfo
 from orchestrator.policy.thinking import thinking_markers
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,8 @@ class ServerEngine:
                     token_ids = self._checked_ids((choice.model_extra or {}).get("token_ids"))
                     self._counters["generated_tokens"] += len(token_ids)
                     logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else None
-                    delta = Delta(token_ids, 0, _finish(choice, stop_token_ids), logprobs)
+                    likeliest = _likeliest(choice.logprobs) if generation.words and token_ids else None
+                    delta = Delta(token_ids, 0, _finish(choice, stop_token_ids), logprobs, likeliest)
                     if delta.finish is not None:
                         last = delta
                     elif token_ids:
@@ -207,9 +208,10 @@ class ServerEngine:
             "temperature": generation.temperature,
             "top_p": generation.top_p,
             "seed": generation.seed,
-            "logprobs": 0 if generation.logprobs else None,
+            "logprobs": NUM_LIKELIEST if generation.words else 0 if generation.logprobs else None,
             "extra_body": {
                 "return_token_ids": True,
+                "return_tokens_as_token_ids": bool(generation.words),
                 "stop_token_ids": list(stop_token_ids),
                 "stream_interval": 1 if waits else _INTERVAL,
                 # said in any case: a model's generation_config.json may say otherwise
@@ -332,6 +334,19 @@ async def _read_on(stream: Any) -> AsyncGenerator[Any, None]:
         raise
     except Exception as error:
         raise _CutOff(one_line(error)) from error
+
+
+def _likeliest(logprobs: Any) -> list[dict[int, float]]:
+    """Of each token of a chunk, in whose `top_logprobs` a token is written as `token_id:17`. Raises ProblemError."""
+    try:
+        return [
+            {int(token.removeprefix("token_id:")): float(logprob) for token, logprob in by_token.items()}
+            for by_token in logprobs.top_logprobs
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ProblemError(
+            f"policy: a server told no log-probabilities of the likeliest tokens: got {str(logprobs)[:100]!r}"
+        ) from error
 
 
 def _rest(generation: Generation, sampled: Sequence[int]) -> Generation:

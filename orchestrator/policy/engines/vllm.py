@@ -26,7 +26,7 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.policy.engines.arguments import check_names
 from orchestrator.policy.engines.chat_template import render
-from orchestrator.policy.engines.contract import Delta, PolicyInfo
+from orchestrator.policy.engines.contract import NUM_LIKELIEST, Delta, PolicyInfo
 from orchestrator.policy.engines.shared_count import SharedCount
 from orchestrator.policy.thinking import thinking_markers
 
@@ -201,7 +201,8 @@ class VllmEngine:
                 seed=generation.seed,
                 max_tokens=generation.max_tokens,
                 stop_token_ids=list(stop_token_ids),
-                logprobs=0 if generation.logprobs else None,  # of the sampled token only
+                # of the sampled token only, unless more is asked
+                logprobs=NUM_LIKELIEST if generation.words else 0 if generation.logprobs else None,
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
                 stream_interval=_interval(generation, stop_token_ids),
@@ -212,12 +213,14 @@ class VllmEngine:
                 async for output in outputs:
                     [sampled] = output.outputs
                     finish = _finish(sampled.finish_reason, sampled.stop_reason, stop_token_ids)
-                    logprobs = None
+                    logprobs = likeliest = None
                     if sampled.logprobs is not None:
+                        if generation.words:
+                            likeliest = [{t: it.logprob for t, it in by_t.items()} for by_t in sampled.logprobs]
                         logprobs = [
                             by_token[t].logprob for t, by_token in zip(sampled.token_ids, sampled.logprobs, strict=True)
                         ]
-                    yield Delta(sampled.token_ids, output.num_cached_tokens or 0, finish, logprobs)
+                    yield Delta(sampled.token_ids, output.num_cached_tokens or 0, finish, logprobs, likeliest)
         except VLLMClientError as error:
             raise ProblemError(f"policy: the engine refused a request: {error}") from error
         except EngineDeadError as error:

@@ -57,9 +57,9 @@ def row(candidate: tuple[str | None, str, str | None]) -> Any:
 
 def test_a_run_that_goes_on_is_warned_once_and_not_before_it_is_sure() -> None:
     watch = Watch()
-    said = [watch.warnings(row(GOOD), [row(SILENT)] * 10) for _ in range(8)]
-    assert [len(new) for new in said] == [0, 0, 0, 1, 0, 0, 0, 0]
-    assert "of 40 candidates ended without an answer" in said[3][0]
+    said = [watch.warnings(**vars(row(SILENT))) for _ in range(80)]
+    assert [len(new) for new in said] == [0] * 39 + [1] + [0] * 40
+    assert "of 40 candidates ended without an answer" in said[39][0]
 
 
 def test_an_extraction_that_matches_nothing_is_said_within_the_first_50_candidates_while_the_run_goes_on() -> None:

@@ -189,10 +189,17 @@ def without_engines(monkeypatch, policy, verifier):
     monkeypatch.setattr(judging, "open_verifier", open_verifier)
 
 
-async def judge_all(made: JudgePlan, stages: list[tuple[str, int]]) -> dict[str, str]:
+async def judge_all(
+    made: JudgePlan, stages: list[tuple[str, int]], told: list[dict[str, str | None]] | None = None
+) -> dict[str, str]:
+    answers = [] if told is None else told
     with open_writers(made, resume=True, overwrite=False) as writers:
         return await judging.judge(
-            made, writers, on_stage=lambda *stage: stages.append(stage), on_problem=lambda _: None
+            made,
+            writers,
+            on_stage=lambda *stage: stages.append(stage),
+            on_problem=lambda _: None,
+            on_answer=lambda **seen: answers.append(seen),
         )
 
 
@@ -243,7 +250,12 @@ async def test_solutions_that_can_not_be_graded_count_in_no_share(tmp_path, monk
     policy = ScriptedPolicy({"now?": ["Answer: 1", "Answer: 2"]})
     without_engines(monkeypatch, policy, TextVerifier(lambda text: 0.5, scores_steps=True))
     monkeypatch.setattr(judging, "grader_of", lambda *_: Grader())
-    assert await judge_all(made, []) == {}
+    told: list[dict[str, str | None]] = []
+    assert await judge_all(made, [], told) == {}
+    assert [seen["undecided"] for seen in told] == ["too hard"] * 2 + [""] * 4
+    assert {(seen["answer"], seen["status"], seen["text"]) for seen in told} == {
+        (answer, "finished", f"Answer: {answer}") for answer in "12"
+    }
     judged, _ = read_judgements(made.folder / "prm")
     assert judged[judged.problem_id == first].correct.isna().all()
     assert "a random choice is right in 100.0%" in table(made).title

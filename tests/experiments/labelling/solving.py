@@ -34,6 +34,10 @@ class NoisySolver(ScriptedPolicy):
         return STEP_DELIMITER.join([*new, "Answer: 0" if wrong else steps[-1]])
 
 
+def unheard(**_: str | None) -> None:
+    """Is told of the answers that are graded."""
+
+
 def opening(policy: ScriptedPolicy, verifier: Verifier | None = None, seed: int = 0) -> "partial[SearchSession]":
     """What opens a session."""
     return partial(

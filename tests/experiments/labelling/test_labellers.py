@@ -9,7 +9,7 @@ from experiments.labelling.labellers import BinarySearch, Exact, Judged, MonteCa
 from experiments.labelling.sources import Sampled
 from experiments.tinymath.task import generate
 from orchestrator.core.nouns import Problem, Status, Step, Trajectory
-from tests.experiments.labelling.solving import NoisySolver, opening
+from tests.experiments.labelling.solving import NoisySolver, opening, unheard
 from tests.fakes import ANSWERS, EOS, ScriptedPolicy, TableVerifier, ids
 
 MADE = generate("train", 12)
@@ -19,9 +19,14 @@ GRADER = Grader({made.id: made.answer for made in MADE}, ANSWERS)
 K = 4
 
 
-def monte_carlo(policy, estimation=Estimation.soft, threshold=0.0, k=K, grader=GRADER, seed=0):
+def monte_carlo(policy, estimation=Estimation.soft, threshold=0.0, k=K, grader=GRADER, seed=0, on_answer=unheard):
     return MonteCarlo(
-        open_session=opening(policy, seed=seed), grader=grader, k=k, estimation=estimation, threshold=threshold
+        open_session=opening(policy, seed=seed),
+        grader=grader,
+        k=k,
+        on_answer=on_answer,
+        estimation=estimation,
+        threshold=threshold,
     )
 
 
@@ -81,7 +86,7 @@ async def test_binary_search_finds_the_labels_of_looking_everywhere_at_logarithm
     for problem in PROBLEMS:
         for solution in await sampled(problem):
             faultless = NoisySolver(MADE, mistakes=0.0)
-            search = BinarySearch(open_session=opening(faultless), grader=GRADER, k=K)
+            search = BinarySearch(open_session=opening(faultless), grader=GRADER, k=K, on_answer=unheard)
             [labels], cost = await search.label(problem, [solution])
             [everywhere], _ = await monte_carlo(faultless, Estimation.hard).label(problem, [solution])
             [truth], _ = await exact.label(problem, [solution])
@@ -128,3 +133,17 @@ async def test_a_fault_of_the_policy_is_no_label():
     policy.fails_after = 3
     with pytest.raises(RuntimeError, match="a scripted failure"):
         await monte_carlo(policy).label(PROBLEMS[0], solutions)
+
+
+async def test_the_answers_of_solutions_and_of_rollouts_are_told_with_their_texts():
+    told, solver = [], NoisySolver(MADE)
+    solutions = await sampled(PROBLEMS[0], n=1)
+    await monte_carlo(solver, on_answer=lambda **seen: told.append(seen)).label(PROBLEMS[0], solutions)
+    assert told[0] == {
+        "answer": solutions[0].answer,
+        "status": "finished",
+        "undecided": None,
+        "text": solutions[0].reply,
+    }
+    assert len(told) == 1 + K * (len(solutions[0].steps) - 1)
+    assert all(seen["answer"] is not None and seen["text"].startswith(solutions[0].steps[0].text) for seen in told)

@@ -14,7 +14,7 @@ from experiments.replay.recording import RecordedProblem, Sample
 from experiments.tinymath.task import generate
 from orchestrator.core.nouns import Problem, Status, Trajectory
 from orchestrator.policy import PolicyPool
-from tests.experiments.labelling.solving import opening
+from tests.experiments.labelling.solving import opening, unheard
 from tests.fakes import ANSWERS
 
 K = 4
@@ -37,8 +37,10 @@ def as_sample(solution: Trajectory) -> Sample:
 async def test_solutions_are_sampled_recorded_and_labelled_by_rollouts(policy_pool: PolicyPool) -> None:
     open_session = opening(policy_pool)
     grader = Grader({made.id: made.answer for made in MADE}, ANSWERS)
-    soft = MonteCarlo(open_session=open_session, grader=grader, k=K, estimation=Estimation.soft, threshold=0.0)
-    search = BinarySearch(open_session=open_session, grader=grader, k=K)
+    soft = MonteCarlo(
+        open_session=open_session, grader=grader, k=K, on_answer=unheard, estimation=Estimation.soft, threshold=0.0
+    )
+    search = BinarySearch(open_session=open_session, grader=grader, k=K, on_answer=unheard)
     tokenizer = Tokenizer.from_file(str(Path(TINY_POLICY) / "tokenizer.json"))
     shares = set()
     for made in MADE:

@@ -106,6 +106,13 @@ def test_problems_are_labelled_once_whatever_interrupts_and_failed_ones_again_on
     }
 
 
+def test_answers_that_are_never_found_are_said_while_it_runs(headrace, config, solver, monkeypatch):
+    monkeypatch.setattr(solver, "_continuation", lambda text, request: "Hm.\n\nNo idea.")
+    code, out, _ = headrace("label", config)
+    warning = "warning: 100% of 40 candidates ended without an answer that could be found"
+    assert code == 0 and out.count(warning) == 1 and out.index(warning) < out.index("monte_carlo: 6 problems")
+
+
 def test_methods_are_compared_on_the_same_solutions(headrace, config, solver, tmp_path):
     exact, source = tmp_path / "exact", f"source.labelled={tmp_path / 'exact'}"
     assert headrace("label", config, "name=exact", "method=exact")[0] == 0

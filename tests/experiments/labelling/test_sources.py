@@ -1,10 +1,13 @@
 from itertools import accumulate
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from experiments.doctor import TINY_POLICY
+from experiments.labelling.estimates import Estimation
+from experiments.labelling.labellers import Judged
 from experiments.labelling.sources import Labelled, Recorded, Sampled, as_labelled
 from experiments.replay.recording import RecordedProblem, Sample
 from experiments.tinymath.task import generate
@@ -13,7 +16,7 @@ from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.nouns import Problem, Status
 from tests.experiments.labelling.solving import NoisySolver, opening
-from tests.fakes import ScriptedPolicy
+from tests.fakes import ScriptedPolicy, TextVerifier, ThinkingPolicy
 from verifiers.training.labelled import LabelledSolution
 
 PROBLEM = Problem.from_prompt("p1", "Q:")
@@ -48,6 +51,68 @@ async def test_recorded_samples_come_with_the_steps_that_the_policy_wrote():
     assert row.completions == ("Kim: 1 + 2 = 3", "Eve: 3 + 4 = 7", "Answer: 7")
     assert row.prompt == "Q:" and row.prompt_ids == solutions[0].prompt_ids
     assert row.step_ids == tuple(step.token_ids for step in solutions[0].steps)
+
+
+TAGS = ("<think>", "</think>")
+
+
+def thinking_sample(steps: tuple[str, ...], prompt: str, special: bool) -> Recorded:
+    """A recording of a model that thinks. Its markers are special tokens, or text like any."""
+    tokenizer = Tokenizer(models.BPE({chr(code): code for code in range(128)}, []))
+    tokenizer.decoder = decoders.Fuse()
+    if special:
+        tokenizer.add_special_tokens([AddedToken(tag, special=True) for tag in TAGS])
+    ids = [tokenizer.encode(step, add_special_tokens=False).ids for step in steps]
+    sample = Sample(
+        token_ids=tuple(token for step in ids for token in step),
+        ends=tuple(accumulate(map(len, ids))),
+        text="".join(steps),
+        answer="7",
+        correct=True,
+        undecided=None,
+        aggregate_score=None,
+        truncated=False,
+    )
+    policy = ThinkingPolicy({})
+    policy.encode = AsyncMock(return_value=[tuple(tokenizer.encode(prompt, add_special_tokens=False).ids)])
+    problem = RecordedProblem(problem=PROBLEM, prompt_ids=(-1,), samples=(sample,), scores={})
+    return Recorded(open_session=opening(policy), tokenizer=tokenizer, problems={"p1": problem}, n=None)
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize(
+    ("prompt", "steps", "wanted"),
+    [
+        ("Q:", ("<think>a\n\n", "b</think>", "\n\nSo\n\n", "Answer: 7"), (True, True, False, False)),
+        ("Q:<think>", ("a\n\n", "b</think>", "Answer: 7"), (True, True, False)),
+        ("Q:<think></think>", ("a\n\n", "Answer: 7"), (False, False)),
+        ("Q:", ("No thought.\n\n", "Answer: 7"), (False, False)),
+        ("Q:", ("<think>cut\n\n", "off"), (True, True)),
+    ],
+)
+async def test_recorded_steps_of_a_model_that_thinks_are_thinking_up_to_its_marker(prompt, steps, wanted, special):
+    [[solution], _] = await thinking_sample(steps, prompt, special).solutions(PROBLEM)
+    assert [(step.text, step.thinking) for step in solution.steps] == list(zip(steps, wanted, strict=True))
+
+
+async def test_a_recorded_step_that_is_half_thinking_becomes_two():
+    [[solution], _] = await thinking_sample(("<think>a</think>b\n\n", "c"), "Q:", True).solutions(PROBLEM)
+    assert [(s.text, s.thinking) for s in solution.steps] == [
+        ("<think>a</think>", True),
+        ("b\n\n", False),
+        ("c", False),
+    ]
+
+
+async def test_a_judge_of_text_is_shown_what_comes_after_recorded_thinking():
+    source = thinking_sample(("<think>a\n\n", "b</think>", "So\n\n", "Answer: 7"), "Q:", True)
+    solutions, _ = await source.solutions(PROBLEM)
+    verifier = TextVerifier(lambda text: 0.75, scores_steps=True)
+    open_session = opening(ThinkingPolicy({}), verifier)
+    judged = Judged(open_session=open_session, estimation=Estimation.soft, threshold=0.5)
+    [labels], _ = await judged.label(PROBLEM, solutions)
+    assert labels == (None, None, 0.75, 0.75)
+    assert {step for solution in verifier.asked for step in solution.steps} == {"So\n\n", "Answer: 7"}
 
 
 async def test_samples_of_another_tokenizer_are_refused():

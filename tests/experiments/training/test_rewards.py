@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -51,21 +52,41 @@ def written(problem: str, text: str) -> Completion:
     )
 
 
+def unheard(**_):
+    """Of the answers nothing is told."""
+
+
 def test_a_grader_sees_each_problem_once_and_verdicts_come_back_in_order(runner):
     grader = ScriptedGrader()
     mixed = [written("1", "Answer: 1"), written("2", "Answer: 1"), written("1", "no"), written("2", "Answer: 2")]
-    assert GraderJudge(grader, ANSWERS, runner)(mixed) == [1.0, 0.0, 0.0, 1.0]
+    assert GraderJudge(grader, ANSWERS, runner, unheard)(mixed) == [1.0, 0.0, 0.0, 1.0]
     assert sorted(grader.asked) == [("1", ["1", None]), ("2", ["1", "2"])]
 
 
 def test_a_problem_that_can_not_be_graded_has_no_reward_and_others_keep_theirs(runner):
     grader = ScriptedGrader(hard="2")
-    assert GraderJudge(grader, ANSWERS, runner)([written("2", "Answer: 2"), written("1", "Answer: 1")]) == [None, 1.0]
+    assert GraderJudge(grader, ANSWERS, runner, unheard)([written("2", "Answer: 2"), written("1", "Answer: 1")]) == [
+        None,
+        1.0,
+    ]
+
+
+def test_each_answer_that_is_graded_is_told(runner):
+    told = []
+    cut = replace(written("1", "Answ"), ended=False)
+    judge = GraderJudge(ScriptedGrader(), ANSWERS, runner, lambda **seen: told.append(seen))
+    judge([written("1", "Answer: 1"), cut])
+    assert told == [
+        {"answer": "1", "status": "finished", "undecided": None, "text": "Answer: 1"},
+        {"answer": None, "status": "truncated", "undecided": None, "text": "Answ"},
+    ]
 
 
 def test_a_grader_that_fails_otherwise_ends_the_training(runner):
     with pytest.raises(KeyError):
-        GraderJudge(ScriptedGrader(broken="2"), ANSWERS, runner)([written("1", "Answer: 1"), written("2", "Answer: 2")])
+        GraderJudge(ScriptedGrader(broken="2"), ANSWERS, runner, unheard)(
+            [written("1", "Answer: 1"), written("2", "Answer: 2")]
+        )
 
 
 def test_a_sum_without_one_of_its_parts_is_no_reward():

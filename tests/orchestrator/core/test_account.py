@@ -1,5 +1,7 @@
 """Facts about what may still be spent."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.core.account import Account, PlannedSequence
@@ -40,6 +42,24 @@ def test_a_sequence_costs_its_tokens_and_the_reading_of_all_that_is_unread() -> 
         "flops": flops + 7.0 * (3 + 4),
         "verifier_tokens": 3 + 4,
     }
+
+
+@pytest.mark.parametrize("thought", [0, 1, 6, 9])
+@pytest.mark.parametrize("discarded", [0, 2])
+def test_a_sequence_whose_thinking_is_ended_costs_no_more_than_it_was_planned_for(thought: int, discarded: int) -> None:
+    """Whatever it thinks, and whatever is sampled past that, nothing is cached for what goes on."""
+    planned = replace(PLANNED, most_thinking=9, marker=2, scored=False)
+    for replied in range(1, 12):
+        first = SHAPE.sampling_flops(prefix=5, cached=0, sampled=thought + discarded)
+        second = SHAPE.sampling_flops(prefix=5 + thought + 2, cached=0, sampled=replied)
+        assert first + second <= planned.amounts(thought + discarded + replied)["flops"]
+
+
+def test_the_marker_that_ends_the_thinking_is_read_and_not_sampled() -> None:
+    planned = replace(PLANNED, most_thinking=9, marker=2)
+    assert planned.amounts(4)["verifier_tokens"] == 3 + 2 + 4
+    assert planned.amounts(4)["policy_tokens"] == 4
+    assert planned.affordable(left(verifier_tokens=9), parts=1, index=0) == 4
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 9, 1000])

@@ -40,6 +40,17 @@ def completion(text: str | None, finish: str = "stop", tokens: int = 7, **messag
     return JSONResponse({**body, "choices": [{"index": 0, "message": told, "finish_reason": finish}]})
 
 
+def choices(*texts: str, tokens: int, finish: Sequence[str] = ()) -> Response:
+    """One completion with several choices."""
+    usage = {"prompt_tokens": 11, "completion_tokens": tokens, "total_tokens": 11 + tokens}
+    told = [
+        {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": (*finish, *["stop"] * 9)[i]}
+        for i, text in enumerate(texts)
+    ]
+    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "usage": usage}
+    return JSONResponse({**body, "choices": told})
+
+
 def refusal(status: int) -> Response:
     return JSONResponse({"error": {"message": f"refused with {status}"}}, status, {"retry-after-ms": "1"})
 
@@ -119,6 +130,100 @@ async def test_a_vote_over_a_chat_api_counts_what_the_server_reports(server: Ser
         assert set(candidate.trajectory.completion_ids) == {UNKNOWN_ID}
 
 
+async def test_samples_of_one_prompt_are_choices_of_one_request_which_pays_for_it_once(
+    server: Server, config: PolicyConfig
+) -> None:
+    server.answers = [choices("Answer: 4", "Answer: 5", "Answer: 4, surely", tokens=40)]
+    async with open_policy(config, StepConfig()) as policy:
+        outcome = await solve(PROBLEM, SelfConsistency(n=3).search, runtime(policy).session(1), timeout_s=10)
+        [stats] = await policy.stats()
+    assert outcome.result is not None and [asked["n"] for asked in server.asked] == [3]
+    ledger, candidates = outcome.result.ledger, [c.trajectory for c in outcome.result.candidates]
+    assert (ledger.prompt_tokens, ledger.generated_tokens) == (11, 40)
+    assert ledger.policy_flops == 2.0 * ((11 + 0 + 0) + 40 - 3)
+    assert {c.text: c.cost.generated_tokens for c in candidates}.keys() == {
+        "Answer: 4",
+        "Answer: 5",
+        "Answer: 4, surely",
+    }
+    assert sum(c.cost.generated_tokens for c in candidates) == 40
+    assert sorted(c.cost.prompt_tokens for c in candidates) == [0, 0, 11]
+    assert (stats["generated_tokens"], stats["prompt_tokens"], stats["running"]) == (40, 11, 0)
+
+
+async def test_a_server_that_gives_one_choice_is_asked_for_the_others_one_by_one_and_not_for_several_again(
+    server: Server, config: PolicyConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answers = [completion(f"Answer: {i}") for i in range(7)]
+    async with ChatPolicy.open(config) as policy:
+        first = [segment.text for _, segment in await written(policy, n=4)]
+        assert sorted(first) == [f"Answer: {i}" for i in range(4)]
+        assert [asked.get("n") for asked in server.asked] == [4, None, None, None]
+        await written(policy, n=3)
+        assert [asked.get("n") for asked in server.asked[4:]] == [None] * 3
+    assert caplog.text.count("gives no several choices") == 1 and "it gave fewer" in caplog.text
+
+
+async def test_a_server_that_refuses_several_choices_is_asked_one_by_one(
+    server: Server, config: PolicyConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answers = [refusal(400), *[completion(f"Answer: {i}") for i in range(5)]]
+    async with ChatPolicy.open(config) as policy:
+        assert len(await written(policy, n=3)) == 3
+        await written(policy, n=2)
+    assert [asked.get("n") for asked in server.asked] == [3, *[None] * 5]
+    assert caplog.text.count("refused with 400") == 1
+
+
+async def test_a_prompt_that_is_refused_does_not_count_against_choices(server: Server, config: PolicyConfig) -> None:
+    server.answers = [refusal(400)]
+    async with ChatPolicy.open(config) as policy:
+        with pytest.raises(ProblemError, match="refused with 400"):
+            await written(policy, n=2)
+        server.answers = [choices("a", "b", tokens=2)]
+        await written(policy, n=2)
+    assert server.asked[-1]["n"] == 2
+
+
+async def test_a_request_has_as_many_choices_as_may_run_and_its_samples_are_alike(
+    server: Server, config: PolicyConfig
+) -> None:
+    server.answers = [choices("a", "b", tokens=2)]
+    async with ChatPolicy.open(replace(config, max_num_seqs=2)) as policy:
+        async with asyncio.timeout(5):
+            assert len(await written(policy, n=4)) == 4
+        assert [asked["n"] for asked in server.asked] == [2, 2]
+        server.answers = [completion("a")]
+        [prompt] = await policy.encode([PROBLEM])
+        request = Generation(prefix_ids=prompt, max_tokens=50, seed=1, temperature=0.5, top_p=0.9)
+        async with aclosing(policy.generate([request, replace(request, max_tokens=49)])) as stream:
+            assert len([item async for item in stream]) == 2
+        assert [asked.get("n") for asked in server.asked[2:]] == [None, None]
+
+
+async def test_a_sample_that_is_given_up_leaves_the_others_their_request_and_the_last_one_ends_it(
+    server: Server, config: PolicyConfig
+) -> None:
+    server.gate.clear()
+    server.answers = [choices("a", "b", tokens=2)]
+    async with ChatPolicy.open(config) as policy:
+        [prompt] = await policy.encode([PROBLEM])
+        requests = [Generation(prefix_ids=prompt, max_tokens=5, seed=i, temperature=1, top_p=1) for i in range(2)]
+        stream = policy.generate(requests)
+        await until(lambda: len(server.asked) == 1)
+        stream.abort([0])
+        assert (await anext(stream))[1].finish is Finish.ABORTED
+        server.gate.set()
+        index, segment = await anext(stream)
+        assert (index, segment.finish, segment.prompt_tokens) == (1, Finish.EOS, 11)
+
+        server.gate.clear()
+        async with aclosing(policy.generate(requests)):
+            await until(lambda: len(server.asked) == 2)
+        await until(lambda: policy._servers[0].running == 0)
+    assert len(server.asked) == 2
+
+
 async def test_a_request_says_what_the_configuration_does(server: Server, config: PolicyConfig) -> None:
     examples = [Message(role="user", content="1 + 1?"), Message(role="assistant", content="2")]
     config = replace(config, system_prompt="Be brief.", examples=examples)
@@ -170,7 +275,7 @@ async def test_what_is_aborted_says_so_and_the_rest_goes_on(server: Server, conf
     server.gate.clear()
     async with ChatPolicy.open(config) as policy:
         [prompt] = await policy.encode([PROBLEM])
-        requests = [Generation(prefix_ids=prompt, max_tokens=5, seed=i, temperature=1, top_p=1) for i in range(2)]
+        requests = [Generation(prefix_ids=prompt, max_tokens=5 + i, seed=i, temperature=1, top_p=1) for i in range(2)]
         stream = policy.generate(requests)
         await until(lambda: len(server.asked) == 2)
         stream.abort([0])

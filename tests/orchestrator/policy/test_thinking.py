@@ -147,6 +147,72 @@ def test_thinking_may_have_delimiters_of_its_own(tokenizer: Tokenizer) -> None:
     ]
 
 
+# gpt-oss's channels
+
+CHANNELS = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>")
+GPT_OSS = (
+    "{%- for message in messages %}{{ '<|start|>' + message.role + '<|message|>' + message.content + '<|end|>' }}"
+    "{%- endfor %}{#- an assistant's turn: <|start|>assistant<|channel|>final<|message|> #}"
+    "{%- if add_generation_prompt %}{{ '<|start|>assistant' }}{%- endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def harmony() -> Tokenizer:
+    """Of characters, with the special tokens of gpt-oss."""
+    made = Tokenizer(models.BPE({chr(code): code for code in range(128)}, []))
+    made.decoder = decoders.Fuse()
+    made.add_special_tokens([AddedToken(token, special=True) for token in CHANNELS])
+    return made
+
+
+def in_channels(tokenizer: Tokenizer, text: str, size: int = 0) -> list[tuple[str, bool]]:
+    """As `steps`, of a text of gpt-oss that is continued after its first `size` tokens."""
+    markers = thinking_markers("auto", of(GPT_OSS))
+    assert markers is not None
+    marked = MarkedTokens(markers, tokenizer)
+    prompt = tokenizer.encode("<|start|>user<|message|>2 + 2?<|end|><|start|>assistant").ids
+    written = tokenizer.encode(text).ids
+    prefix = [*prompt, *written[:size]]
+    phase, seen = marked.begin(prefix, len(prompt))
+    splitter = StepSplitter(StepConfig(), TextStream(tokenizer, prefix), marked=marked, phase=phase, phase_text=seen)
+    pieces = [piece for token_id in written[size:] for piece in splitter.push(token_id)]
+    return [(piece.text, piece.thinking) for piece in [*pieces, splitter.rest()] if piece.token_ids]
+
+
+ANALYSIS = "<|channel|>analysis<|message|>2 + 2 is final.\n\nSo 4.<|end|><|start|>assistant"
+FINAL = "<|channel|>final<|message|>"
+
+
+def test_the_answer_of_gpt_oss_is_what_stands_in_its_last_channel(harmony: Tokenizer) -> None:
+    before, after = ANALYSIS.split("\n\n")
+    thinking = [(f"{before}\n\n", True), (after + FINAL, True)]
+    assert in_channels(harmony, f"{ANALYSIS}{FINAL}It is\n\n4<|return|>") == [
+        *thinking,
+        ("It is\n\n", False),
+        ("4", False),
+    ]
+    twice = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    assert in_channels(harmony, f"{twice}{ANALYSIS}{FINAL}4")[-1] == ("4", False)
+    assert in_channels(harmony, f"{FINAL}4") == [(FINAL, True), ("4", False)]
+    assert all(thinks for _, thinks in in_channels(harmony, ANALYSIS))
+
+
+def test_gpt_oss_is_continued_anywhere_in_its_phase(harmony: Tokenizer) -> None:
+    text = f"{ANALYSIS}{FINAL}It is 4"
+    whole = [thinks for part, thinks in in_channels(harmony, text) for _ in harmony.encode(part).ids]
+    for size in range(len(whole)):
+        rest = [thinks for part, thinks in in_channels(harmony, text, size) for _ in harmony.encode(part).ids]
+        assert rest == whole[size:], size
+
+
+def test_what_ends_the_thinking_of_gpt_oss_from_outside_begins_the_last_channel(harmony: Tokenizer) -> None:
+    markers = thinking_markers("openai_gptoss", of(None))
+    assert markers is not None and markers == thinking_markers("auto", of(GPT_OSS))
+    cut = "<|channel|>analysis<|message|>2 + 2"
+    assert in_channels(harmony, f"{cut}{markers.ending}4") == [(cut + markers.ending, True), ("4", False)]
+
+
 # which markers
 
 

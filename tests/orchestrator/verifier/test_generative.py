@@ -2,11 +2,14 @@
 
 import asyncio
 import re
+from dataclasses import replace
+from math import log
 
 import pytest
 
+from orchestrator.core.alternatives import Alternatives
 from orchestrator.core.nouns import Problem
-from orchestrator.core.protocols import ScoreRequest, Solution, Verifier
+from orchestrator.core.protocols import Generation, ScoreRequest, Segment, Solution, Verifier
 from orchestrator.verifier.chains import PolicyWriter
 from orchestrator.verifier.generative import GenerativeVerifier
 from strategies.best_of_n import BestOfN
@@ -15,6 +18,7 @@ from verifiers.generative import GenerativePRM
 from verifiers.generative_options import GenerativeOptions, Question, averaged
 from verifiers.generative_orm import GenerativeORM
 from verifiers.llm_judge import LLMJudge
+from verifiers.weighing import ScoreBy, Weigh, as_written
 
 TEMPLATE = "{problem}|{solution}#"  # what a scripted policy continues
 GOOD = "Step 1: The step is \\boxed{correct}\nStep 2: The step is \\boxed{correct}"
@@ -173,7 +177,7 @@ class OddJudge(LLMJudge):
             raise KeyError("unaskable")
         return super().questions(solution)
 
-    def values(self, question: Question, chain: str) -> tuple[float, ...]:
+    def values(self, question: Question, chain: str, weigh: Weigh = as_written) -> tuple[float, ...]:
         if "broken" in question.prompt:
             raise ZeroDivisionError("division by zero")
         for word, values in (("nan", (float("nan"),)), ("two", (0.5, 0.5)), ("big", (10.0,))):
@@ -200,3 +204,41 @@ async def test_a_judge_that_fails_on_one_solution_judges_the_others() -> None:
         strict=True,
     ):
         assert reason in (verdict.unjudged or "")
+
+
+class DoubtfulPolicy(ScriptedPolicy):
+    """Says of each token that it writes that a minus sign was as likely, and of a Y and an N how likely each was."""
+
+    def _plan(self, request: Generation) -> list[Segment]:
+        likeliest = (("Y", log(0.6)), ("N", log(0.2)), ("-", log(0.2)))
+        return [
+            replace(
+                segment,
+                alternatives=tuple(
+                    Alternatives(at=at, text=text, logprobs=likeliest if text in "YN" else ((text, 0.0),))
+                    for at, text in enumerate(segment.text)
+                    if request.words
+                ),
+            )
+            for segment in super()._plan(request)
+        ]
+
+
+@pytest.mark.parametrize(("score", "mean"), [(ScoreBy.VERDICT, 0.5), (ScoreBy.PROBABILITY, 0.75)])
+async def test_a_verdict_counts_as_written_or_by_its_probability_at_no_further_token(
+    score: ScoreBy, mean: float
+) -> None:
+    yes, no = (f"Hm.\n\nVerification: Is the answer correct (Yes/No)? {word}" for word in ("Yes", "No"))
+    policy = DoubtfulPolicy({"#": [yes, no]})
+    judge = GenerativeORM(template=TEMPLATE, chains=2, score=score)
+    [verdict] = await written(policy, judge).score([reading("a", asked=(0,))])
+    assert verdict.scores[0].mean == pytest.approx(mean)
+    assert verdict.verifier_tokens == sum(len(r.prefix_ids) for r in policy.requests) + len(yes) + len(no) + 2
+
+
+async def test_a_writer_that_tells_no_probabilities_gives_no_score() -> None:
+    policy = ScriptedPolicy({"#": ["Verification: Is the answer correct (Yes/No)? Yes"]})
+    judge = GenerativeORM(template=TEMPLATE, chains=1, score=ScoreBy.PROBABILITY)
+    [verdict] = await written(policy, judge).score([reading("a", asked=(0,))])
+    assert verdict.scores == ()
+    assert "told no log-probabilities of the verdict 'Yes'" in (verdict.unjudged or "")

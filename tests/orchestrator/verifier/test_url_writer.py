@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from math import log
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from orchestrator.verifier.generative import GenerativeVerifier
 from orchestrator.verifier.url_writer import UrlWriter
 from verifiers.generative import GenerativePRM
 from verifiers.generative_options import GenerativeOptions, averaged
+from verifiers.weighing import ScoreBy
 
 GOOD = "Step 1: It holds. The step is \\boxed{correct}"
 BAD = "Step 1: It fails. The step is \\boxed{incorrect}"
@@ -235,3 +237,61 @@ async def test_requests_in_flight_are_bounded_and_answers_keep_their_order(
     assert server.most_in_flight == 1
     assert sum(await means(replace(judge, requests_in_flight=3), *(reading(text) for text in "abcdef"))) == 0.0
     assert server.most_in_flight == 3
+
+
+def told(*tokens: tuple[str, dict[str, float]], raw: bool = True) -> dict[str, Any]:
+    """The log-probabilities of a completion, token by token, with those of the others in their places."""
+    content = [
+        {
+            "token": text,
+            "bytes": list(text.encode()) if raw else None,
+            "logprob": shares[text],
+            "top_logprobs": [{"token": t, "bytes": None, "logprob": p} for t, p in shares.items()],
+        }
+        for text, shares in tokens
+    ]
+    return {"logprobs": {"content": content}}
+
+
+def with_logprobs(text: str, logprobs: dict[str, Any]) -> Response:
+    message = {"role": "assistant", "content": text}
+    return completion(text, choices=[{"index": 0, "message": message, "finish_reason": "stop", **logprobs}])
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_a_score_by_probability_reads_what_the_server_tells_of_the_verdict(
+    server: Server, judge: GenerativeOptions, raw: bool
+) -> None:
+    tokens = [
+        ("é correct", {"é correct": 0.0}),  # of thinking, which the text leaves out
+        ("Step 1: é \\boxed{", {"Step 1: é \\boxed{": 0.0}),
+        ("correct", {"correct": log(0.6), "in": log(0.2), "x": log(0.2)}),
+        ("}", {"}": 0.0}),
+        ("<end>", {"<end>": 0.0}),
+    ]
+    server.answers = [with_logprobs("Step 1: é \\boxed{correct}", told(*tokens, raw=raw))]
+    assert await means(replace(judge, score=ScoreBy.PROBABILITY)) == [pytest.approx(0.75)]
+    [asked] = server.asked
+    assert (asked["logprobs"], asked["top_logprobs"]) == (True, 20)
+
+
+async def test_without_a_score_by_probability_no_log_probabilities_are_asked_for(
+    server: Server, judge: GenerativeOptions
+) -> None:
+    await means(judge)
+    assert "logprobs" not in server.asked[0] and "top_logprobs" not in server.asked[0]
+
+
+@pytest.mark.parametrize("content", [{}, {"logprobs": None}, {"logprobs": {"content": None}}])
+async def test_a_server_that_tells_no_log_probabilities_ends_the_run(
+    server: Server, judge: GenerativeOptions, content: dict[str, Any]
+) -> None:
+    server.answers = [with_logprobs(GOOD, content)]
+    with pytest.raises(UserError, match=r"tells no log-probabilities, got .* wanted those of 20 top_logprobs"):
+        await means(replace(judge, score=ScoreBy.PROBABILITY))
+
+
+async def test_tokens_that_do_not_read_as_the_text_give_no_score(server: Server, judge: GenerativeOptions) -> None:
+    server.answers = [with_logprobs(GOOD, told(("Step", {"Step": 0.0})))]
+    [verdict] = await verdicts(replace(judge, score=ScoreBy.PROBABILITY))
+    assert verdict.scores == () and "told no log-probabilities of the verdict" in (verdict.unjudged or "")

@@ -82,3 +82,30 @@ async def test_answers_are_found_in_boxes_and_compared_as_mathematics():
     async with answers_of(data_config({"name": "aime"})) as answers:
         assert answers.extract("So $x = 33$ and the answer is $\\boxed{033}$.") == "033"
         assert [found.equal for found in await answers.compare("33", ["033", "33.0", "34"])] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "first", "last"),
+    [
+        ("gsm8k", {"question": "How many?", "answer": "#### 2"}, "Q: There are 15 trees", "Q: How many?"),
+        ("math500", MATH500, "Problem:\nFind the domain", "Problem:\nWhat is $1+1$?\n"),
+    ],
+)
+def test_worked_examples_come_before_a_problem_where_they_are_asked_for(load, name, record, first, last):
+    [example] = load(name, record, shots=2)
+    messages = example.problem.messages
+    assert len(messages) == 5 and messages[0].content.startswith(first) and messages[-1].content == last
+    assert len(load(name, record)[0].problem.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"name": "gsm8k", "shots": 9}, r"shots must be in 0\.\.8 for gsm8k, got 9"),
+        ({"name": "math500", "shots": 5}, r"shots must be in 0\.\.4 for math500, got 5"),
+        ({"name": "gsm8k", "shots": 1, "prompt_template": "{problem}!"}, "wanted no prompt_template with them"),
+    ],
+)
+def test_shots_that_there_are_not_are_refused(settings, reason):
+    with pytest.raises(UserError, match=reason):
+        data_config(settings)

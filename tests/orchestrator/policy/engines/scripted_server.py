@@ -30,6 +30,7 @@ class ScriptedServer:
         self.left = 0  # streams whose client went away
         self.returns_token_ids = True
         self.says_why = True  # its last token has a finish_reason
+        self.tells_likeliest = True
         self.metrics = ""
         self.offset = 0  # added to the ids of the tokens of texts
 
@@ -72,6 +73,11 @@ class ScriptedServer:
                     finish = "length" if self.says_why else None
                 stop_reason = token_id if token_id in body["stop_token_ids"] else None
                 logprobs = {"token_logprobs": [-0.5], "tokens": [""], "top_logprobs": [], "text_offset": []}
+                if body["logprobs"] and self.tells_likeliest:
+                    told = token_id if body["return_tokens_as_token_ids"] else "?"
+                    logprobs["top_logprobs"] = [{"token_id:1": -1.5, f"token_id:{told}": -0.5}]
+                elif body["logprobs"]:
+                    logprobs["top_logprobs"] = None
                 choice = {"index": 0, "text": "", "finish_reason": finish, "token_ids": [token_id]}
                 choice |= {"stop_reason": stop_reason, "logprobs": None if body["logprobs"] is None else logprobs}
                 yield event({"choices": [choice], "usage": None})

@@ -70,6 +70,8 @@ async def test_tokens_arrive_as_the_server_samples_them(server: ScriptedServer, 
         deltas = await sampled(made, logprobs=True)
         assert tokens_of(deltas) == TOKENS and deltas[-1].finish is Finish.EOS
         assert all(delta.logprobs == [-0.5] for delta in deltas if delta.token_ids)
+        assert all(delta.likeliest is None for delta in deltas)
+
         assert made.counters() == {
             "prompt_tokens": len(PROMPT),
             "cached_tokens": 3,
@@ -80,6 +82,16 @@ async def test_tokens_arrive_as_the_server_samples_them(server: ScriptedServer, 
     wanted = {"prompt": list(PROMPT), "max_tokens": 100, "seed": 7, "temperature": 0.8, "top_p": 0.9, "model": "m"}
     assert wanted.items() <= asked.items()
     assert (asked["top_k"], asked["min_p"], asked["repetition_penalty"]) == (0, 0.0, 1.0), "none is the server's own"
+
+
+async def test_the_likeliest_tokens_come_by_their_ids(server: ScriptedServer, config: PolicyConfig) -> None:
+    async with loaded(config) as made:
+        deltas = await sampled(made, words=("4",))
+        for delta in deltas:
+            assert delta.likeliest == [{1: -1.5, token_id: -0.5} for token_id in delta.token_ids]
+        server.tells_likeliest = False
+        with pytest.raises(ProblemError, match="told no log-probabilities of the likeliest tokens"):
+            await sampled(made, words=("4",))
 
 
 async def test_a_request_ends_at_its_cap_and_at_its_stop_tokens(server: ScriptedServer, config: PolicyConfig) -> None:

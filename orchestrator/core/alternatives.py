@@ -1,0 +1,19 @@
+"""What a policy could have written instead of a token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternatives:
+    """A token that was written, and the likeliest tokens in its place, itself among them."""
+
+    at: int  # characters before it, in the text that it belongs to
+    text: str  # its own
+    logprobs: tuple[tuple[str, float], ...]  # (text, natural log of the probability at temperature 1)
+
+
+def may_hold(text: str, words: Sequence[str]) -> bool:
+    """Whether one of the words is in a token's text, or may begin there."""
+    rests = [text[start:] for start in range(len(text))]
+    return any(word.startswith(rest) or rest.startswith(word) for rest in rests for word in words)
