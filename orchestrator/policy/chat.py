@@ -12,12 +12,14 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from heapq import nlargest
 from typing import Any, Self
 
 import openai
 
+from orchestrator.core.confidence import step_confidence, token_confidence
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError, ReplicaError, UserError
 from orchestrator.core.flops import ModelShape
@@ -116,10 +118,10 @@ class ChatPolicy:
     def generate(self, requests: Sequence[Generation]) -> "ChatStream":
         """Raises UserError for what needs token ids."""
         for request in requests:
-            if request.prefix_ids not in self._prompts or request.until_step or request.logprobs:
+            if request.prefix_ids not in self._prompts or request.until_step or request.floor is not None:
                 raise UserError(
-                    f"policy: {self.model} returns text and no token ids, so what it wrote can't be continued; "
-                    "wanted a strategy of whole completions"
+                    f"policy: {self.model} returns text and no token ids, so what it wrote can't be continued or "
+                    "stopped; wanted a strategy of whole completions"
                 )
         return ChatStream([self._complete(request) for request in requests])
 
@@ -159,7 +161,8 @@ class ChatPolicy:
             raise _Lost(f"{server.url}: {one_line(error)}") from error
         finally:
             server.running -= 1
-        return self._read(server, reply, queue_s=queue_s, engine_s=time.monotonic() - began)
+        segments = self._read(server, reply, queue_s=queue_s, engine_s=time.monotonic() - began)
+        return segments if request.logprobs is None else self._with_logprobs(reply, segments, request.logprobs)
 
     def _body(self, request: Generation) -> dict[str, Any]:
         sampling: dict[str, Any] = {"top_k": request.top_k, "min_p": request.min_p}
@@ -177,6 +180,8 @@ class ChatPolicy:
             "top_p": request.top_p,
             "seed": request.seed % _MOST_SEED,
             "stop": list(request.stop) or None,
+            "logprobs": None if request.logprobs is None else True,
+            "top_logprobs": request.logprobs or None,
             "extra_body": unusual or None,
         }
 
@@ -204,6 +209,25 @@ class ChatPolicy:
         if not thinking and not thoughts:
             return (told,)
         return Segment(token_ids=(UNKNOWN_ID,) * thinking, text=thoughts, thinking=True, prompt_tokens=prompt), told
+
+    def _with_logprobs(self, reply: Any, segments: tuple[Segment, ...], num_likeliest: int) -> tuple[Segment, ...]:
+        """What the reply says of its tokens: of the last ones where it also says it of the thinking, and of one fewer
+        where it leaves out the token that ends it. Raises UserError where the server tells nothing."""
+        told = getattr(reply.choices[0].logprobs, "content", None) or ()
+        if (segments[-1].text and not told) or (num_likeliest and not all(token.top_logprobs for token in told)):
+            raise UserError(
+                f"policy: {self.model} tells no log-probabilities, or none of likeliest tokens; wanted a server that "
+                f"knows logprobs and top_logprobs: {num_likeliest}, or a strategy that needs none"
+            )
+        left, filled = list(told), list[Segment]()
+        for segment in reversed(segments):
+            first = max(0, len(left) - len(segment.token_ids))
+            left, own = left[:first], left[first:]
+            tops = [nlargest(num_likeliest, (top.logprob for top in token.top_logprobs or ())) for token in own]
+            confidence = step_confidence([token_confidence(top) for top in tops if top])
+            logprob = sum(token.logprob for token in own) if own else None
+            filled.insert(0, replace(segment, logprob=logprob, confidence=confidence))
+        return tuple(filled)
 
 
 class ChatStream:

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.protocols import Finish, Generation, Segment
@@ -29,10 +30,12 @@ class ClientForgotten(ReplicaError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A generation to run. `seen` is text sampled before its prefix ended, where a stop string may have begun."""
+    """A generation to run. `seen` is text sampled before its prefix ended, where a stop string may have begun;
+    `confidences` are those of the tokens there, which belong to a group of its floor."""
 
     generation: Generation
     seen: str = ""
+    confidences: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +225,7 @@ class PolicyHost:
         if generation.until_step and not speculates and self._steps.every_tokens is None:
             stops += self._step_ends(splitter.phase)
         stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
-        cutter = _Cutter(generation, splitter, generation.speculate if speculates else 0, self._has_spare)
+        cutter = _Cutter(job.work, splitter, generation.speculate if speculates else 0, self._has_spare)
 
         try:
             async with aclosing(self._engine.stream(job.name, generation, stop_token_ids)) as deltas:
@@ -242,16 +245,20 @@ class PolicyHost:
 class _Cutter:
     """Cuts one sequence's tokens into segments and decides where it ends."""
 
-    def __init__(
-        self, generation: Generation, splitter: StepSplitter, speculate: int, has_spare: Callable[[], bool]
-    ) -> None:
+    def __init__(self, work: Work, splitter: StepSplitter, speculate: int, has_spare: Callable[[], bool]) -> None:
         """It may go on past `speculate` boundaries, at each of them only while the engine has room to spare."""
         self.last: Segment | None = None  # once it has ended; it grows by what the engine still samples
-        self._generation = generation
+        self._generation = work.generation
         self._splitter = splitter
         self._boundaries_left = speculate
         self._has_spare = has_spare
         self._logprobs: deque[float] = deque()  # of the tokens in no segment yet
+        self._confidences: deque[TokenConfidence] = deque()  # likewise
+        self._floor = work.generation.floor
+        self._groups = None if self._floor is None else GroupMeans(self._floor.group_tokens)
+        if self._groups is not None:
+            for confidence in work.confidences:
+                self._groups.push(confidence)
 
     def push(self, delta: Delta) -> list[Segment]:
         """The segments that these tokens complete, without the last one of the sequence."""
@@ -260,10 +267,12 @@ class _Cutter:
             self.last = replace(self.last, discarded_tokens=discarded)
             return []
         self._logprobs.extend(delta.logprobs or ())
+        self._confidences.extend(delta.confidences or ())
         segments: list[Segment] = []
         for left, token_id in zip(reversed(range(len(delta.token_ids))), delta.token_ids, strict=True):
             pieces = self._splitter.push(token_id)
-            finish = self._finish(pieces, None if left else delta.finish)
+            doubtful = self._doubtful(delta.confidences[-1 - left].confidence) if delta.confidences else False
+            finish = self._finish(pieces, None if left else delta.finish, doubtful)
             if finish is not None and not pieces:
                 pieces = [self._splitter.rest()]
             segments += [self._segment(piece, delta.cached_tokens) for piece in pieces]
@@ -273,26 +282,43 @@ class _Cutter:
         if delta.finish is not None:  # aborted, or ended without a token
             unfinished = self._segment(self._splitter.rest(), delta.cached_tokens)
             self.last = replace(
-                unfinished, token_ids=(), text="", finish=delta.finish, discarded_tokens=len(unfinished.token_ids)
+                unfinished,
+                token_ids=(),
+                text="",
+                logprob=None,
+                confidence=None,
+                finish=delta.finish,
+                discarded_tokens=len(unfinished.token_ids),
             )
         return segments
 
     def _segment(self, piece: Piece, cached_tokens: int) -> Segment:
         logprob = sum(self._logprobs.popleft() for _ in piece.token_ids) if self._logprobs else None
+        confidences = [self._confidences.popleft() for _ in piece.token_ids] if self._confidences else ()
         return Segment(
             token_ids=piece.token_ids,
             text=piece.text,
             thinking=piece.thinking,
             cached_tokens=cached_tokens,
             logprob=logprob,
+            confidence=step_confidence(confidences),
         )
 
-    def _finish(self, pieces: Sequence[Piece], engine: Finish | None) -> Finish | None:
+    def _doubtful(self, confidence: float) -> bool:
+        """Whether the group that ends with a token of this confidence is below the floor."""
+        if self._floor is None or self._groups is None:
+            return False
+        mean = self._groups.push(confidence)
+        return mean is not None and mean < self._floor.least
+
+    def _finish(self, pieces: Sequence[Piece], engine: Finish | None, doubtful: bool) -> Finish | None:
         """Why the sequence ends at a token that ended `pieces` and where the engine, too, may have ended it."""
         if pieces and pieces[-1].stopped:
             return Finish.STOP
         if engine is Finish.EOS:
             return Finish.EOS
+        if doubtful:
+            return Finish.DOUBT
         if self._thought():
             return Finish.THOUGHT
         if self._generation.until_step and (pieces or engine is Finish.BOUNDARY):

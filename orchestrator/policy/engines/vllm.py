@@ -18,6 +18,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from orchestrator.core.confidence import TokenConfidence, token_confidence
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import HeadraceError, ProblemError, ReplicaError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
@@ -201,7 +202,8 @@ class VllmEngine:
                 seed=generation.seed,
                 max_tokens=generation.max_tokens,
                 stop_token_ids=list(stop_token_ids),
-                logprobs=0 if generation.logprobs else None,  # of the sampled token only
+                logprobs=generation.logprobs,
+                flat_logprobs=True,  # where there are any: lists in place of a dictionary for each token
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
                 stream_interval=_interval(generation, stop_token_ids),
@@ -212,12 +214,13 @@ class VllmEngine:
                 async for output in outputs:
                     [sampled] = output.outputs
                     finish = _finish(sampled.finish_reason, sampled.stop_reason, stop_token_ids)
-                    logprobs = None
-                    if sampled.logprobs is not None:
-                        logprobs = [
-                            by_token[t].logprob for t, by_token in zip(sampled.token_ids, sampled.logprobs, strict=True)
-                        ]
-                    yield Delta(sampled.token_ids, output.num_cached_tokens or 0, finish, logprobs)
+                    delta = Delta(sampled.token_ids, output.num_cached_tokens or 0, finish)
+                    if generation.logprobs is not None:
+                        logprobs, confidences = _told(sampled.logprobs)
+                        delta = delta._replace(
+                            logprobs=logprobs, confidences=confidences if generation.logprobs else None
+                        )
+                    yield delta
         except VLLMClientError as error:
             raise ProblemError(f"policy: the engine refused a request: {error}") from error
         except EngineDeadError as error:
@@ -230,10 +233,18 @@ class VllmEngine:
         self._llm.shutdown(timeout=5.0)
 
 
+def _told(flat: Any) -> tuple[list[float], list[TokenConfidence]]:
+    """Of vLLM's FlatLogprobs: at each position the sampled token comes first, then the likeliest ones, it among them
+    or not."""
+    spans = list(zip(flat.start_indices, flat.end_indices, strict=True))
+    logprobs = [flat.logprobs[start] for start, _ in spans]
+    return logprobs, [token_confidence(flat.logprobs[start + 1 : end]) for start, end in spans if end > start + 1]
+
+
 def _interval(generation: Generation, stop_token_ids: Sequence[int]) -> int:
     if generation.stop or (generation.until_step and not stop_token_ids):
         return 1  # only the host sees where it ends
-    if generation.until_step or generation.max_thinking is not None:
+    if generation.until_step or generation.max_thinking is not None or generation.floor is not None:
         return _INTERVAL_TO_A_STEP
     return _INTERVAL_EAGER if generation.eager else _INTERVAL_TO_THE_END
 
