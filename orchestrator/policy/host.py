@@ -271,7 +271,7 @@ class _Cutter:
         segments: list[Segment] = []
         for left, token_id in zip(reversed(range(len(delta.token_ids))), delta.token_ids, strict=True):
             pieces = self._splitter.push(token_id)
-            doubtful = self._doubtful(delta.confidences[-1 - left].confidence) if delta.confidences else False
+            doubtful = self._groups is not None and self._doubtful(delta, left)
             finish = self._finish(pieces, None if left else delta.finish, doubtful)
             if finish is not None and not pieces:
                 pieces = [self._splitter.rest()]
@@ -304,11 +304,11 @@ class _Cutter:
             confidence=step_confidence(confidences),
         )
 
-    def _doubtful(self, confidence: float) -> bool:
-        """Whether the group that ends with a token of this confidence is below the floor."""
-        if self._floor is None or self._groups is None:
-            return False
-        mean = self._groups.push(confidence)
+    def _doubtful(self, delta: Delta, left: int) -> bool:
+        """Whether the group is below the floor that ends with the token before the last `left` ones."""
+        assert self._floor is not None and self._groups is not None
+        assert delta.confidences is not None, "the engine told no confidence where a floor holds"
+        mean = self._groups.push(delta.confidences[-1 - left].confidence)
         return mean is not None and mean < self._floor.least
 
     def _finish(self, pieces: Sequence[Piece], engine: Finish | None, doubtful: bool) -> Finish | None:

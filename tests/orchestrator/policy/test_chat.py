@@ -24,6 +24,7 @@ from orchestrator.policy.engines import clients
 from orchestrator.policy.open import open_policy
 from orchestrator.policy.resolve import check_strategies
 from orchestrator.search import SearchRuntime, solve
+from orchestrator.serving.warming import warm
 from strategies import STRATEGIES
 from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
@@ -301,6 +302,12 @@ async def test_a_chat_api_that_tells_no_logprobs_ends_the_run(
     async with ChatPolicy.open(config) as policy:
         with pytest.raises(UserError, match=f"m tells no log-probabilities.*wanted .*top_logprobs: {wanted}"):
             await written(policy, logprobs=wanted)
+
+
+async def test_an_endpoint_over_a_chat_api_warms_up_without_logprobs(server: Server, config: PolicyConfig) -> None:
+    async with ChatPolicy.open(config) as policy:
+        await warm(policy, None, PlainAnswers(), logprobs=False)
+    assert server.asked and not any(asked.get("logprobs") for asked in server.asked)
 
 
 # what text alone can't do
