@@ -235,12 +235,30 @@ def _candidate_rows(
             step_scores=[_mean(step) for step in candidate.trajectory.steps],
             step_uncertainties=[_std(step) for step in candidate.trajectory.steps],
             step_token_counts=[len(step.token_ids) for step in candidate.trajectory.steps],
+            **_confidences(candidate.trajectory.steps),
             aggregate_score=candidate.aggregate_score,
             unjudged=candidate.trajectory.unjudged,
             **_costs(candidate.trajectory.cost),
         )
         for index, candidate in enumerate(result.candidates)
     ]
+
+
+def _confidences(steps: Sequence[Step]) -> dict[str, Any]:
+    """What the steps hold of the policy's log-probabilities, by column; None where no step holds any."""
+    known = [step.confidence for step in steps]
+    tokens: list[float | None] = []
+    for step in steps:
+        own = () if step.confidence is None else step.confidence.tokens
+        tokens += [*own, *[None] * (len(step.token_ids) - len(own))]
+    columns: dict[str, list[float | None]] = {
+        "step_logprobs": [step.logprob for step in steps],
+        "step_confidences": [None if one is None else one.mean for one in known],
+        "step_entropies": [None if one is None else one.entropy for one in known],
+        "step_self_certainties": [None if one is None else one.self_certainty for one in known],
+        "token_confidences": tokens,
+    }
+    return {name: None if all(value is None for value in values) else values for name, values in columns.items()}
 
 
 def _costs(ledger: Ledger) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from strategies.greedy import Greedy
 from strategies.mcts import MCTS
 from strategies.particle_filter import ParticleFilter
 from strategies.rebase import Rebase
+from strategies.self_certainty import SelfCertainty
 from strategies.self_consistency import SelfConsistency
 from strategies.self_refine import SelfRefine
 from strategies.token_budget_prompt import TokenBudgetPrompt
@@ -31,6 +32,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "greedy": Greedy,
     "best_of_n": BestOfN,
     "best_logprob": BestLogprob,
+    "self_certainty": SelfCertainty,
     "self_consistency": SelfConsistency,
     "adaptive_consistency": AdaptiveConsistency,
     "deepconf": DeepConf,

@@ -21,7 +21,6 @@ class BestLogprob(Strategy):
     n: int = 16
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
-    needs_tokens: ClassVar[bool] = True
     warning: ClassVar[str] = (
         "best_logprob ranks samples by the policy's own log-probability: it prefers what the policy writes most often, "
         "right or wrong; use it as a baseline only"
@@ -32,7 +31,7 @@ class BestLogprob(Strategy):
 
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
-        completions = await session.rollout([root], self.n, scored=False, logprobs=True)
+        completions = await session.rollout([root], self.n, scored=False, logprobs=0)
         candidates = [Candidate(trajectory=c, aggregate_score=_mean_logprob(c)) for c in completions if c.steps]
         return await search_result(tuple(candidates), session, selection=Selection.SCORE)
 

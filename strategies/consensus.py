@@ -1,7 +1,7 @@
 """Whether more votes would still change the winner. Pure.
 
-Posteriors after Aggarwal et al., "Let's Sample Step by Step", arXiv 2305.11860. All rules take the numbers of votes,
-the most first.
+Posteriors after Aggarwal et al., "Let's Sample Step by Step", arXiv 2305.11860, from the numbers of votes, the most
+first; and one that also knows how confident each vote is, after Aghazadeh et al., "CGES", arXiv 2511.02603.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 _POINTS = 256  # of the integral: its error is below 1e-5
+_UNSURE = 1e-6  # no vote is surer, or less sure, than so much away from certain
 
 
 def vote_counts(groups: Sequence[int | None]) -> list[int]:
@@ -45,6 +46,27 @@ def dirichlet_confidence(votes: Sequence[int]) -> float:
         below = [1 - above for above in accumulate(densities)]  # chances that Gamma(k + 1) is below x
         total += densities[first] * math.prod(below[count] for count in others)
     return total * width
+
+
+def answer_posteriors(groups: Sequence[int | None], confidences: Sequence[float | None]) -> dict[int, float]:
+    """Chance of each answer seen to be the right one, as if a vote's confidence were its chance to be right.
+
+    A vote of confidence c gives the likelihood c to its own answer and shares 1 - c between the others: those seen and
+    one that nobody has given yet, which has the rest of the chance. Votes without an answer or a confidence do not
+    count.
+    """
+    votes = [(g, c) for g, c in zip(groups, confidences, strict=True) if g is not None and c is not None]
+    answers = dict.fromkeys(group for group, _ in votes)
+    likelihoods = []
+    for answer in (*answers, None):
+        logs = []
+        for group, confidence in votes:
+            sure = min(max(confidence, _UNSURE), 1 - _UNSURE)
+            logs.append(math.log(sure if group == answer else (1 - sure) / len(answers)))
+        likelihoods.append(math.fsum(logs))
+    highest = max(likelihoods)
+    weights = [math.exp(likelihood - highest) for likelihood in likelihoods]
+    return {answer: weight / math.fsum(weights) for answer, weight in zip(answers, weights, strict=False)}
 
 
 def _leading_two(votes: Sequence[int]) -> tuple[int, int]:

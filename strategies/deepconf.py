@@ -1,28 +1,33 @@
 """DeepConf: a vote of the samples that the policy wrote most confidently (Fu et al., "Deep Think with Confidence",
 arXiv 2508.15260). No verifier.
 
-The paper's confidence of a token is the negated mean log-probability of its k likeliest alternatives. Here only the
-sampled token's own is known, so confidence is made of that: exp of the mean log-probability of the tokens, or of the
-least confident group of them. Offline, all samples are written to their end and the most confident share votes. Online,
-a warm-up says how confident that share is, and a later sample is stopped once it falls below.
+The confidence of a token is the negated mean log-probability of the k = 20 likeliest tokens at its place, that of a
+group the mean over a sliding window of tokens. Offline, all samples are written to their end and the most confident
+share votes. Online, a warm-up says how confident that share is, and a later sample is stopped by the engine as soon as
+a group of its tokens falls below. The paper also stops sampling once the vote is settled; this does not.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar
 
-from orchestrator.core.nouns import Candidate, Problem, SearchResult, Selection, Step, Trajectory
+from orchestrator.core.confidence import ConfidenceFloor, group_means
+from orchestrator.core.nouns import Problem, SearchResult, Selection, Status, Trajectory
 from orchestrator.core.protocols import Session, Strategy
+from strategies.certainty import TOP_K, token_confidences
 from strategies.checks import require
-from strategies.concurrency import together
 from strategies.selection import as_candidates, most_voted
 
+_BOTTOM_SHARE = 0.1  # of the groups
 
-class Confidence(StrEnum):
-    mean = "mean"
+
+class SampleConfidence(StrEnum):
+    mean = "mean"  # of all tokens
     lowest_group = "lowest_group"
+    bottom_groups = "bottom_groups"  # mean of the least confident tenth of the groups
+    tail = "tail"  # of the last group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +36,11 @@ class DeepConf(Strategy):
 
     n: int = 16
     keep: float = 0.5  # share that votes, rounded up
-    confidence: Confidence = Confidence.mean
-    group_tokens: int = 1024  # a group is steps in a row with so many tokens or more; online: tokens between two looks
+    confidence: SampleConfidence = SampleConfidence.mean
+    group_tokens: int = 2048  # in a group; shorter samples are one group
     n_warmup: int | None = None  # samples before the first may be stopped; None: offline, no sample is
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
-    needs_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"deepconf: n must be >= 1, got {self.n}")
@@ -46,23 +50,26 @@ class DeepConf(Strategy):
             self.n_warmup is None or 1 <= self.n_warmup <= self.n,
             f"deepconf: n_warmup must be between 1 and n={self.n} (or null for offline), got {self.n_warmup}",
         )
-        require(  # a mean that has fallen may rise again
-            self.n_warmup is None or self.confidence == Confidence.lowest_group,
+        require(  # the others may rise again
+            self.n_warmup is None or self.confidence == SampleConfidence.lowest_group,
             f"deepconf: n_warmup needs confidence: lowest_group, got {self.confidence}",
         )
 
+    @property
+    def needs_tokens(self) -> bool:
+        return self.n_warmup is not None
+
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
-        bar = None
-        if self.n_warmup is None:
-            samples = await session.rollout([root], self.n, scored=False, logprobs=True)
-        else:
-            samples = await self._above(None, self.n_warmup, root, session)
-            bar = bar_of([self.of(sample.steps) for sample in samples], self.keep)
-            samples += await self._above(bar, self.n - self.n_warmup, root, session)
+        bar, num_stopped = None, 0
+        samples = await session.rollout([root], self.n_warmup or self.n, scored=False, logprobs=TOP_K)
+        if self.n_warmup is not None:
+            bar = bar_of([self.of(sample) for sample in samples], self.keep)
+            later = await self._above(bar, self.n - self.n_warmup, root, session)
+            num_stopped = self.n - self.n_warmup - len(later)
+            samples = [*samples, *later]
         candidates = tuple(
-            Candidate(trajectory=candidate.trajectory, aggregate_score=self.of(candidate.trajectory.steps))
-            for candidate in as_candidates(samples, None)
+            replace(one, aggregate_score=self.of(one.trajectory)) for one in as_candidates(samples, None)
         )
         groups = await session.group_answers([candidate.trajectory for candidate in candidates])
         confidences = [
@@ -77,51 +84,35 @@ class DeepConf(Strategy):
             candidates=candidates,
             chosen=most_voted(candidates, votes, weighted=True),
             selection=Selection.WEIGHTED,
-            detail={"voters": voters, "bar": bar, "stopped": self.n - len(samples)},
+            detail={"voters": voters, "bar": bar, "stopped": num_stopped},
         )
 
     async def _above(self, bar: float | None, n: int, root: Trajectory, session: Session) -> list[Trajectory]:
-        """Those of n samples that never fell below the bar, in order. None: there is none yet."""
-        samples = await together(self._sample(root, session, bar) for _ in range(n))
-        return [sample for sample in samples if sample is not None]
+        """Those of n samples that never fell below the bar, in order. None: nothing is known to compare with."""
+        floor = None if bar is None else ConfidenceFloor(group_tokens=self.group_tokens, least=bar)
+        samples = await session.rollout([root], n, scored=False, logprobs=TOP_K, floor=floor)
+        stopped = [sample for sample in samples if sample.status is Status.RUNNING]
+        session.release(stopped)
+        return [sample for sample in samples if sample.status is not Status.RUNNING]
 
-    async def _sample(self, root: Trajectory, session: Session, bar: float | None) -> Trajectory | None:
-        """One sample, written `group_tokens` at a time; None if it fell below the bar."""
-        sample = root
-        while not sample.status.done:
-            [sample] = await session.rollout([sample], scored=False, logprobs=True, max_tokens=self.group_tokens)
-            confidence = self.of(sample.steps)
-            if not sample.status.done and bar is not None and confidence is not None and confidence < bar:
-                session.release([sample])
-                return None
-        return sample
-
-    def of(self, steps: Sequence[Step]) -> float | None:
-        """The confidence of a sample, in (0, 1]; None where no log-probability is known."""
-        return mean_confidence(steps) if self.confidence is Confidence.mean else lowest_group(steps, self.group_tokens)
+    def of(self, sample: Trajectory) -> float | None:
+        """The confidence of a sample, above 0; None where nothing is known of its tokens."""
+        return sample_confidence(token_confidences(sample.steps), self.confidence, self.group_tokens)
 
 
-def mean_confidence(steps: Sequence[Step]) -> float | None:
-    """The geometric mean of the probabilities that the sampled tokens had; None where none is known."""
-    known = [(step.logprob, len(step.token_ids)) for step in steps if step.logprob is not None]
-    if not known:
+def sample_confidence(tokens: Sequence[float], by: SampleConfidence, group_tokens: int) -> float | None:
+    """From the confidences of a sample's tokens; None for none."""
+    groups = group_means(tokens, len(tokens) if by == SampleConfidence.mean else group_tokens)
+    if not groups:
         return None
-    return math.exp(math.fsum(logprob for logprob, _ in known) / sum(tokens for _, tokens in known))
-
-
-def lowest_group(steps: Sequence[Step], group_tokens: int) -> float | None:
-    """The confidence of the least confident group: the shortest runs of steps that end with each step and have
-    `group_tokens` tokens or more. All steps are one group where there are fewer tokens."""
-    groups: list[float | None] = []
-    first = tokens = 0
-    for end, step in enumerate(steps, start=1):
-        tokens += len(step.token_ids)
-        while tokens - len(steps[first].token_ids) >= group_tokens:
-            tokens -= len(steps[first].token_ids)
-            first += 1
-        if tokens >= group_tokens or (end == len(steps) and not groups):
-            groups.append(mean_confidence(steps[first:end]))
-    return min((confidence for confidence in groups if confidence is not None), default=None)
+    match by:
+        case SampleConfidence.lowest_group:
+            return min(groups)
+        case SampleConfidence.bottom_groups:
+            least = sorted(groups)[: math.ceil(_BOTTOM_SHARE * len(groups))]
+            return math.fsum(least) / len(least)
+        case SampleConfidence.mean | SampleConfidence.tail:
+            return groups[-1]
 
 
 def bar_of(confidences: Sequence[float | None], keep: float) -> float | None:

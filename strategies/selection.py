@@ -81,9 +81,14 @@ def most_voted(candidates: Sequence[Candidate], groups: Sequence[int | None], *,
     numbers for equal answers."""
     weights = [candidate.aggregate_score or 0.0 for candidate in candidates] if weighted else None
     winner = majority_vote(groups, weights)
+    if weighted:
+        return best_of_group(candidates, groups, winner)
+    return next((index for index, group in enumerate(groups) if group == winner), None)
+
+
+def best_of_group(candidates: Sequence[Candidate], groups: Sequence[int | None], winner: int | None) -> int | None:
+    """Index of the best scored candidate of those in the winning group."""
     voters = [index for index, group in enumerate(groups) if group == winner]
-    if not weighted:
-        return voters[0] if voters else None
     best = best_scored([candidates[index] for index in voters])
     return None if best is None else voters[best]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from orchestrator.core.account import Account
 from orchestrator.core.answers.exact import ExactAnswers
+from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, Score, Selection, StateHandle
@@ -87,11 +88,36 @@ class ScriptedPolicy:
             pieces.append(ids(marker))
         if request.until_step and len(pieces) > 1 + request.speculate:
             pieces, finish = pieces[: 1 + request.speculate], Finish.BOUNDARY
-        segments = [
-            Segment(token_ids=piece, text=text_of(piece), logprob=-float(sum(piece)) if request.logprobs else None)
-            for piece in pieces
-        ]
-        return [*segments[:-1], replace(segments[-1], finish=finish)]
+        segments = [_segment(piece, request) for piece in pieces]
+        return _above_floor([*segments[:-1], replace(segments[-1], finish=finish)], request)
+
+
+def confidence_of(token: int) -> TokenConfidence:
+    """The policy is surer of a character the earlier it comes: of a space than of a digit, of that than of a letter."""
+    return TokenConfidence(float(128 - token), token / 128, 10.0 - token / 128)
+
+
+def _segment(piece: tuple[int, ...], request: Generation) -> Segment:
+    return Segment(
+        token_ids=piece,
+        text=text_of(piece),
+        logprob=None if request.logprobs is None else -float(sum(piece)),
+        confidence=step_confidence([confidence_of(token) for token in piece]) if request.logprobs else None,
+    )
+
+
+def _above_floor(segments: list[Segment], request: Generation) -> list[Segment]:
+    """Ends them at the token with which their confidence falls below the floor."""
+    if request.floor is None:
+        return segments
+    groups = GroupMeans(request.floor.group_tokens)
+    for index, segment in enumerate(segments):
+        for number, token in enumerate(segment.token_ids, start=1):
+            mean = groups.push(confidence_of(token).confidence)
+            if mean is not None and mean < request.floor.least:
+                piece = segment.token_ids[:number]
+                return [*segments[:index], replace(_segment(piece, request), finish=Finish.DOUBT)]
+    return segments
 
 
 class CoinPolicy(ScriptedPolicy):

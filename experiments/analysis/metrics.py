@@ -47,14 +47,18 @@ class SampleSet:
 
 def sample_set(candidates: pd.DataFrame) -> SampleSet | None:
     """The samples of one problem and seed, from their rows of a results folder; None where there are none. Samples that
-    the grader could not decide are left out. No answer is a wrong one."""
+    the grader could not decide are left out. No answer is a wrong one. What a sample was ranked by is a score where a
+    verifier gave it; the policy's own confidence is none."""
     decided = candidates[candidates["correct"].notna()]
     if decided.empty:
         return None
     return SampleSet(
         groups=_groups(decided),
         correct=[bool(correct) for correct in decided["correct"]],
-        scores=[None if pd.isna(score) else float(score) for score in decided["aggregate_score"]],
+        scores=[
+            None if pd.isna(score) or all(pd.isna(step) for step in steps) else float(score)
+            for score, steps in zip(decided["aggregate_score"], decided["step_scores"], strict=True)
+        ],
     )
 
 

@@ -159,8 +159,11 @@ def _consistency(recording: Recording, uniform: Floats, n: int, seeds: Sequence[
     default = AdaptiveConsistency(n=n)
     thresholds: list[dict[str, Any]] = [{"threshold": threshold} for threshold in THRESHOLDS]
     windows: list[dict[str, Any]] = [{"window": window} for window in WINDOWS]
-    found = {}
+    found: dict[str, Any] = {}
     for rule in StoppingRule:
+        if rule is StoppingRule.cges and not recording.has_logprobs:
+            found[rule.value] = {"not_measured": "the recorded run asked for no log-probabilities"}
+            continue
         swept = windows if rule is StoppingRule.window else thresholds
         strategies = [replace(default, rule=rule, **fields) for fields in swept]
         labels = [f"{name}={value:g}" for fields in swept for name, value in fields.items()]

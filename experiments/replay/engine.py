@@ -10,9 +10,11 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from experiments.replay.recording import RecordedProblem, Recording, Sample
+from orchestrator.core.confidence import ConfidenceFloor, GroupMeans
 from orchestrator.core.errors import UserError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Comparison, Problem, StateHandle
@@ -75,12 +77,18 @@ class RecordedPolicy:
         sample = self._continue(prefix, recorded) if prefix else self._draw(recorded)
         if set(request.stop) != set(sampling.stop) or request.max_tokens < len(sample.token_ids) - len(prefix):
             raise UserError("replay: only whole samples were recorded, got a request with stop strings or a lower cap")
-        if request.logprobs:
+        if request.logprobs is not None and sample.logprobs is None:
             raise UserError("replay: no log-probabilities were recorded, got a strategy that wants them")
+        if request.logprobs and sample.confidences is None:
+            raise UserError(
+                "replay: no confidence was recorded, got a strategy that wants it; wanted a run of self_consistency "
+                "with weighted: true and weight: confidence"
+            )
         # a sample that another cap cut shorter than max_tokens ended there for good, too
         full = sample.truncated and len(sample.token_ids) >= sampling.max_tokens
         segments, start = [], len(prefix)
-        for end in sample.ends:
+        groups = None if request.floor is None else GroupMeans(request.floor.group_tokens)
+        for step, end in enumerate(sample.ends):
             if end <= len(prefix):
                 continue
             last = end == sample.ends[-1]
@@ -88,8 +96,15 @@ class RecordedPolicy:
                 (Finish.LENGTH if full else Finish.EOS) if last else Finish.BOUNDARY if request.until_step else None
             )
             text = sample.text if last else ""
-            segments.append(Segment(token_ids=sample.token_ids[start:end], text=text, finish=finish))
-            if finish is not None:
+            segment = Segment(token_ids=sample.token_ids[start:end], text=text, finish=finish)
+            if request.logprobs is not None and sample.logprobs is not None:
+                segment = replace(segment, logprob=sample.logprobs[step])
+            if request.logprobs and sample.confidences is not None:
+                segment = replace(segment, confidence=sample.confidences[step])
+            if groups is not None and request.floor is not None:
+                segment = _stopped(segment, groups, request.floor)
+            segments.append(segment)
+            if segment.finish is not None:
                 break
             start = end
         return segments
@@ -117,6 +132,18 @@ class RecordedPolicy:
             )
         self._continued[prefix] += 1
         return begun[turn]
+
+
+def _stopped(segment: Segment, groups: GroupMeans, floor: ConfidenceFloor) -> Segment:
+    """The segment, cut at the token with which its confidence falls below the floor. Of a part of a step nothing else
+    was recorded."""
+    tokens = () if segment.confidence is None else segment.confidence.tokens
+    for number, confidence in enumerate(tokens, start=1):
+        mean = groups.push(confidence)
+        if mean is not None and mean < floor.least:
+            ids = segment.token_ids[:number]
+            return replace(segment, token_ids=ids, text="", logprob=None, confidence=None, finish=Finish.DOUBT)
+    return segment
 
 
 class RecordedStream:

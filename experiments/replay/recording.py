@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from experiments.analysis.largest import SAMPLED_STRATEGIES, largest_sample
 from experiments.data.datasets import DataConfig
 from experiments.data.sets import DATASETS, data_config, settings_of
+from orchestrator.core.confidence import StepConfidence
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Problem, Score
 from orchestrator.core.protocols import Sampling
@@ -31,6 +32,8 @@ class Sample:
     undecided: str | None  # why
     aggregate_score: float | None
     truncated: bool
+    logprobs: tuple[float | None, ...] | None = None  # of each step; None: the run asked for none
+    confidences: tuple[StepConfidence | None, ...] | None = None  # likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,10 @@ class Recording:
     def num_samples(self) -> int:
         """The fewest that a problem has."""
         return min(len(recorded.samples) for recorded in self.problems)
+
+    @property
+    def has_logprobs(self) -> bool:
+        return all(sample.logprobs is not None for recorded in self.problems for sample in recorded.samples)
 
     def __getitem__(self, token_ids: tuple[int, ...]) -> RecordedProblem:
         """The problem whose prompt the tokens begin with."""
@@ -125,6 +132,28 @@ def _recorded_data(folder: Path) -> DataConfig:
     return data_config({name: value for name, value in recorded.items() if name in known or name == "name"})
 
 
+def _step_confidences(sample: Any) -> tuple[StepConfidence | None, ...] | None:
+    """Of each step of a row; None where the run asked for none."""
+    if _absent(sample.token_confidences):
+        return None
+    left, found = [_number(token) for token in sample.token_confidences], []
+    columns = (sample.step_token_counts, sample.step_entropies, sample.step_self_certainties)
+    for count, entropy, self_certainty in zip(*columns, strict=True):
+        own, left = left[: int(count)], left[int(count) :]
+        tokens = tuple(token for token in own if token is not None)
+        found.append(StepConfidence(tokens, float(entropy), float(self_certainty)) if tokens else None)
+    return tuple(found)
+
+
+def _absent(values: Any) -> bool:
+    """Whether a list's column holds null."""
+    return values is None or isinstance(values, float)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
 def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> RecordedProblem:
     made, scores, unjudged = [], {}, {}
     for sample in samples.itertuples():
@@ -139,6 +168,8 @@ def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> Reco
                 undecided=None if pd.isna(sample.undecided) else str(sample.undecided),
                 aggregate_score=None if pd.isna(sample.aggregate_score) else float(sample.aggregate_score),
                 truncated=sample.status == "truncated",
+                logprobs=None if _absent(sample.step_logprobs) else tuple(map(_number, sample.step_logprobs)),
+                confidences=_step_confidences(sample),
             )
         )
         for end, mean, std in zip(ends, sample.step_scores, sample.step_uncertainties, strict=True):

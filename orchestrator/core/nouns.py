@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.core.confidence import StepConfidence
 from orchestrator.core.ledger import Ledger
 
 
@@ -58,6 +59,7 @@ class Step:
     thinking: bool = False  # it belongs to the policy's thinking, its markers included
     score: Score | None = None  # None: not scored (never a silent 0.0)
     logprob: float | None = None  # the policy's own, summed over the tokens; only where a strategy asked for it
+    confidence: StepConfidence | None = None  # only where a strategy asked for it
 
 
 class Status(StrEnum):

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from orchestrator.core.alternatives import Alternatives
+from orchestrator.core.confidence import ConfidenceFloor, StepConfidence
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
 from orchestrator.core.nouns import Comparison, Problem, Score, SearchResult, Selection, StateHandle, Trajectory
@@ -82,11 +83,18 @@ class Generation:
     repetition_penalty: float = 1.0
     until_step: bool = False  # stop at the next step boundary
     speculate: int = 0  # with `until_step`: write on for up to so many more steps while the engine has room to spare
-    logprobs: bool = False
+    logprobs: int | None = None  # of the sampled tokens, and of so many likeliest ones; None: not even of these
+    floor: ConfidenceFloor | None = None  # stop below it; needs `logprobs` of 1 or more
     eager: bool = True  # steps are wanted as soon as they end; False: nobody looks before the sequence does
     stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
     max_thinking: int | None = None  # stop after so many tokens of thinking
-    words: tuple[str, ...] = ()  # where one of these may begin, tell the likeliest tokens
+    words: tuple[
+        str, ...
+    ] = ()  # where one may begin, tell the likeliest tokens; needs `logprobs` of 1 or more
+
+    def __post_init__(self) -> None:
+        if (self.floor is not None or self.words) and not self.logprobs:
+            raise ValueError(f"generation: a floor, and words, need logprobs >= 1, got {self.logprobs}")
 
 
 class Finish(StrEnum):
@@ -97,6 +105,7 @@ class Finish(StrEnum):
     BOUNDARY = "boundary"  # at a step boundary, as asked
     STOP = "stop"  # at a stop string, as asked
     THOUGHT = "thought"  # at `max_thinking`, as asked
+    DOUBT = "doubt"  # below the `floor` of its confidence, as asked
     ABORTED = "aborted"  # by the caller
 
 
@@ -118,6 +127,7 @@ class Segment:
     prompt_tokens: int | None = None  # of the prefix, as a server counts them that returns no token ids; None: its ids
     logprob: float | None = None  # of the tokens, summed
     alternatives: tuple[Alternatives, ...] = ()  # to its tokens that may begin one of the words, as asked
+    confidence: StepConfidence | None = None  # of the tokens, where likeliest ones were asked for
     queue_s: float = 0.0  # waited for a place in an engine
     engine_s: float = 0.0  # in the engine
 
@@ -303,11 +313,15 @@ class Session(Protocol):
         temperature: float | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
-        logprobs: bool = False,
+        logprobs: int | None = None,
+        floor: ConfidenceFloor | None = None,
     ) -> list[Trajectory]:
         """Continues each prefix to its end, n times: children in prefix-major order. A child that reaches one of
         the `stop` strings, or `max_tokens` below its hard cap, comes back RUNNING; the stop string is then a step
-        of its own, the last."""
+        of its own, the last.
+
+        With `logprobs` steps hold the log-probability of their tokens, and with 1 or more of them the confidence that
+        so many likeliest tokens show. Then a child that falls below the `floor` comes back RUNNING, too, at once."""
         ...
 
     async def expand(
@@ -348,8 +362,6 @@ class Strategy(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
     costly: ClassVar[tuple[str, ...]]
     """The fields that multiply what a search costs: a server caps each of them."""
-    needs_tokens: ClassVar[bool] = False
-    """Whether it goes on from what was written, or wants its probability: chat APIs, which return text, can't."""
     needs_step_scores: ClassVar[bool] = False
     """Whether it wants a value for each step, which not every verifier gives."""
     warning: ClassVar[str] = ""
@@ -357,6 +369,11 @@ class Strategy(Protocol):
 
     @property
     def needs_verifier(self) -> bool:
+        return False
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether it goes on from what was written, or stops it in its midst: chat APIs, which return text, can't."""
         return False
 
     async def search(self, problem: Problem, session: Session) -> SearchResult:

@@ -16,10 +16,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from heapq import nlargest
 from typing import Any, Self
 
 import openai
 
+from orchestrator.core.confidence import step_confidence, token_confidence
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError, ReplicaError, UserError
 from orchestrator.core.flops import ModelShape
@@ -155,10 +157,10 @@ class ChatPolicy:
                     f"policy: {self.model} is asked for text only, and not what else was likely; wanted "
                     "verifier.options.score: verdict, or verifier.options.url for a server that tells log-probabilities"
                 )
-            if request.prefix_ids not in self._prompts or request.until_step or request.logprobs:
+            if request.prefix_ids not in self._prompts or request.until_step or request.floor is not None:
                 raise UserError(
-                    f"policy: {self.model} returns text and no token ids, so what it wrote can't be continued; "
-                    "wanted a strategy of whole completions"
+                    f"policy: {self.model} returns text and no token ids, so what it wrote can't be continued or "
+                    "stopped; wanted a strategy of whole completions"
                 )
         most = min(_MOST_CHOICES, self._config.max_num_seqs) if self._gives_choices else 1
         open_: dict[Generation, _Choices] = {}
@@ -257,10 +259,34 @@ class ChatPolicy:
         server.counters["generated_tokens"] += sum(choice.tokens for choice in read.choices)
         engine_s = time.monotonic() - began
         prompts = [read.prompt_tokens] + [0] * (len(read.choices) - 1)  # it was read once
-        return [
+        told = [
             _told(choice, prompt, queue_s=queue_s, engine_s=engine_s)
             for choice, prompt in zip(read.choices, prompts, strict=True)
         ]
+        if request.logprobs is None:
+            return told
+        return [
+            self._with_logprobs(choice.logprobs, segments, request.logprobs)
+            for choice, segments in zip(read.choices, told, strict=True)
+        ]
+
+    def _with_logprobs(self, told: Sequence[Any], segments: Told, num_likeliest: int) -> Told:
+        """What the reply says of its tokens: of the last ones where it also says it of the thinking, and of one fewer
+        where it leaves out the token that ends it. Raises UserError where the server tells nothing."""
+        if (segments[-1].text and not told) or (num_likeliest and not all(token.top_logprobs for token in told)):
+            raise UserError(
+                f"policy: {self.model} tells no log-probabilities, or none of likeliest tokens; wanted a server that "
+                f"knows logprobs and top_logprobs: {num_likeliest}, or a strategy that needs none"
+            )
+        left, filled = list(told), list[Segment]()
+        for segment in reversed(segments):
+            first = max(0, len(left) - len(segment.token_ids))
+            left, own = left[:first], left[first:]
+            tops = [nlargest(num_likeliest, (top.logprob for top in token.top_logprobs or ())) for token in own]
+            confidence = step_confidence([token_confidence(top) for top in tops if top])
+            logprob = sum(token.logprob for token in own) if own else None
+            filled.insert(0, replace(segment, logprob=logprob, confidence=confidence))
+        return tuple(filled)
 
     def _body(self, request: Generation, num: int) -> dict[str, Any]:
         sampling: dict[str, Any] = {"top_k": request.top_k, "min_p": request.min_p}
@@ -278,6 +304,8 @@ class ChatPolicy:
             "top_p": request.top_p,
             "seed": request.seed % _MOST_SEED,
             "stop": list(request.stop) or None,
+            "logprobs": None if request.logprobs is None else True,
+            "top_logprobs": request.logprobs or None,
             "extra_body": unusual or None,
             **({"n": num} if num > 1 else {}),
         }

@@ -18,6 +18,7 @@ class Choice:
     tokens: int  # those of the thinking included
     thinking_tokens: int
     finish: Finish
+    logprobs: Sequence[Any] = ()  # what is told of each token, where that was asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ def read_reply(reply: Any, *, max_tokens: int) -> Reply:
     told = [
         (choice.message.content or "", _thoughts(choice), choice.finish_reason == "length") for choice in reply.choices
     ]
+    logprobs = [getattr(choice.logprobs, "content", None) or () for choice in reply.choices]
     if not told:
         raise ValueError("no choices")
     lengths = [len(text) + len(thoughts) for text, thoughts, _ in told]
@@ -49,8 +51,9 @@ def read_reply(reply: Any, *, max_tokens: int) -> Reply:
                 tokens=own,
                 thinking_tokens=own_thinking,
                 finish=Finish.LENGTH if cut else Finish.EOS,
+                logprobs=of_tokens,
             )
-            for (text, thoughts, cut), own, own_thinking in zip(told, tokens, thought, strict=True)
+            for (text, thoughts, cut), own, own_thinking, of_tokens in zip(told, tokens, thought, logprobs, strict=True)
         ),
     )
 

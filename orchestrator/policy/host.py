@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.protocols import Finish, Generation, Segment
@@ -30,10 +31,12 @@ class ClientForgotten(ReplicaError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A generation to run. `seen` is text sampled before its prefix ended, where a stop string may have begun."""
+    """A generation to run. `seen` is text sampled before its prefix ended, where a stop string may have begun;
+    `confidences` are those of the tokens there, which belong to a group of its floor."""
 
     generation: Generation
     seen: str = ""
+    confidences: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +227,7 @@ class PolicyHost:
             stops += self._step_ends(splitter.phase)
         stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
         reader = Reader(self._vocabulary, generation.words) if generation.words else None
-        cutter = _Cutter(generation, splitter, generation.speculate if speculates else 0, self._has_spare, reader)
+        cutter = _Cutter(job.work, splitter, generation.speculate if speculates else 0, self._has_spare, reader)
 
         try:
             async with aclosing(self._engine.stream(job.name, generation, stop_token_ids)) as deltas:
@@ -246,7 +249,7 @@ class _Cutter:
 
     def __init__(
         self,
-        generation: Generation,
+        work: Work,
         splitter: StepSplitter,
         speculate: int,
         has_spare: Callable[[], bool],
@@ -254,12 +257,18 @@ class _Cutter:
     ) -> None:
         """It may go on past `speculate` boundaries, at each of them only while the engine has room to spare."""
         self.last: Segment | None = None  # once it has ended; it grows by what the engine still samples
-        self._generation = generation
+        self._generation = work.generation
         self._splitter = splitter
         self._boundaries_left = speculate
         self._has_spare = has_spare
         self._logprobs: deque[float] = deque()  # of the tokens in no segment yet
         self._likeliest = likeliest  # None: nothing is told
+        self._confidences: deque[TokenConfidence] = deque()  # likewise
+        self._floor = work.generation.floor
+        self._groups = None if self._floor is None else GroupMeans(self._floor.group_tokens)
+        if self._groups is not None:
+            for confidence in work.confidences:
+                self._groups.push(confidence)
 
     def push(self, delta: Delta) -> list[Segment]:
         """The segments that these tokens complete, without the last one of the sequence."""
@@ -268,12 +277,14 @@ class _Cutter:
             self.last = replace(self.last, discarded_tokens=discarded)
             return []
         self._logprobs.extend(delta.logprobs or ())
+        self._confidences.extend(delta.confidences or ())
         segments: list[Segment] = []
         for left, token_id in zip(reversed(range(len(delta.token_ids))), delta.token_ids, strict=True):
             pieces = self._splitter.push(token_id)
             if self._likeliest is not None and delta.likeliest is not None:
                 self._likeliest.push(token_id, self._splitter.newest, delta.likeliest[-1 - left])
-            finish = self._finish(pieces, None if left else delta.finish)
+            doubtful = self._groups is not None and self._doubtful(delta, left)
+            finish = self._finish(pieces, None if left else delta.finish, doubtful)
             if finish is not None and not pieces:
                 pieces = [self._splitter.rest()]
             segments += [self._segment(piece, delta.cached_tokens) for piece in pieces]
@@ -283,12 +294,19 @@ class _Cutter:
         if delta.finish is not None:  # aborted, or ended without a token
             unfinished = self._segment(self._splitter.rest(), delta.cached_tokens)
             self.last = replace(
-                unfinished, token_ids=(), text="", finish=delta.finish, discarded_tokens=len(unfinished.token_ids)
+                unfinished,
+                token_ids=(),
+                text="",
+                logprob=None,
+                confidence=None,
+                finish=delta.finish,
+                discarded_tokens=len(unfinished.token_ids),
             )
         return segments
 
     def _segment(self, piece: Piece, cached_tokens: int) -> Segment:
         logprob = sum(self._logprobs.popleft() for _ in piece.token_ids) if self._logprobs else None
+        confidences = [self._confidences.popleft() for _ in piece.token_ids] if self._confidences else ()
         return Segment(
             token_ids=piece.token_ids,
             text=piece.text,
@@ -296,14 +314,24 @@ class _Cutter:
             cached_tokens=cached_tokens,
             logprob=logprob,
             alternatives=() if self._likeliest is None else self._likeliest.take(len(piece.text)),
+            confidence=step_confidence(confidences),
         )
 
-    def _finish(self, pieces: Sequence[Piece], engine: Finish | None) -> Finish | None:
+    def _doubtful(self, delta: Delta, left: int) -> bool:
+        """Whether the group is below the floor that ends with the token before the last `left` ones."""
+        assert self._floor is not None and self._groups is not None
+        assert delta.confidences is not None, "the engine told no confidence where a floor holds"
+        mean = self._groups.push(delta.confidences[-1 - left].confidence)
+        return mean is not None and mean < self._floor.least
+
+    def _finish(self, pieces: Sequence[Piece], engine: Finish | None, doubtful: bool) -> Finish | None:
         """Why the sequence ends at a token that ended `pieces` and where the engine, too, may have ended it."""
         if pieces and pieces[-1].stopped:
             return Finish.STOP
         if engine is Finish.EOS:
             return Finish.EOS
+        if doubtful:
+            return Finish.DOUBT
         if self._thought():
             return Finish.THOUGHT
         if self._generation.until_step and (pieces or engine is Finish.BOUNDARY):

@@ -65,6 +65,7 @@ class PolicyRequest:
     place: tuple[Place, int] | None = None  # and its id there; None: it waits, or is done
     token_ids: list[int] = field(default_factory=list)
     seen: str = ""  # end of the delivered text, where a stop string may have begun
+    confidences: list[float] = field(default_factory=list)  # of the delivered tokens, where a floor holds
     lost_tokens: int = 0  # died with replicas
     aborted: bool = False
     done: bool = False
@@ -93,7 +94,8 @@ class PolicyRequest:
             max_tokens=asked.max_tokens - len(self.token_ids),
             seed=derive_seed(asked.seed, "resumed", (len(self.token_ids),)),  # not the same draws again
         )
-        return Work(generation=rest, seen=self.seen)
+        recent = self.confidences[-asked.floor.group_tokens :] if asked.floor is not None else ()
+        return Work(generation=rest, seen=self.seen, confidences=tuple(recent))
 
     def take(self, segment: Segment) -> None:
         """Hands a segment to the caller; the last one with what the whole request cost."""
@@ -101,6 +103,8 @@ class PolicyRequest:
         if self.generation.stop:
             reach = stop_reach(self.generation.stop)
             self.seen = (self.seen + segment.text)[-reach:] if reach else ""
+        if self.generation.floor is not None and segment.confidence is not None:
+            self.confidences += segment.confidence.tokens
         if segment.finish is not None:
             self.done = True
             segment = replace(

@@ -93,6 +93,11 @@ class CandidateRow(Costs):
     step_scores: Sequence[float | None]  # None: not scored
     step_uncertainties: Sequence[float | None]
     step_token_counts: Sequence[int]
+    step_logprobs: Sequence[float | None] | None  # sums over the step's tokens; None: not asked for
+    step_confidences: Sequence[float | None] | None  # mean over the step's tokens, as the next two; None: not asked for
+    step_entropies: Sequence[float | None] | None
+    step_self_certainties: Sequence[float | None] | None
+    token_confidences: Sequence[float | None] | None  # one for each of `token_ids`; None: not asked for
     aggregate_score: float | None
     unjudged: str | None  # why the verifier gave it no score
 

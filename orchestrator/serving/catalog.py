@@ -43,13 +43,14 @@ class Catalog:
         params: Mapping[str, Mapping[str, Any]],
         has_verifier: bool,
         scores_steps: bool = True,
+        tells_tokens: bool = True,
         max_n: int,
     ) -> None:
         """`params`: a strategy's parameters where a request gives none. Raises UserError where they can't be."""
         self._alias = alias
         self._classes = strategies
         self._params = params
-        self._has_verifier, self._scores_steps = has_verifier, scores_steps
+        self._has_verifier, self._scores_steps, self._tells_tokens = has_verifier, scores_steps, tells_tokens
         self._max_n = max_n
         self._default = default_strategy
         for name in params:
@@ -102,6 +103,8 @@ class Catalog:
             return "a verifier, and this server has none"
         if not self._scores_steps and strategy.needs_step_scores:
             return "a verifier that scores steps, and this server's judges whole solutions only"
+        if not self._tells_tokens and strategy.needs_tokens:
+            return "a policy that tells token ids, and this server's returns text only"
         return None
 
     def _made(self, name: str, given: Mapping[str, Any], prefix: str) -> Strategy:

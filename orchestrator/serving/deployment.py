@@ -106,14 +106,14 @@ def _start(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Dep
 
 def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Catalog:
     """Raises UserError for what no request could be served with."""
-    chat = is_chat_api(config.policy)
     return Catalog(
         alias=config.alias,
         default_strategy=config.default_strategy,
-        strategies={name: strategy for name, strategy in strategies.items() if not (chat and strategy.needs_tokens)},
+        strategies=strategies,
         params=config.strategies,
         has_verifier=config.verifier is not None,
         scores_steps=config.verifier is None or resolve(config.verifier).scores_steps,
+        tells_tokens=not is_chat_api(config.policy),
         max_n=config.limits.max_n,
     )
 
@@ -141,5 +141,5 @@ async def _open(config: ServeConfig, stack: AsyncExitStack) -> Pools:
     judge = None if config.verifier is None else resolve(config.verifier)
     policy, verifier = await open_pools(stack, policy=config.policy, steps=config.steps, verifier=judge)
     answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
-    await warm(policy, verifier, answers)
+    await warm(policy, verifier, answers, logprobs=not is_chat_api(config.policy))
     return Pools(policy=policy, verifier=verifier, answers=answers, health=PoolsHealth(policy, verifier))

@@ -7,16 +7,18 @@ from orchestrator.search import SearchRuntime
 _SAMPLING = Sampling(temperature=1.0, top_p=0.9, max_tokens=4)
 
 
-async def warm(policy: Policy, verifier: Verifier | None, answers: Answers) -> None:
+async def warm(policy: Policy, verifier: Verifier | None, answers: Answers, *, logprobs: bool = True) -> None:
     """Draws in each way that a search may ask for, has it judged, and compares answers: an engine compiles some ways
     at first use, and what compares starts a process.
 
-    Raises ProblemError when the model takes no messages, ReplicaError.
+    `logprobs`: False for a policy that may tell none. Raises ProblemError when the model takes no messages,
+    ReplicaError.
     """
     runtime = SearchRuntime(policy=policy, verifier=verifier, sampling=_SAMPLING, answers=answers)
     async with runtime.session(0) as session:
         root = await session.start(Problem.from_prompt("start", "ready?"))
         await session.rollout([root], 2, scored=verifier is not None)
         await session.rollout([root], 2, scored=False, temperature=0.0)
-        await session.rollout([root], 2, scored=False, logprobs=True)
+        if logprobs:
+            await session.rollout([root], 2, scored=False, logprobs=0)
     await answers.group([r"\frac{1}{2}", "0.5"])

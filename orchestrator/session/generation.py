@@ -217,7 +217,13 @@ class Writing:
             stopped = self._sampling.before_stop(segment.text) if segment.finish is Finish.STOP else None
             if segment.token_ids or segment.text:  # a chat API tells a thought without its tokens
                 text = segment.text if stopped is None else stopped
-                step = Step(token_ids=segment.token_ids, text=text, logprob=segment.logprob, thinking=segment.thinking)
+                step = Step(
+                    token_ids=segment.token_ids,
+                    text=text,
+                    logprob=segment.logprob,
+                    confidence=segment.confidence,
+                    thinking=segment.thinking,
+                )
                 trajectory = trajectory.extended(step)
             track.written = segment.finish is not None or how.until_step
             thought = self._thought(trajectory, sequence.hard_cap) if segment.finish is Finish.THOUGHT else None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from orchestrator.core.account import Account
+from orchestrator.core.confidence import ConfidenceFloor
 from orchestrator.core.errors import PromptTooLong
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import EndReason, Problem, SearchResult, Selection, Status, Step, Trajectory
@@ -124,7 +125,8 @@ class SearchSession:
         temperature: float | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
-        logprobs: bool = False,
+        logprobs: int | None = None,
+        floor: ConfidenceFloor | None = None,
     ) -> list[Trajectory]:
         self._writing.ahead.drop(prefixes)
         how = self.sampling.generation(
@@ -132,6 +134,7 @@ class SearchSession:
             stop=stop,
             max_tokens=self.sampling.max_tokens if max_tokens is None else max_tokens,
             logprobs=logprobs,
+            floor=floor,
             eager=scored,
         )
         return await self._writing.write(prefixes, n, how, scored)

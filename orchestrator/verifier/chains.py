@@ -10,6 +10,7 @@ from orchestrator.core.alternatives import Alternatives
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.seeds import derive_seed
+from orchestrator.policy.engines.contract import NUM_LIKELIEST
 from orchestrator.policy.opened import OpenPolicy
 
 
@@ -72,6 +73,7 @@ class PolicyWriter:
                 temperature=temperature,
                 top_p=1.0,
                 eager=False,
+                logprobs=NUM_LIKELIEST if words else None,
                 words=tuple(words),
             )
             for prompt, prefix_ids in zip(compress(prompts, fits), compress(encoded, fits), strict=True)

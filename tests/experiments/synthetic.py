@@ -11,10 +11,19 @@ NUM_PROBLEMS, NUM_SAMPLES = 12, 8
 RUN_YAML = "seed: 0\ndata: {name: tinymath}\n"
 
 
-def write_run(folder: Path, *, judged: bool = True, seeds: tuple[int, ...] = (0,), sampled: bool = True) -> None:
+def write_run(
+    folder: Path,
+    *,
+    judged: bool = True,
+    seeds: tuple[int, ...] = (0,),
+    sampled: bool = True,
+    confident: bool = False,
+) -> None:
     """Of problem i, min(i, 8) of 8 samples are correct; the verifier, if any, always scores those higher.
 
     Samples have two steps, of two tokens and of one; samples 0 and 1, 2 and 3, ... of a problem share the first.
+
+    With `confident` the policy's log-probabilities were recorded: sample i is more confident than those before.
 
     `beam_search` solves the problems 3 to 11, `greedy` 6 to 11. Problem "broken" is an error.
     """
@@ -22,7 +31,7 @@ def write_run(folder: Path, *, judged: bool = True, seeds: tuple[int, ...] = (0,
         for seed in seeds:
             for index in range(NUM_PROBLEMS):
                 if sampled:
-                    samples = _samples(f"p{index}", min(index, NUM_SAMPLES), seed, judged)
+                    samples = _samples(f"p{index}", min(index, NUM_SAMPLES), seed, judged, confident)
                     won = index > 0 if judged else index > 4
                     row = _row(f"p{index}", "best_of_n", NUM_SAMPLES, seed, correct=won, num_candidates=NUM_SAMPLES)
                     results.add(row if judged else _unjudged(row), samples)
@@ -96,7 +105,7 @@ def _unjudged(row: ProblemRow) -> ProblemRow:
     )  # fmt: skip
 
 
-def _samples(problem_id: str, num_correct: int, seed: int, judged: bool) -> list[CandidateRow]:
+def _samples(problem_id: str, num_correct: int, seed: int, judged: bool, confident: bool) -> list[CandidateRow]:
     row = _row(problem_id, "best_of_n" if judged else "self_consistency", NUM_SAMPLES, seed, correct=None)
     grades = [index < num_correct for index in range(NUM_SAMPLES)]
     random.Random(f"{problem_id}/{seed}").shuffle(grades)
@@ -120,6 +129,11 @@ def _samples(problem_id: str, num_correct: int, seed: int, judged: bool) -> list
             step_scores=(0.5, (0.8 if correct else 0.3) + index / 100) if judged else (None, None),
             step_uncertainties=(0.1, 0.1) if judged else (None, None),
             step_token_counts=(2, 1),
+            step_logprobs=(-0.2, -0.1) if confident else None,
+            step_confidences=(5.0 + index, 20.0) if confident else None,
+            step_entropies=(0.3, 0.1) if confident else None,
+            step_self_certainties=(2.0, 3.0) if confident else None,
+            token_confidences=(4.0 + index, 6.0 + index, 20.0) if confident else None,
             aggregate_score=(0.8 if correct else 0.3) + index / 100 if judged else None,
             unjudged=None,
             prompt_tokens=20,

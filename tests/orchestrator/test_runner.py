@@ -8,11 +8,13 @@ from orchestrator.core.nouns import Comparison, Problem
 from orchestrator.results import ResultsWriter, read_results
 from orchestrator.runner import Job, RunInfo, run_jobs, strategy_label
 from strategies.beam_search import BeamSearch
+from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
+from strategies.deepconf import DeepConf
 from strategies.greedy import Greedy
 from strategies.workload import Workload
 from strategies.workload_budget import WorkloadBudget
-from tests.fakes import ScriptedPolicy, TableVerifier, open_session
+from tests.fakes import EOS, ScriptedPolicy, TableVerifier, confidence_of, ids, open_session
 
 INFO = RunInfo(run_id="r", policy_model="scripted", verifier_model=None, version="0")
 SCRIPT = {"Q:": ["Answer: 1"], "hard:": ["Answer: 7"]}
@@ -218,3 +220,31 @@ def test_a_label_shows_n_and_what_differs_from_the_defaults():
     assert strategy_label("greedy", Greedy()) == "greedy"
     assert strategy_label("best_of_n", BestOfN(n=16)) == "best_of_n n=16"
     assert strategy_label("beam_search", BeamSearch(n=8, beam_width=2)) == "beam_search n=8 beam_width=2"
+
+
+async def test_rows_hold_the_policys_confidence_step_by_step_only_where_it_was_asked_for(tmp_path):
+    script, found = {"Q:": ["a\n\nAnswer: 1"]}, {}
+    for name, strategy in (("deepconf", DeepConf(n=1)), ("best_logprob", BestLogprob(n=1)), ("greedy", Greedy())):
+        with ResultsWriter.open(tmp_path / name, run_yaml="name: x\n", versions={}) as results:
+            await run_jobs(
+                jobs(strategy, name, "a"),
+                session_of=lambda seed: open_session(ScriptedPolicy(script)),
+                grader=TableGrader(),
+                results=results,
+                info=INFO,
+                in_flight=1,
+                timeout_s=10.0,
+                on_row=lambda row, candidates: None,
+            )
+        [found[name]] = read_results(tmp_path / name)[1].to_dict("records")
+    tokens = (*ids("a\n\nAnswer: 1"), EOS)
+    confidences = [confidence_of(token).confidence for token in tokens]
+    full = found["deepconf"]
+    assert full["token_confidences"].tolist() == confidences and full["token_ids"].tolist() == list(tokens)
+    assert full["step_confidences"].tolist() == pytest.approx([sum(confidences[:3]) / 3, sum(confidences[3:]) / 10])
+    assert full["step_logprobs"].tolist() == [-sum(tokens[:3]), -sum(tokens[3:])]
+    assert full["step_entropies"].tolist() == pytest.approx([sum(tokens[:3]) / 3 / 128, sum(tokens[3:]) / 10 / 128])
+    assert len(full["step_self_certainties"]) == 2
+    columns = ("step_confidences", "step_entropies", "step_self_certainties", "token_confidences")
+    assert [found["best_logprob"][column] for column in columns] == [None] * 4
+    assert found["best_logprob"]["step_logprobs"] is not None and found["greedy"]["step_logprobs"] is None

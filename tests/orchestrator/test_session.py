@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.core.account import Account
 from orchestrator.core.answers.exact import ExactAnswers
+from orchestrator.core.confidence import ConfidenceFloor
 from orchestrator.core.errors import PromptTooLong, UserError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import EndReason, SearchResult, Status
@@ -19,7 +20,16 @@ from strategies.genselect import GenSelect
 from strategies.rebase import Rebase
 from strategies.self_refine import SelfRefine
 from strategies.tournament import Tournament
-from tests.fakes import CoinPolicy, ScriptedPolicy, TableVerifier, TextVerifier, ids, open_session, problem
+from tests.fakes import (
+    CoinPolicy,
+    ScriptedPolicy,
+    TableVerifier,
+    TextVerifier,
+    confidence_of,
+    ids,
+    open_session,
+    problem,
+)
 
 TWO_STEPS = {"Q:": ["a\n\nAnswer: 1", "b\n\nAnswer: 2"]}
 
@@ -37,6 +47,20 @@ async def test_children_come_in_prefix_major_order_and_share_the_prefix():
         assert [t.text for t in second] == ["a\n\nc", "a\n\nc", "b\n\nd", "b\n\nd"]
         assert second[0].steps[0] is first[0].steps[0]
         assert [t.path for t in second] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+async def test_confidence_is_kept_per_step_and_shared_by_forks():
+    async with open_session(ScriptedPolicy({**TWO_STEPS, "b\n\n": ["c"]})) as session:
+        [plain] = await session.rollout([await session.start(problem())], scored=False)
+        floor = ConfidenceFloor(group_tokens=2, least=30.0)  # `An` is above, `ns` is below
+        [low] = await session.rollout([await session.start(problem())], scored=False, logprobs=3, floor=floor)
+        [child] = await session.rollout([replace(low, steps=low.steps[:1])], scored=False, logprobs=3)
+    assert {step.confidence for step in plain.steps} == {None}
+    assert [step.confidence.tokens for step in low.steps] == [
+        tuple(confidence_of(token).confidence for token in step.token_ids) for step in low.steps
+    ]
+    assert (low.text, low.status) == ("b\n\nAns", Status.RUNNING)
+    assert child.steps[0].confidence is low.steps[0].confidence
 
 
 async def test_each_child_of_a_prefix_draws_its_own_seed_also_over_several_calls():

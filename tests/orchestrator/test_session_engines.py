@@ -122,7 +122,7 @@ async def test_the_alternatives_that_a_real_engine_tells_are_the_models_at_tempe
     tokenizer: Any = AutoTokenizer.from_pretrained(policy_pool.model)
     [prefix_ids] = await policy_pool.encode(problems(1))
     how = Generation(prefix_ids=prefix_ids, max_tokens=60, seed=3, temperature=0.5, top_p=1.0, eager=False)
-    async with aclosing(policy_pool.generate([replace(how, words=tuple("0123456789"))])) as stream:
+    async with aclosing(policy_pool.generate([replace(how, logprobs=20, words=tuple("0123456789"))])) as stream:
         segments = [segment async for _, segment in stream]
     text = "".join(segment.text for segment in segments)
     token_ids = [token_id for segment in segments for token_id in segment.token_ids]

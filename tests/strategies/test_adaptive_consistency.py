@@ -1,4 +1,6 @@
 import asyncio
+import math
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +56,39 @@ async def test_a_lead_that_can_not_be_caught_up_with_settles_the_vote():
 async def test_answers_that_are_equal_vote_together():
     result, _ = await run(AdaptiveConsistency(n=64, window=1), {"Q:": ["Answer: 1,000", "Answer: 1000"]})
     assert len(result.candidates) == 4
+
+
+# a token's log-probability is minus its code point, which is next to impossible
+async def test_by_cges_votes_of_no_confidence_settle_nothing():
+    result, policy = await run(AdaptiveConsistency(n=12, rule="cges"), AGREED)
+    assert (result.answer, len(result.candidates)) == ("1", 12)
+    assert all(request.logprobs == 0 for request in policy.requests)
+
+
+class Sure(ScriptedPolicy):
+    """Writes each answer with the probability per token that it names."""
+
+    def _plan(self, request):
+        segments = super()._plan(request)
+        probability = float(segments[0].text.rsplit(" ", 1)[1])
+        return [replace(s, logprob=len(s.token_ids) * math.log(probability)) for s in segments]
+
+
+async def cges(*texts, **fields):
+    async with open_session(Sure({"Q:": [f"Answer: {text}" for text in texts]})) as session:
+        return await AdaptiveConsistency(n=8, rule="cges", window=1, **fields).search(problem(), session)
+
+
+async def test_by_cges_one_vote_that_is_sure_enough_settles_it():
+    assert len((await cges("0.97")).candidates) == 1
+    assert len((await cges("0.9")).candidates) == 2
+    assert len((await cges("0.9", threshold=0.85)).candidates) == 1
+
+
+async def test_by_cges_the_likeliest_answer_is_chosen_and_not_the_most_frequent():
+    result = await cges("0.6", "0.6", "0.96", "0.6", "0.96", "0.96", "0.6", "0.6", threshold=0.999999)
+    assert (result.answer, result.selection) == ("0.96", Selection.WEIGHTED)
+    assert result.score == pytest.approx(0.96) and 0.95 < result.detail["posterior"] <= 1
 
 
 class TwoStall(ScriptedPolicy):

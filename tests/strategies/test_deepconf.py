@@ -1,43 +1,32 @@
-import math
 import re
 
 import pytest
 
-from orchestrator.core.nouns import Selection, Step
-from strategies.deepconf import DeepConf, bar_of, lowest_group, mean_confidence
-from tests.fakes import ids
+from orchestrator.core.nouns import Selection, Status
+from strategies.certainty import TOP_K
+from strategies.deepconf import DeepConf, SampleConfidence, bar_of, sample_confidence
+from tests.fakes import ScriptedPolicy, open_session, problem
 from tests.strategies.searching import run
 
-
-def step(probability: float | None, tokens: int = 1) -> Step:
-    """Of tokens that have this probability each."""
-    logprob = None if probability is None else tokens * math.log(probability)
-    return Step(token_ids=(1,) * tokens, text="", logprob=logprob)
-
-
-def test_the_mean_is_over_tokens_and_not_over_steps():
-    assert mean_confidence([step(0.5, 3), step(0.25)]) == pytest.approx((0.5**3 * 0.25) ** (1 / 4))
-
-
-def test_forced_tokens_say_nothing_of_the_policys_confidence():
-    assert mean_confidence([step(0.5, 2), step(None, 7)]) == pytest.approx(0.5)
-    assert mean_confidence([step(None, 7)]) is None
-    assert mean_confidence([]) is None
+TOKENS = [9.0, 9.0, 1.0, 3.0, 9.0, 8.0]  # groups of two: 9, 5, 2, 6, 8.5
 
 
 @pytest.mark.parametrize(
-    ("steps", "lowest"),
-    [
-        ([step(0.9, 2), step(0.1, 2), step(0.9, 2)], 0.1),  # a dip that the mean hides
-        ([step(0.9, 1), step(0.1, 1), step(0.4, 1)], (0.1 * 0.4) ** 0.5),  # windows overlap
-        ([step(0.9, 3), step(0.1, 1)], (0.9**3 * 0.1) ** (1 / 4)),  # one token alone is no group
-        ([step(0.5, 1)], 0.5),  # fewer tokens than a group has
-        ([], None),
-        ([step(None, 2)], None),
-    ],
+    ("by", "confidence"), [("mean", 6.5), ("lowest_group", 2.0), ("bottom_groups", 2.0), ("tail", 8.5)]
 )
-def test_the_lowest_group_is_the_least_confident_run_of_steps_that_is_long_enough(steps, lowest):
-    assert lowest_group(steps, 2) == (None if lowest is None else pytest.approx(lowest))
+def test_a_sample_is_as_confident_as_the_groups_that_count(by, confidence):
+    assert sample_confidence(TOKENS, SampleConfidence(by), 2) == pytest.approx(confidence)
+
+
+def test_the_bottom_groups_are_a_tenth_of_all():
+    groups = [float(number) for number in range(20, 0, -1)]
+    assert sample_confidence(groups, SampleConfidence.bottom_groups, 1) == 1.5
+
+
+@pytest.mark.parametrize("by", SampleConfidence)
+def test_a_sample_shorter_than_a_group_is_one_group_and_of_none_nothing_is_known(by):
+    assert sample_confidence([2.0, 4.0], by, 3) == 3.0
+    assert sample_confidence([], by, 3) is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +45,7 @@ def test_where_no_confidence_is_known_there_is_no_bar():
     assert bar_of([None, None], 0.5) is None
 
 
-# A token's log-probability here is minus its code point: a space is likelier than a digit, and that than a letter.
+# The policy is surer of a space than of a digit, and of that than of a letter: see `confidence_of`.
 SAMPLES = {"Q:": ["Answer: z", "Answer: z", "Answer: z", "Answer: 1    1    1"]}
 
 
@@ -65,7 +54,7 @@ async def test_a_confident_sample_outweighs_a_majority_of_unsure_ones():
     assert (result.answer, result.selection) == ("1    1    1", Selection.WEIGHTED)
     assert result.score == max(candidate.aggregate_score for candidate in result.candidates)
     assert result.detail == {"voters": [3], "bar": result.score, "stopped": 0}
-    assert all(request.logprobs for request in policy.requests)
+    assert all(request.logprobs == TOP_K for request in policy.requests)
 
 
 async def test_the_confidence_of_the_lowest_group_may_rank_otherwise_than_the_mean():
@@ -82,9 +71,10 @@ async def test_samples_that_are_equally_confident_vote_together():
 
 
 async def test_votes_weigh_as_much_as_they_are_confident():
-    # near 0 for each of the other samples, and far below a third of the confident one's
-    result, _ = await run(DeepConf(n=4, keep=1.0), SAMPLES)
-    assert (result.answer, result.detail["voters"]) == ("1    1    1", [0, 1, 2, 3])
+    result, _ = await run(DeepConf(n=3, keep=1.0), {"Q:": ["Answer: z", "Answer: 1    1    1", "Answer: y"]})
+    assert (result.answer, result.detail["voters"]) == ("1    1    1", [0, 1, 2])
+    plain, _ = await run(DeepConf(n=3, keep=1.0), {"Q:": ["Answer: z", "Answer: 1    1    1", "Answer: z"]})
+    assert plain.answer == "z", "of two that are more than half as confident"
 
 
 async def test_a_sample_without_an_answer_has_no_vote_and_takes_no_place_of_one():
@@ -97,23 +87,24 @@ async def test_without_any_answer_there_is_a_candidate_all_the_same():
     assert (result.answer, result.chosen, result.detail["voters"]) == (None, 1, [])
 
 
-ONLINE = {
-    "Q:": ["aa\n\nAnswer: 1", "aa\n\nAnswer: 1", "aa\n\nzzzz\n\nAnswer: 7", "aa\n\nAnswer: 1"],
-    "aa\n\n": ["Answer: 1", "Answer: 1", "zzzz\n\nAnswer: 7", "Answer: 1"],
-    "Answ": ["er: 1"],
-    "er: ": ["1"],
-}
+ONLINE = {"Q:": ["aa\n\nAnswer: 1", "aa\n\nAnswer: 1", "aa\n\nzzzz\n\nAnswer: 7", "aa\n\nAnswer: 1"]}
 STRATEGY = DeepConf(n=4, n_warmup=2, keep=1.0, group_tokens=4, confidence="lowest_group")
 
 
 async def test_online_a_sample_that_falls_below_the_warm_up_is_written_no_further():
-    result, policy = await run(STRATEGY, ONLINE)
+    policy = ScriptedPolicy(ONLINE)
+    async with open_session(policy) as session:
+        result = await STRATEGY.search(problem(), session)
+    whole = len("aa\n\nAnswer: 1") + 1
     assert [candidate.trajectory.text for candidate in result.candidates] == ["aa\n\nAnswer: 1"] * 3
     assert (result.answer, result.detail["stopped"]) == ("1", 1)
     assert result.detail["bar"] == result.candidates[0].aggregate_score
-    assert {request.max_tokens for request in policy.requests} == {4}
-    assert sum(request.prefix_ids == ids("Q:aa\n\nAnsw") for request in policy.requests) == 3
-    assert not any(request.prefix_ids == ids("Q:aa\n\nzzzz") for request in policy.requests)
+    assert [request.floor is None for request in policy.requests] == [True, True, False, False]
+    assert {request.floor.least for request in policy.requests[2:]} == {result.detail["bar"]}
+    assert session.ledger.generated_tokens == 3 * whole + len("aa\n\nzzzz"), (
+        "zzzz is below swer, a newline and zzz are not"
+    )
+    assert session.ledger.candidates == 3
 
 
 async def test_online_only_samples_above_the_bar_of_the_warm_up_vote():
@@ -122,12 +113,27 @@ async def test_online_only_samples_above_the_bar_of_the_warm_up_vote():
     assert (result.answer, result.detail["voters"], result.detail["stopped"]) == ("4", [0, 3], 0)
 
 
-async def test_online_samples_begin_with_the_seeds_that_they_have_offline():
+async def test_online_a_warm_up_of_all_samples_stops_none():
+    result, _ = await run(DeepConf(n=2, n_warmup=2, confidence="lowest_group"), ONLINE)
+    assert (len(result.candidates), result.detail["stopped"]) == (2, 0)
+
+
+async def test_online_samples_have_the_seeds_that_they_have_offline():
     async def seeds(strategy):
         _, policy = await run(strategy, ONLINE)
-        return {request.seed for request in policy.requests if request.prefix_ids == ids("Q:")}
+        return [request.seed for request in policy.requests]
 
     assert await seeds(STRATEGY) == await seeds(DeepConf(n=4))
+
+
+async def test_online_a_sample_that_a_cap_cut_was_not_stopped():
+    result, _ = await run(STRATEGY, ONLINE, max_tokens=4)
+    assert {candidate.trajectory.status for candidate in result.candidates} == {Status.TRUNCATED}
+    assert result.detail["stopped"] == 0
+
+
+def test_only_online_it_stops_what_is_being_written():
+    assert STRATEGY.needs_tokens and not DeepConf().needs_tokens
 
 
 @pytest.mark.parametrize(

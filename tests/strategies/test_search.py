@@ -10,6 +10,7 @@ from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import EndReason, Selection, Status
 from strategies import STRATEGIES, strategy_class
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
+from strategies.adaptive_consistency import AdaptiveConsistency
 from strategies.beam_search import BeamSearch
 from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
@@ -18,6 +19,7 @@ from strategies.deepconf import DeepConf
 from strategies.dvts import DVTS
 from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
+from strategies.self_certainty import SelfCertainty
 from strategies.self_consistency import SelfConsistency
 from strategies.workload_budget import WorkloadBudget
 from tests.fakes import ScriptedPolicy, TableVerifier, TextVerifier, open_session, problem
@@ -46,7 +48,8 @@ async def test_best_of_n_chooses_the_highest_score():
 
 
 ALL = [*(strategy_class(name)() for name in sorted(STRATEGIES)), SelfConsistency(weighted=True)]
-ALL += [DeepConf(n=4, n_warmup=2, group_tokens=3, confidence="lowest_group")]
+ALL += [DeepConf(n=4, n_warmup=2, group_tokens=3, confidence="lowest_group"), AdaptiveConsistency(rule="cges")]
+ALL += [SelfConsistency(weighted=True, weight="entropy"), SelfCertainty(borda_power=0.5)]
 
 
 @pytest.mark.parametrize("strategy", [one for one in ALL if one.needs_verifier], ids=lambda one: type(one).__name__)
@@ -84,11 +87,11 @@ async def test_a_search_samples_no_token_more_than_its_budget(strategy, budget):
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=lambda one: type(one).__name__)
-async def test_a_strategy_that_continues_a_text_or_wants_its_probability_says_so(strategy):
+async def test_a_strategy_that_continues_a_text_or_stops_it_says_so(strategy):
     policy = ScriptedPolicy(LONG)
     async with open_session(policy, TableVerifier(lambda text: 0.5), max_tokens=40) as session:
         await strategy.search(problem(), session)
-    wants_tokens = any(request.logprobs or len(request.prefix_ids) > request.num_prompt for request in policy.requests)
+    wants_tokens = any(request.floor or len(request.prefix_ids) > request.num_prompt for request in policy.requests)
     assert strategy.needs_tokens or not wants_tokens
 
 
@@ -273,7 +276,7 @@ def test_an_unknown_strategy_lists_the_valid_names_and_the_nearest():
 async def test_best_logprob_takes_the_largest_mean_per_token_and_warns():
     result, policy = await run(BestLogprob(n=3), {"Q:": ["Answer: 9 9 9 9", "Answer: 7", "Answer: zzzz"]})
     assert result.answer == "9 9 9 9"  # a token's log-probability here is minus its code point
-    assert all(request.logprobs for request in policy.requests)
+    assert all(request.logprobs == 0 for request in policy.requests)
     assert "baseline only" in BestLogprob.warning
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, Self
 
 from tokenizers import Tokenizer
 
+from orchestrator.core.confidence import TokenConfidence
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message
@@ -22,6 +23,7 @@ class Delta(NamedTuple):
     cached_tokens: int
     finish: Finish | None  # BOUNDARY: at one of the `stop_token_ids`
     logprobs: Sequence[float] | None = None  # of the tokens, where the generation asks for them
+    confidences: Sequence[TokenConfidence] | None = None  # of the tokens, where it asks for likeliest ones, too
     likeliest: Sequence[Mapping[int, float]] | None = None  # in the place of each, where it asks about words
 
 

@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from heapq import nlargest
 from typing import Any
 
 import httpx
 import openai
 from tokenizers import Tokenizer
 
+from orchestrator.core.confidence import token_confidence
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import ProblemError, ReplicaError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
@@ -28,7 +30,7 @@ from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.engines.chat_template import render
 from orchestrator.policy.engines.clients import CONNECT_S, api_key, one_line, open_client
-from orchestrator.policy.engines.contract import NUM_LIKELIEST, Delta, PolicyInfo
+from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.thinking import thinking_markers
 
 log = logging.getLogger(__name__)
@@ -177,9 +179,11 @@ class ServerEngine:
                 for choice in chunk.choices:
                     token_ids = self._checked_ids((choice.model_extra or {}).get("token_ids"))
                     self._counters["generated_tokens"] += len(token_ids)
-                    logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else None
-                    likeliest = _likeliest(choice.logprobs) if generation.words and token_ids else None
-                    delta = Delta(token_ids, 0, _finish(choice, stop_token_ids), logprobs, likeliest)
+                    delta = Delta(token_ids, 0, _finish(choice, stop_token_ids))
+                    if generation.logprobs is not None and token_ids:
+                        delta = self._with_logprobs(delta, choice.logprobs, generation.logprobs)
+                    if generation.words and token_ids:
+                        delta = delta._replace(likeliest=_likeliest(choice.logprobs))
                     if delta.finish is not None:
                         last = delta
                     elif token_ids:
@@ -191,6 +195,20 @@ class ServerEngine:
             await stream.close()
         if last is not None:
             yield last
+
+    def _with_logprobs(self, delta: Delta, told: Any, num_likeliest: int) -> Delta:
+        """A chunk's tokens with their log-probabilities. Raises ProblemError where the server does not tell them."""
+        wanted = len(delta.token_ids)
+        logprobs = (told.token_logprobs or []) if told is not None else []
+        tops = (told.top_logprobs or []) if told is not None and num_likeliest else []
+        if len(logprobs) != wanted or (num_likeliest and len(tops) != wanted):
+            raise ProblemError(
+                f"{self._who}: wanted logprobs of {wanted} tokens, {num_likeliest} likeliest ones beside each, "
+                f"got those of {len(logprobs)}, and likeliest ones beside {len(tops)}"
+            )
+        likeliest = [nlargest(num_likeliest, top.values()) for top in tops]  # beside them the sampled one may stand
+        confidences = [token_confidence(top) for top in likeliest] if num_likeliest else None
+        return delta._replace(logprobs=logprobs, confidences=confidences)
 
     def _cached(self, usage: Any) -> int:
         """Of the prompt, where the server tells it."""
@@ -208,10 +226,10 @@ class ServerEngine:
             "temperature": generation.temperature,
             "top_p": generation.top_p,
             "seed": generation.seed,
-            "logprobs": NUM_LIKELIEST if generation.words else 0 if generation.logprobs else None,
+            "logprobs": generation.logprobs,
             "extra_body": {
                 "return_token_ids": True,
-                "return_tokens_as_token_ids": bool(generation.words),
+                "return_tokens_as_token_ids": True if generation.logprobs else None,  # equal texts are told apart
                 "stop_token_ids": list(stop_token_ids),
                 "stream_interval": 1 if waits else _INTERVAL,
                 # said in any case: a model's generation_config.json may say otherwise
@@ -343,9 +361,10 @@ def _likeliest(logprobs: Any) -> list[dict[int, float]]:
             {int(token.removeprefix("token_id:")): float(logprob) for token, logprob in by_token.items()}
             for by_token in logprobs.top_logprobs
         ]
-    except (AttributeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ProblemError(
-            f"policy: a server told no log-probabilities of the likeliest tokens: got {str(logprobs)[:100]!r}"
+            f"policy: a server names the likeliest tokens otherwise than asked: got {str(logprobs)[:100]!r}, wanted "
+            "token_id:17"
         ) from error
 
 

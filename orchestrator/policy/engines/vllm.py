@@ -18,6 +18,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from orchestrator.core.confidence import TokenConfidence, token_confidence
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import HeadraceError, ProblemError, ReplicaError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
@@ -26,7 +27,7 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.policy.engines.arguments import check_names
 from orchestrator.policy.engines.chat_template import render
-from orchestrator.policy.engines.contract import NUM_LIKELIEST, Delta, PolicyInfo
+from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.engines.shared_count import SharedCount
 from orchestrator.policy.thinking import thinking_markers
 
@@ -201,8 +202,8 @@ class VllmEngine:
                 seed=generation.seed,
                 max_tokens=generation.max_tokens,
                 stop_token_ids=list(stop_token_ids),
-                # of the sampled token only, unless more is asked
-                logprobs=NUM_LIKELIEST if generation.words else 0 if generation.logprobs else None,
+                logprobs=generation.logprobs,
+                flat_logprobs=True,  # where there are any: lists in place of a dictionary for each token
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
                 stream_interval=_interval(generation, stop_token_ids),
@@ -213,14 +214,15 @@ class VllmEngine:
                 async for output in outputs:
                     [sampled] = output.outputs
                     finish = _finish(sampled.finish_reason, sampled.stop_reason, stop_token_ids)
-                    logprobs = likeliest = None
-                    if sampled.logprobs is not None:
-                        if generation.words:
-                            likeliest = [{t: it.logprob for t, it in by_t.items()} for by_t in sampled.logprobs]
-                        logprobs = [
-                            by_token[t].logprob for t, by_token in zip(sampled.token_ids, sampled.logprobs, strict=True)
-                        ]
-                    yield Delta(sampled.token_ids, output.num_cached_tokens or 0, finish, logprobs, likeliest)
+                    delta = Delta(sampled.token_ids, output.num_cached_tokens or 0, finish)
+                    if generation.logprobs is not None:
+                        logprobs, confidences = _told(sampled.logprobs)
+                        delta = delta._replace(
+                            logprobs=logprobs, confidences=confidences if generation.logprobs else None
+                        )
+                    if generation.words:
+                        delta = delta._replace(likeliest=_likeliest(sampled.logprobs))
+                    yield delta
         except VLLMClientError as error:
             raise ProblemError(f"policy: the engine refused a request: {error}") from error
         except EngineDeadError as error:
@@ -233,10 +235,26 @@ class VllmEngine:
         self._llm.shutdown(timeout=5.0)
 
 
+def _told(flat: Any) -> tuple[list[float], list[TokenConfidence]]:
+    """Of vLLM's FlatLogprobs: at each position the sampled token comes first, then the likeliest ones, it among them
+    or not."""
+    spans = list(zip(flat.start_indices, flat.end_indices, strict=True))
+    logprobs = [flat.logprobs[start] for start, _ in spans]
+    return logprobs, [token_confidence(flat.logprobs[start + 1 : end]) for start, end in spans if end > start + 1]
+
+
+def _likeliest(flat: Any) -> list[dict[int, float]]:
+    """Of vLLM's FlatLogprobs, at each position."""
+    return [
+        dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
+        for start, end in zip(flat.start_indices, flat.end_indices, strict=True)
+    ]
+
+
 def _interval(generation: Generation, stop_token_ids: Sequence[int]) -> int:
     if generation.stop or (generation.until_step and not stop_token_ids):
         return 1  # only the host sees where it ends
-    if generation.until_step or generation.max_thinking is not None:
+    if generation.until_step or generation.max_thinking is not None or generation.floor is not None:
         return _INTERVAL_TO_A_STEP
     return _INTERVAL_EAGER if generation.eager else _INTERVAL_TO_THE_END
 

@@ -112,6 +112,7 @@ def test_samples_that_could_not_be_graded_are_left_out_and_equal_answers_are_the
             "answer_group": pd.array([0, 0, 1, None], dtype="Int64"),
             "correct": pd.array([True, True, None, False], dtype="boolean"),
             "aggregate_score": [0.5, None, 0.9, 0.1],
+            "step_scores": [[0.4, 0.5], [None], [0.9], [0.1]],
         }
     )
     pool = sample_set(rows)
@@ -119,6 +120,20 @@ def test_samples_that_could_not_be_graded_are_left_out_and_equal_answers_are_the
     older = sample_set(rows.assign(answer_group=pd.array([None] * 4, dtype="Int64")))
     assert older is not None and older.groups == [0, 1, None], "older runs compared strings"
     assert sample_set(rows[2:3]) is None
+
+
+def test_the_policys_own_confidence_is_no_score_of_a_verifier() -> None:
+    rows = pd.DataFrame(
+        {
+            "answer": ["1", "2"],
+            "answer_group": pd.array([0, 1], dtype="Int64"),
+            "correct": pd.array([True, False], dtype="boolean"),
+            "aggregate_score": [12.5, 9.0],
+            "step_scores": [[None, None], [float("nan")]],
+        }
+    )
+    pool = sample_set(rows)
+    assert pool is not None and not pool.scored
 
 
 def test_votes_without_any_answer_are_wrong() -> None:

@@ -31,4 +31,12 @@ def test_samples_are_compared_at_equal_accuracy(tmp_path):
         voted = found["adaptive_consistency"][rule]
         assert voted["ratio_min"] <= voted["ratio"] <= voted["ratio_max"]
         assert voted["by_default"]["samples"] < 8
+    assert found["adaptive_consistency"]["cges"] == {"not_measured": "the recorded run asked for no log-probabilities"}
     assert found["at_a_quarter_of_the_samples"]["samples"] == 2
+
+
+def test_cges_is_measured_where_log_probabilities_were_recorded(tmp_path):
+    write_run(tmp_path / "run", confident=True)
+    found = measure(tmp_path / "run", seeds=(0,))["adaptive_consistency"]["cges"]
+    assert found["ratio_min"] <= found["ratio"] <= found["ratio_max"]
+    assert found["by_default"]["samples"] < 8

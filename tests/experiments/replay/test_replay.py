@@ -1,6 +1,7 @@
 """Real strategies over a synthetic recording, through the real session and runner."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import SearchResult, Status
 from orchestrator.results import ResultsWriter, read_results
 from strategies.adaptive_best_of_n import AdaptiveBestOfN
+from strategies.adaptive_consistency import AdaptiveConsistency
 from strategies.beam_search import BeamSearch
 from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
@@ -148,6 +150,39 @@ def test_a_drawn_sample_can_be_continued_step_by_step(recording):
 def test_what_was_not_recorded_is_refused(recording, strategy, message):
     with pytest.raises(UserError, match=message):
         replay_rows(recording, "x", strategy, [0])
+
+
+@pytest.fixture
+def confident(tmp_path):
+    write_run(tmp_path / "confident", confident=True)
+    return read_recording(tmp_path / "confident")
+
+
+def test_confidence_that_was_recorded_serves_the_strategies_that_want_it(confident):
+    rows = by_problem(replay_rows(confident, "deepconf", DeepConf(n=8, keep=0.1), [0]))
+    assert {row.score for row in rows.values()} == {(11.0 + 13.0 + 20.0) / 3}  # of sample 7
+    assert replay_rows(confident, "best_logprob", BestLogprob(n=8), [0])[0].score == pytest.approx(-0.1)
+    cges = replay_rows(confident, "adaptive_consistency", AdaptiveConsistency(n=8, rule="cges"), [0])
+    assert all(row.status == "ok" for row in cges)
+
+
+def test_a_floor_stops_recorded_samples_as_it_stops_written_ones(confident):
+    strategy = DeepConf(n=8, n_warmup=1, keep=1.0, confidence="lowest_group", group_tokens=2)
+    for row in replay_rows(confident, "deepconf", strategy, [0, 1]):
+        detail = json.loads(row.detail)
+        assert row.generated_tokens == 3 * (8 - detail["stopped"]) + 2 * detail["stopped"], "stopped at the first group"
+        assert row.num_candidates == 8 - detail["stopped"] == len(detail["voters"])
+
+
+def test_log_probabilities_without_confidence_do_not_pass_for_it(confident):
+    problems = [
+        replace(one, samples=tuple(replace(sample, confidences=None) for sample in one.samples))
+        for one in confident.problems
+    ]
+    bare = replace(confident, problems=tuple(problems))
+    assert replay_rows(bare, "best_logprob", BestLogprob(n=2), [0])
+    with pytest.raises(UserError, match=r"no confidence was recorded, .* weight: confidence"):
+        replay_rows(bare, "deepconf", DeepConf(n=2), [0])
 
 
 def test_samples_of_several_seeds_are_one_pool(tmp_path):

@@ -1,6 +1,7 @@
 """Facts about chat APIs as policies, over a real HTTP server with scripted answers."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -12,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from orchestrator.core.confidence import ConfidenceFloor, step_confidence, token_confidence
 from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import PoolExhausted, ProblemError, UserError
 from orchestrator.core.nouns import Message, Problem
@@ -22,8 +24,12 @@ from orchestrator.policy.engines import clients
 from orchestrator.policy.open import open_policy
 from orchestrator.policy.resolve import check_strategies
 from orchestrator.search import SearchRuntime, solve
+from orchestrator.serving.warming import warm
 from strategies import STRATEGIES
+from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
+from strategies.deepconf import DeepConf, SampleConfidence
+from strategies.self_certainty import SelfCertainty
 from strategies.self_consistency import SelfConsistency
 from tests.fakes import PlainAnswers, TextVerifier
 from tests.waiting import until
@@ -350,13 +356,73 @@ async def test_a_server_that_stalls_has_a_timeout(
             await written(policy)
 
 
+# log-probabilities
+
+
+def likely(*logprobs: float) -> dict[str, Any]:
+    """A token of a reply, which is the first of those at its place."""
+    tops = [{"token": str(index), "logprob": logprob} for index, logprob in enumerate(logprobs)]
+    return {**tops[0], "top_logprobs": tops}
+
+
+def with_logprobs(text: str, *tokens: dict[str, Any], **message: Any) -> Response:
+    told = completion(text, tokens=len(tokens), **message)
+    body = json.loads(bytes(told.body))
+    body["choices"][0]["logprobs"] = {"content": list(tokens)}
+    return JSONResponse(body)
+
+
+async def test_confidence_comes_from_the_likeliest_tokens_of_a_reply(server: Server, config: PolicyConfig) -> None:
+    server.answers = [with_logprobs("Answer: 4", likely(-0.1, -3.0), likely(-0.2, -2.0))]
+    async with ChatPolicy.open(config) as policy:
+        [(_, segment)] = await written(policy, logprobs=2)
+        [(_, own)] = await written(policy, logprobs=0)
+    assert segment.logprob == own.logprob == pytest.approx(-0.3)
+    assert segment.confidence == step_confidence([token_confidence([-0.1, -3.0]), token_confidence([-0.2, -2.0])])
+    assert own.confidence is None
+    assert [(asked.get("logprobs"), asked.get("top_logprobs")) for asked in server.asked] == [(True, 2), (True, None)]
+
+
+async def test_the_last_tokens_that_are_told_are_those_of_the_reply(server: Server, config: PolicyConfig) -> None:
+    tokens = [likely(-1.0), likely(-2.0), likely(-4.0), likely(-0.5)]
+    server.answers = [with_logprobs("Answer: 4", *tokens, reasoning="so")]  # 3 of the 4 are thinking
+    async with ChatPolicy.open(config) as policy:
+        (_, thought), (_, reply) = await written(policy, logprobs=1)
+    assert (thought.logprob, reply.logprob) == (-7.0, -0.5)
+
+
+async def test_strategies_of_confidence_run_over_a_chat_api(server: Server, config: PolicyConfig) -> None:
+    sure, unsure = with_logprobs("Answer: 4", likely(-0.1, -9.0)), with_logprobs("Answer: 5", likely(-0.6, -0.8))
+    for strategy in (DeepConf(n=3, keep=0.3), BestLogprob(n=3), SelfCertainty(n=3)):
+        server.answers = [unsure, sure, unsure]
+        async with ChatPolicy.open(config) as policy:
+            outcome = await solve(PROBLEM, strategy.search, runtime(policy).session(1), timeout_s=10)
+        assert outcome.result is not None and outcome.result.answer == "4", outcome.error
+
+
+@pytest.mark.parametrize("wanted", [0, 2])
+async def test_a_chat_api_that_tells_no_logprobs_ends_the_run(
+    server: Server, config: PolicyConfig, wanted: int
+) -> None:
+    async with ChatPolicy.open(config) as policy:
+        with pytest.raises(UserError, match=f"m tells no log-probabilities.*wanted .*top_logprobs: {wanted}"):
+            await written(policy, logprobs=wanted)
+
+
+async def test_an_endpoint_over_a_chat_api_warms_up_without_logprobs(server: Server, config: PolicyConfig) -> None:
+    async with ChatPolicy.open(config) as policy:
+        await warm(policy, None, PlainAnswers(), logprobs=False)
+    assert server.asked and not any(asked.get("logprobs") for asked in server.asked)
+
+
 # what text alone can't do
 
 
 async def test_what_needs_token_ids_is_refused(server: Server, config: PolicyConfig) -> None:
     async with AsyncExitStack() as stack:
         policy = await stack.enter_async_context(ChatPolicy.open(config))
-        for changes in ({"until_step": True}, {"logprobs": True}, {"prefix_ids": (1, 2)}):
+        floor = ConfidenceFloor(group_tokens=1, least=1.0)
+        for changes in ({"until_step": True}, {"logprobs": 1, "floor": floor}, {"prefix_ids": (1, 2)}):
             with pytest.raises(UserError, match="returns text and no token ids"):
                 await written(policy, **changes)
         with pytest.raises(UserError, match="nothing can be injected: got 'Wait'"):
@@ -366,15 +432,20 @@ async def test_what_needs_token_ids_is_refused(server: Server, config: PolicyCon
 
 def test_strategies_that_go_on_from_steps_are_refused_before_anything_is_asked(config: PolicyConfig) -> None:
     refused, taken = needy(config), needy(replace(config, tokenizer="folder"))
-    assert {"beam_search", "mcts", "budget_forcing", "best_logprob", "rebase"} <= set(refused) and taken == []
+    assert {"beam_search", "mcts", "budget_forcing", "early_stop", "rebase", "deepconf_online"} <= set(
+        refused
+    ) and taken == []
     assert not {"greedy", "best_of_n", "self_consistency", "adaptive_consistency", "self_refine"} & set(refused)
+    assert not {"best_logprob", "deepconf", "self_certainty"} & set(refused)
 
 
 def needy(config: PolicyConfig) -> Sequence[str]:
     refused = []
-    for name, cls in STRATEGIES.items():
+    strategies = {name: cls() for name, cls in STRATEGIES.items()}
+    strategies["deepconf_online"] = DeepConf(n_warmup=4, confidence=SampleConfidence.lowest_group)
+    for name, strategy in strategies.items():
         try:
-            check_strategies(config, {name: cls()})
+            check_strategies(config, {name: strategy})
         except UserError as error:
             assert f"policy: {name} goes on from what was written" in str(error)
             refused.append(name)

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
+from orchestrator.core.confidence import ConfidenceFloor, StepConfidence, TokenConfidence
 from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.nouns import Message
@@ -68,9 +70,9 @@ class ScriptedEngine:
     def render(self, messages: Sequence[Message]) -> str:
         return " ".join(message.content for message in messages)
 
-    async def feed(self, seed: int, *token_ids: int, finish: Finish | None = None) -> None:
+    async def feed(self, seed: int, *token_ids: int, finish: Finish | None = None, **told: object) -> None:
         await until(lambda: seed in self.feeds)
-        self.feeds[seed].put_nowait(Delta(token_ids, 7, finish))
+        self.feeds[seed].put_nowait(Delta(token_ids, 7, finish, **told))  # type: ignore[arg-type]
 
 
 def work(seed: int, **options: object) -> Work:
@@ -114,6 +116,45 @@ async def test_steps_arrive_as_soon_as_they_end(host: PolicyHost, engine: Script
     last = Segment(token_ids=(B, EOS), text="b", finish=Finish.EOS, cached_tokens=7)
     assert await segments(host, 1) == [(1, last)]
     assert engine.aborted == []
+
+
+def sure(*confidences: float) -> list[TokenConfidence]:
+    return [TokenConfidence(confidence, 0.5, 2.0) for confidence in confidences]
+
+
+async def test_each_step_has_the_confidence_of_its_own_tokens(host: PolicyHost, engine: ScriptedEngine) -> None:
+    host.update("me", [(1, work(1, logprobs=2))], [])
+    await engine.feed(1, A, BLANK, B, logprobs=[-1.0, -2.0, -4.0], confidences=sure(3.0, 5.0, 7.0))
+    await engine.feed(1, EOS, finish=Finish.EOS, logprobs=[-8.0], confidences=sure(9.0))
+    [(_, first), (_, last)] = await segments(host, 2)
+    assert (first.logprob, last.logprob) == (-3.0, -12.0)
+    assert (first.confidence, last.confidence) == (
+        StepConfidence((3.0, 5.0), 0.5, 2.0),
+        StepConfidence((7.0, 9.0), 0.5, 2.0),
+    )
+
+
+async def test_a_sequence_ends_with_the_token_that_brings_a_group_below_the_floor(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    floor = ConfidenceFloor(group_tokens=2, least=4.0)
+    host.update("me", [(1, work(1, logprobs=2, floor=floor))], [])
+    await engine.feed(1, A, BLANK, B, A, B, confidences=sure(1.0, 7.0, 5.0, 2.0, 9.0))  # the first is no whole group
+    [(_, first), (_, last)] = await segments(host, 2)
+    assert (first.token_ids, first.finish) == ((A, BLANK), None)
+    assert (last.token_ids, last.finish, last.discarded_tokens) == ((B, A), Finish.DOUBT, 1)
+    assert last.confidence is not None and last.confidence.tokens == (5.0, 2.0)
+    assert engine.aborted == [1]
+
+
+async def test_a_sequence_that_goes_on_elsewhere_remembers_the_group_that_it_was_in(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    floor = ConfidenceFloor(group_tokens=3, least=4.0)
+    host.update("me", [(1, replace(work(1, logprobs=2, floor=floor), confidences=(5.0, 2.0)))], [])
+    await engine.feed(1, A, B, confidences=sure(4.0, 9.0))
+    [(_, last)] = await segments(host, 1)
+    assert (last.token_ids, last.finish) == ((A,), Finish.DOUBT)
 
 
 async def test_one_poll_carries_what_accumulated_of_many_sequences(host: PolicyHost, engine: ScriptedEngine) -> None:

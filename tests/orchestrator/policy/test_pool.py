@@ -9,13 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from experiments.tinymath.task import generate as tiny_problems
+from orchestrator.core.confidence import ConfidenceFloor, group_means
 from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError, PromptTooLong, UserError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy import PolicyPool
+
+MODEL = Path(__file__).parents[3] / "experiments" / "tinymath" / "models" / "policy"
 
 
 def problems(number: int) -> list[Problem]:
@@ -108,7 +113,7 @@ async def test_what_goes_on_from_a_stopped_sequence_encodes_only_the_token_that_
 
 async def test_a_block_that_was_kept_reads_like_one_that_was_encoded(policy_pool: PolicyPool) -> None:
     prompts = await policy_pool.encode(problems(60)[20:40])
-    greedy = [sample(prompt, temperature=0.0, logprobs=True) for prompt in prompts]
+    greedy = [sample(prompt, temperature=0.0, logprobs=0) for prompt in prompts]
     whole = await run(policy_pool, greedy)
     cut = await run(policy_pool, [replace(request, until_step=True) for request in greedy])
     rest = await run(
@@ -119,6 +124,43 @@ async def test_a_block_that_was_kept_reads_like_one_that_was_encoded(policy_pool
         assert ids(first) + ids(then) == ids(once)
         logprobs = [segment.logprob for segment in [*first, *then]]
         assert logprobs == pytest.approx([segment.logprob for segment in once], abs=1e-3)
+
+
+async def test_confidence_is_that_of_a_plain_forward_pass(policy_pool: PolicyPool) -> None:
+    [prompt] = await policy_pool.encode(problems(20)[:1])
+    plain, asked = await run(policy_pool, [sample(prompt, 3), sample(prompt, 3, logprobs=20)])
+    assert ids(plain) == ids(asked) and {segment.confidence for segment in plain} == {None}
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *ids(asked)]])).logits[0, len(prompt) - 1 : -1]
+    logprobs = logits.log_softmax(-1)
+    top = logprobs.topk(20).values
+    shares = (top - top.logsumexp(-1, keepdim=True)).exp()
+    entropy = -(shares * shares.log()).sum(-1)
+    self_certainty = -(20 * shares).log().mean(-1)
+    start = 0
+    for segment in asked:
+        span = slice(start, start := start + len(segment.token_ids))
+        told = segment.confidence
+        assert told is not None
+        assert told.tokens == pytest.approx((-top.mean(-1))[span].tolist(), abs=1e-3)
+        assert told.entropy == pytest.approx(entropy[span].mean().item(), abs=1e-3)
+        assert told.self_certainty == pytest.approx(self_certainty[span].mean().item(), abs=1e-3)
+        own = logprobs[range(len(ids(asked))), ids(asked)]
+        assert segment.logprob == pytest.approx(own[span].sum().item(), abs=1e-3)
+
+
+async def test_a_sequence_stops_where_its_confidence_falls_below_the_floor(policy_pool: PolicyPool) -> None:
+    [prompt] = await policy_pool.encode(problems(20)[:1])
+    [whole] = await run(policy_pool, [sample(prompt, 3, logprobs=20)])
+    tokens = [token for segment in whole if segment.confidence is not None for token in segment.confidence.tokens]
+    means = group_means(tokens, 8)
+    lowest = min(means[: len(means) // 2])
+    floor = ConfidenceFloor(group_tokens=8, least=lowest + 1e-3)
+    [stopped] = await run(policy_pool, [sample(prompt, 3, logprobs=20, floor=floor)])
+    length = 8 + next(at for at, mean in enumerate(means) if mean < floor.least)
+    assert (ids(stopped), stopped[-1].finish) == (ids(whole)[:length], Finish.DOUBT)
+    assert stopped[-1].discarded_tokens <= 8 < len(ids(whole)) - length
 
 
 async def test_a_stop_string_of_several_tokens_ends_a_sequence(policy_pool: PolicyPool) -> None:

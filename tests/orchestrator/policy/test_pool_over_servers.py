@@ -125,10 +125,14 @@ async def test_equal_seeds_give_equal_steps_over_the_server_and_in_process(
         assert [(s.token_ids, s.text, s.finish) for s in a] == [(s.token_ids, s.text, s.finish) for s in b]
 
 
-async def test_logprobs_are_the_same(pool: PolicyPool, policy_pool: PolicyPool) -> None:
-    there, here = [await written(p, await generations(p, logprobs=True)) for p in (pool, policy_pool)]
+async def test_logprobs_and_confidences_are_the_same(pool: PolicyPool, policy_pool: PolicyPool) -> None:
+    there, here = [await written(p, await generations(p, logprobs=5)) for p in (pool, policy_pool)]
     for a, b in zip(there, here, strict=True):
         assert [s.logprob for s in a] == pytest.approx([s.logprob for s in b], abs=1e-3)
+        for one, other in zip(a, b, strict=True):
+            assert one.confidence is not None and other.confidence is not None
+            assert one.confidence.tokens == pytest.approx(other.confidence.tokens, abs=1e-3)
+            assert one.confidence[1:] == pytest.approx(other.confidence[1:], abs=1e-3)
 
 
 async def test_samples_have_the_same_answers_and_ledger(pool: PolicyPool, policy_pool: PolicyPool) -> None:

@@ -54,6 +54,16 @@ def test_a_request_gets_the_strategy_that_it_names(model: str, extra: dict[str, 
     assert STRATEGIES[named.name] is type(strategy)
 
 
+def test_where_the_policy_returns_text_only_what_goes_on_from_tokens_is_not_served() -> None:
+    served = catalog(tells_tokens=False)
+    assert "tiny@beam_search" not in served.models and "tiny@deepconf" in served.models
+    online = {"n_warmup": 4, "confidence": "lowest_group"}
+    assert "needs a policy that tells token ids" in refusal("tiny@deepconf", online, tells_tokens=False).message
+    assert catalog().resolve("tiny@deepconf", online).name == "deepconf"
+    with pytest.raises(UserError, match=r"default_strategy: got 'mcts'.*\(mcts needs a policy that tells token ids"):
+        catalog(tells_tokens=False, default_strategy="mcts")
+
+
 def test_params_are_json() -> None:
     assert catalog().resolve("tiny", {}).params == {
         "n": 8,
@@ -119,6 +129,7 @@ def test_without_a_verifier_only_what_needs_none_is_served() -> None:
         "tiny",
         "tiny@greedy",
         "tiny@best_logprob",
+        "tiny@self_certainty",
         "tiny@self_consistency",
         "tiny@adaptive_consistency",
         "tiny@deepconf",

@@ -8,7 +8,7 @@ async def test_every_way_to_draw_is_tried_and_nothing_is_held_afterwards() -> No
     policy, verifier = ScriptedPolicy({"ready?": ["yes"]}), TableVerifier(lambda text: 0.5)
     await warm(policy, verifier, ANSWERS)
     ways = {(request.temperature > 0, request.logprobs) for request in policy.requests}
-    assert ways == {(True, False), (False, False), (True, True)}
+    assert ways == {(True, None), (False, None), (True, 0)}
     assert all(request.top_p < 1 for request in policy.requests)
     assert verifier.started.is_set() and not verifier.states
 
@@ -17,3 +17,9 @@ async def test_without_a_verifier_nothing_is_judged() -> None:
     policy = ScriptedPolicy({"ready?": ["yes"]})
     await warm(policy, None, ANSWERS)
     assert policy.requests
+
+
+async def test_a_policy_that_may_tell_no_log_probabilities_is_not_asked_for_them() -> None:
+    policy = ScriptedPolicy({"ready?": ["yes"]})
+    await warm(policy, None, ANSWERS, logprobs=False)
+    assert {request.logprobs for request in policy.requests} == {None}

@@ -29,8 +29,8 @@ class ScriptedServer:
         self.stalls_after: int | None = None  # tokens of a stream
         self.left = 0  # streams whose client went away
         self.returns_token_ids = True
+        self.tells_logprobs = True
         self.says_why = True  # its last token has a finish_reason
-        self.tells_likeliest = True
         self.metrics = ""
         self.offset = 0  # added to the ids of the tokens of texts
 
@@ -72,14 +72,14 @@ class ScriptedServer:
                 elif number == body["max_tokens"]:
                     finish = "length" if self.says_why else None
                 stop_reason = token_id if token_id in body["stop_token_ids"] else None
-                logprobs = {"token_logprobs": [-0.5], "tokens": [""], "top_logprobs": [], "text_offset": []}
-                if body["logprobs"] and self.tells_likeliest:
-                    told = token_id if body["return_tokens_as_token_ids"] else "?"
-                    logprobs["top_logprobs"] = [{"token_id:1": -1.5, f"token_id:{told}": -0.5}]
-                elif body["logprobs"]:
-                    logprobs["top_logprobs"] = None
+                logprobs = {"token_logprobs": [-2.5], "tokens": [""], "top_logprobs": None, "text_offset": []}
+                if body["logprobs"]:  # the sampled token first, beside as many likeliest ones as were asked for
+                    likeliest = {f"token_id:{id}": -0.5 - id for id in range(body["logprobs"])}
+                    logprobs["top_logprobs"] = [{f"token_id:{token_id}": -2.5, **likeliest}]
+                if not self.tells_logprobs:
+                    logprobs = None
                 choice = {"index": 0, "text": "", "finish_reason": finish, "token_ids": [token_id]}
-                choice |= {"stop_reason": stop_reason, "logprobs": None if body["logprobs"] is None else logprobs}
+                choice |= {"stop_reason": stop_reason, "logprobs": None if body.get("logprobs") is None else logprobs}
                 yield event({"choices": [choice], "usage": None})
                 if number == self.stalls_after:
                     await asyncio.Event().wait()

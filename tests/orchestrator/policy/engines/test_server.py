@@ -11,6 +11,7 @@ import pytest
 from fastapi.responses import Response
 from transformers import AutoTokenizer
 
+from orchestrator.core.confidence import token_confidence
 from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError, UserError
 from orchestrator.core.nouns import Message
@@ -67,11 +68,10 @@ def tokens_of(deltas: list[Delta]) -> list[int]:
 
 async def test_tokens_arrive_as_the_server_samples_them(server: ScriptedServer, config: PolicyConfig) -> None:
     async with loaded(config) as made:
-        deltas = await sampled(made, logprobs=True)
+        deltas = await sampled(made, logprobs=0)
         assert tokens_of(deltas) == TOKENS and deltas[-1].finish is Finish.EOS
-        assert all(delta.logprobs == [-0.5] for delta in deltas if delta.token_ids)
+        assert all((delta.logprobs, delta.confidences) == ([-2.5], None) for delta in deltas if delta.token_ids)
         assert all(delta.likeliest is None for delta in deltas)
-
         assert made.counters() == {
             "prompt_tokens": len(PROMPT),
             "cached_tokens": 3,
@@ -86,12 +86,31 @@ async def test_tokens_arrive_as_the_server_samples_them(server: ScriptedServer, 
 
 async def test_the_likeliest_tokens_come_by_their_ids(server: ScriptedServer, config: PolicyConfig) -> None:
     async with loaded(config) as made:
-        deltas = await sampled(made, words=("4",))
-        for delta in deltas:
-            assert delta.likeliest == [{1: -1.5, token_id: -0.5} for token_id in delta.token_ids]
-        server.tells_likeliest = False
-        with pytest.raises(ProblemError, match="told no log-probabilities of the likeliest tokens"):
-            await sampled(made, words=("4",))
+        deltas = await sampled(made, logprobs=2, words=("4",))
+    for delta in deltas:
+        assert delta.likeliest == [{token_id: -2.5, 0: -0.5, 1: -1.5} for token_id in delta.token_ids]
+
+
+async def test_confidence_is_that_of_the_likeliest_tokens_and_not_of_the_sampled_one(
+    server: ScriptedServer, config: PolicyConfig
+) -> None:
+    async with loaded(config) as made:
+        deltas = await sampled(made, logprobs=2)
+    confident = [token_confidence([-0.5, -1.5])]
+    assert [delta.confidences for delta in deltas if delta.token_ids] == [confident] * len(TOKENS)
+    [asked] = server.asked
+    assert (asked["logprobs"], asked["return_tokens_as_token_ids"]) == (2, True)
+
+
+async def test_a_server_that_tells_no_logprobs_fails_the_problem_that_wants_them(
+    server: ScriptedServer, config: PolicyConfig
+) -> None:
+    server.tells_logprobs = False
+    async with loaded(config) as made:
+        for wanted in (0, 2):
+            with pytest.raises(ProblemError, match=f"wanted logprobs of 1 tokens, {wanted} likeliest .*got those of 0"):
+                await sampled(made, logprobs=wanted)
+        assert tokens_of(await sampled(made)) == TOKENS
 
 
 async def test_a_request_ends_at_its_cap_and_at_its_stop_tokens(server: ScriptedServer, config: PolicyConfig) -> None:

@@ -1,0 +1,29 @@
+"""Facts about what a request keeps when it goes on in another replica."""
+
+from orchestrator.core.confidence import ConfidenceFloor, StepConfidence
+from orchestrator.core.protocols import Generation, Segment
+from orchestrator.policy.requests import PoolStream
+
+
+def stream_of(**how: object) -> PoolStream:
+    settings = {"prefix_ids": (1,), "max_tokens": 10, "seed": 0, "temperature": 1.0, "top_p": 1.0, **how}
+    return PoolStream([Generation(**settings)], lambda requests: None, lambda requests: None)  # type: ignore[arg-type]
+
+
+def step(*confidences: float) -> Segment:
+    return Segment(token_ids=(5,) * len(confidences), text="x", confidence=StepConfidence(confidences, 0.0, 0.0))
+
+
+def test_what_goes_on_under_a_floor_takes_the_last_group_along() -> None:
+    [request] = stream_of(logprobs=3, floor=ConfidenceFloor(group_tokens=3, least=1.0)).requests
+    for segment in (step(1.0, 2.0), step(3.0, 4.0)):
+        request.take(segment)
+    work = request.work()
+    assert work.confidences == (2.0, 3.0, 4.0)
+    assert (work.generation.prefix_ids, work.generation.max_tokens) == ((1, 5, 5, 5, 5), 6)
+
+
+def test_without_a_floor_no_confidences_are_kept() -> None:
+    [request] = stream_of(logprobs=3).requests
+    request.take(step(1.0, 2.0))
+    assert (request.confidences, request.work().confidences) == ([], ())
