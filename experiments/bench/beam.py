@@ -18,7 +18,7 @@ from orchestrator.core.config import RayConfig, StepConfig
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, StateHandle
 from orchestrator.core.protocols import Policy, ScoreRequest, Strategy, Verdict, Verifier
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
 from orchestrator.search import for_each
 from orchestrator.verifier.resolve import resolve
 from strategies.beam_search import BeamSearch

@@ -32,7 +32,7 @@ from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Answers
 from orchestrator.policy.resolve import refuse_chat_api, resolve_policy
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
 from orchestrator.search import SearchRuntime, for_each_problem
 from orchestrator.verifier.check import check_verifier
 from orchestrator.verifier.resolve import ResolvedVerifier, resolve

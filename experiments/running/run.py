@@ -19,7 +19,7 @@ from orchestrator.core.checkpoints import special_tokens
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.policy.resolve import check_sampling, check_strategies, is_chat_api, resolve_policy
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
 from orchestrator.results import ResultsWriter, read_results
 from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
 from orchestrator.search import SearchRuntime

@@ -18,7 +18,7 @@ from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.errors import HeadraceError, ReplicaError, UserError
 from orchestrator.core.protocols import Strategy
 from orchestrator.policy.resolve import is_chat_api
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
 from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig

@@ -13,6 +13,7 @@ from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.engines.contract import Delta
 from orchestrator.policy.host import ClientForgotten, PolicyHost, Work
+from tests.rooms import roomy
 from tests.waiting import until
 
 WORDS = ["<eos>", "\n", "\n\n", "a", "b"]
@@ -85,7 +86,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 async def host(engine: ScriptedEngine):  # type: ignore[no-untyped-def]
-    host = PolicyHost(engine, StepConfig(), clock=lambda: engine_clock[0], client_timeout_s=30.0)
+    host = PolicyHost(engine, StepConfig(), admission=roomy(), clock=lambda: engine_clock[0], client_timeout_s=30.0)
     engine_clock[0] = 0.0
     host.connect("me")
     yield host
@@ -238,7 +239,7 @@ async def test_when_the_engine_dies_every_poll_raises(host: PolicyHost, engine: 
 
 
 async def test_a_sequence_stops_where_its_thinking_has_had_its_tokens(engine: ScriptedEngine) -> None:
-    host = PolicyHost(engine, StepConfig(), thinking=ThinkingMarkers(start="a", end="b"))
+    host = PolicyHost(engine, StepConfig(), admission=roomy(), thinking=ThinkingMarkers(start="a", end="b"))
     host.connect("me")
     host.update("me", [(1, work(1, num_prompt=1, max_thinking=3, prefix_ids=(NEWLINE,)))], [])
     await engine.feed(1, A, NEWLINE, A, A)
@@ -258,7 +259,7 @@ async def test_an_engine_stops_only_where_a_step_of_the_phase_ends(
     engine: ScriptedEngine, prefix_ids: tuple[int, ...], stops: list[int]
 ) -> None:
     steps = StepConfig(thinking_delimiters=["\n"])
-    host = PolicyHost(engine, steps, thinking=ThinkingMarkers(start="a", end="b"))
+    host = PolicyHost(engine, steps, admission=roomy(), thinking=ThinkingMarkers(start="a", end="b"))
     host.connect("me")
     host.update("me", [(1, work(1, num_prompt=1, until_step=True, prefix_ids=prefix_ids))], [])
     await until(lambda: 1 in engine.stop_token_ids)
