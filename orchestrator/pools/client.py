@@ -26,9 +26,10 @@ _PAUSE_S = 0.5
 class PoolClient:
     """Implements `Kept`. Owner of the thread that says that this driver lives."""
 
-    def __init__(self, keeper: Any, spec: PoolSpec) -> None:
+    spec: PoolSpec  # once it is attached
+
+    def __init__(self, keeper: Any) -> None:
         """Use `attached`."""
-        self.spec = spec
         self.client = uuid.uuid4().hex[:12]
         self._keeper = keeper
         self._left = threading.Event()
@@ -43,7 +44,8 @@ class PoolClient:
         keeper = pool_actor(pool)
         if keeper is None:
             raise UserError(f"pool: there is no pool {pool!r} on this Ray; headrace up starts one")
-        client = cls(keeper, await answered(submit(keeper.open.remote), _who(pool), _RESTART_S))
+        client = cls(keeper)
+        client.spec = await answered(submit(lambda: keeper.join.remote(client.client)), _who(pool), _RESTART_S)
         client._beating.start()
         try:
             yield client

@@ -60,9 +60,8 @@ def find_record(name: str | None) -> PoolRecord:
         return matching[0]
     if name is None and found:
         raise UserError(f"pool: there are several, wanted the name of one: {names}")
-    raise UserError(
-        f"pool: {f'no pool {name!r} was started here' if name else 'none was started here'}; known: {names}"
-    )
+    what = "none" if name is None else f"no pool {name!r}"
+    raise UserError(f"pool: {what} was started here; known: {names}")
 
 
 def ray_of(pool: str | None, config: RayConfig) -> RayConfig:

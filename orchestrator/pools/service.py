@@ -6,6 +6,7 @@ Drivers say once a second that they live; what one leaves behind that died is fr
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,6 +56,12 @@ class PoolActor:
         await asyncio.shield(self._opening)
         return self._spec
 
+    async def join(self, driver: str) -> PoolSpec:
+        """What the pool keeps, for a driver that begins to use it."""
+        spec = await self.open()
+        await self.beat(driver)
+        return spec
+
     async def after(self, part: str, version: int, wait_s: float) -> Members:
         """Of a part, its members once they are not those of the version, or what they are after so long."""
         await self.open()
@@ -72,6 +79,9 @@ class PoolActor:
     async def excuse(self, part: str, lost: Sequence[tuple[int, int]]) -> None:
         await self.open()
         self._keepers[part].excuse(lost)
+
+    async def pid(self) -> int:
+        return os.getpid()
 
     async def beat(self, driver: str) -> None:
         """A driver lives."""
@@ -107,9 +117,7 @@ class PoolActor:
             self._blueprints[part] = replace(blueprint, name=f"{_actor_name(self._spec.name)}/{part}")
         first_epoch = int(time.time()) if was_restarted() else 0  # an earlier keeper may have used those below
         left_behind = {part: await blueprint.left_behind() for part, blueprint in self._blueprints.items()}
-        self._keepers = {
-            part: Keeper(blueprint, first_epoch=first_epoch) for part, blueprint in self._blueprints.items()
-        }
+        self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in self._blueprints.items()}
         try:
             async with asyncio.TaskGroup() as tasks:
                 for part, keeper in self._keepers.items():

@@ -66,11 +66,13 @@ class Blueprint:
     async def left_behind(self) -> list[Member]:
         """What an earlier keeper of this name started and still serves, the newest of each place. Ends the rest."""
         found: dict[int, Member] = {}
-        for name in sorted(named_actors(NAMESPACE), key=lambda name: int(name.rpartition("/")[2])):
-            owner, index, epoch = name.rsplit("/", 2)
-            if owner != self.name:
-                continue
-            if (member := await self._found(name, int(index), int(epoch))) is not None:
+        places: list[tuple[int, int, str]] = []  # (epoch, place, name)
+        for name in named_actors(NAMESPACE):
+            if name.startswith(f"{self.name}/"):
+                index, epoch = name.split("/")[-2:]
+                places.append((int(epoch), int(index), name))
+        for epoch_of, place, name in sorted(places):
+            if (member := await self._found(name, place, epoch_of)) is not None:
                 if member.index in found:
                     kill_actor(found[member.index].actor)
                 found[member.index] = member

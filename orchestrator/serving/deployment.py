@@ -139,7 +139,9 @@ def _this_node() -> str:
 
 async def _open(config: ServeConfig, stack: AsyncExitStack) -> Pools:
     judge = None if config.verifier is None else resolve(config.verifier)
-    policy, verifier = await open_pools(stack, policy=config.policy, steps=config.steps, verifier=judge)
+    policy, verifier = await open_pools(
+        stack, policy=config.policy, steps=config.steps, verifier=judge, pool=config.pool
+    )
     answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
     await warm(policy, verifier, answers)
     return Pools(policy=policy, verifier=verifier, answers=answers, health=PoolsHealth(policy, verifier))
