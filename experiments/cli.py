@@ -201,6 +201,56 @@ def serve(config: ConfigPath, overrides: Overrides = None) -> None:
     serve_forever(config, overrides or [], console)
 
 
+@app.command()
+def up(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Start a named pool, a policy and a verifier, and leave it running for commands that set pool=NAME."""
+    from experiments.running.pool import plan_pool
+    from experiments.running.pool import up as start
+
+    plan = plan_pool(config, overrides or [])
+    with console.status("starting") as shown:
+        record = start(plan, shown.update)
+    console.print(
+        f"[bold]{record.name}[/] runs on Ray {record.address}\n"
+        f"  use it: headrace run CONFIG pool={record.name}\n"
+        f"  look at it: headrace status {record.name}; end it: headrace down {record.name}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+PoolName = Annotated[str | None, typer.Argument(help="A pool; without it, the only one.", show_default=False)]
+
+
+@app.command()
+def status(
+    name: PoolName = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
+) -> None:
+    """Show the replicas of a named pool: where they are, what they do, what they lost."""
+    from rich.live import Live
+
+    from experiments.running.pool import statuses
+
+    with statuses(name) as table:
+        if not watch:
+            console.print(table())
+            return
+        with Live(table(), console=console, auto_refresh=False) as shown:
+            while True:
+                shown.update(table(), refresh=True)
+
+
+@app.command()
+def down(name: PoolName = None) -> None:
+    """End a named pool and all that it started."""
+    from experiments.running.pool import down as stop
+
+    with console.status("stopping") as shown:
+        record = stop(name, shown.update)
+    console.print(f"{record.name} has ended", highlight=False)
+
+
 @app.command(name="train-prm")
 def train_prm(
     config: ConfigPath,

@@ -30,6 +30,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 # Keys that change how fast a run goes and no row of it: a run may be resumed with others.
 FREE_KEYS = (
     "ray",
+    "pool",
     "results_dir",
     "problems_in_flight",
     "policy.replicas",
@@ -105,6 +106,7 @@ class RunConfig(SearchesConfig):
     trust: TrustConfig | None = None  # when set, the verifier is tried first; if it fails, searches choose by a vote
     speculation: int = 0  # steps that a step search writes on while the verifier reads, on spare capacity; 0: none
     ray: RayConfig = field(default_factory=RayConfig)
+    pool: str | None = None  # a named pool (`headrace up`) whose policy and verifier are used; None: started for this
 
     def __post_init__(self) -> None:
         super().__post_init__()

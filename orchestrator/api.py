@@ -12,7 +12,7 @@ from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Sampling, Strategy
 from orchestrator.policy.resolve import resolve_policy
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
 from orchestrator.search import SearchRuntime, solve
 from orchestrator.verifier.resolve import resolve
 

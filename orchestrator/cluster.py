@@ -18,6 +18,7 @@ from orchestrator.core.errors import ReplicaError, UserError
 log = logging.getLogger(__name__)
 
 _START_ATTEMPTS = 4
+_LOOPBACK = "127.0.0.1"
 _SYSTEM = {"task_events_report_interval_ms": 0}  # else its control process grows with every call
 _LOGS = ("gcs_server.err", "raylet.err", "gcs_server.out", "raylet.out")
 
@@ -41,6 +42,8 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
             log.warning("RAY_ADDRESS=%s is not used: a local Ray starts, since ray.address is not set", address)
         _start_local(config.num_cpus or max(os.cpu_count() or 1, replicas))
     else:
+        if config.address.startswith(f"{_LOOPBACK}:"):
+            _join_local()
         try:
             ray.init(address=config.address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError) as error:
@@ -54,11 +57,8 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
 def _start_local(num_cpus: int) -> None:
     """Starts Ray in this process's care. It gives its own parts 30 s, which a busy machine may exceed: so again."""
     import ray
-    from ray._private import ray_constants
 
-    # Ray's own switch for a machine alone (meant for desktops): all its parts then listen on loopback
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of its own default, token authentication
+    _stay_on_loopback()
     before = {child.pid for child in _children()}
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
@@ -80,6 +80,24 @@ def _start_local(num_cpus: int) -> None:
             log.warning("ray: attempt %d of %d to start a local Ray failed: %s", attempt, _START_ATTEMPTS, why)
             if attempt == _START_ATTEMPTS:
                 raise ReplicaError(f"ray: no local Ray could be started in {attempt} attempts: {why}") from error
+
+
+def _stay_on_loopback() -> None:
+    """Ray's own switch for a machine alone (meant for desktops): all its parts then listen on loopback, and a process
+    that connects to such a Ray looks for them there."""
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of its own default, token authentication
+
+
+def _join_local() -> None:
+    """Prepares for a local Ray of `headrace up`: on loopback, and with this user's token, as such a Ray wants. Ray does
+    so itself for an address that it finds, but not for one that it is given."""
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    _stay_on_loopback()
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _children() -> list[psutil.Process]:

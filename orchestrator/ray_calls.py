@@ -24,6 +24,10 @@ class NoAnswer(ReplicaLost):
     """A call was not answered in time."""
 
 
+class ReplicaBroken(ReplicaLost):
+    """The replica answers with exceptions that nobody expects of it."""
+
+
 def submit(call: Callable[[], Any]) -> Any:
     """Makes a remote call (`lambda: actor.method.remote(...)`) outside the caller's context. What the call returns."""
     return Context().run(call)
@@ -42,6 +46,31 @@ def kill_actor(actor: Any) -> None:
     import ray
 
     ray.kill(actor)
+
+
+def named_actors(namespace: str) -> list[str]:
+    """Names of the actors there that live."""
+    import ray.util
+
+    found = ray.util.list_named_actors(all_namespaces=True)
+    return [actor["name"] for actor in found if actor["namespace"] == namespace]
+
+
+def actor_named(name: str, namespace: str) -> Any | None:
+    """A handle to a named actor; None where there is none."""
+    import ray
+
+    try:
+        return submit(lambda: ray.get_actor(name, namespace=namespace))
+    except ValueError:
+        return None
+
+
+def was_restarted() -> bool:
+    """Whether the actor that this is died before, and Ray started it again."""
+    import ray
+
+    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def free_resources() -> dict[str, float]:
@@ -81,7 +110,8 @@ def as_error(error: Exception, who: str) -> HeadraceError:
 
     The actor's own HeadraceErrors stay what they are. An argument that was lost on its way to the actor, with the node
     or the actor that made it, is a ReplicaError: the actor that was called is sound. Everything else, from a dead actor
-    or a node out of memory to an exception that the actor's code did not expect, is the loss of the replica.
+    or a node out of memory to an exception that the actor's code did not expect (ReplicaBroken), is the loss of the
+    replica.
     """
     from ray.exceptions import RayError, RayTaskError
 
@@ -91,6 +121,6 @@ def as_error(error: Exception, who: str) -> HeadraceError:
     if isinstance(cause, RayError) and type(cause) is not RayError:  # that one wraps what can't be pickled
         return ReplicaError(f"{who}: what was sent to it was lost: {type(cause).__name__}")
     if cause is not None:
-        return ReplicaLost(f"{who}: {type(cause).__name__}: {cause}")
+        return ReplicaBroken(f"{who}: {type(cause).__name__}: {cause}")
     lines = str(error).strip().splitlines()
     return ReplicaLost(f"{who}: {type(error).__name__}{f': {lines[0]}' if lines else ''}")

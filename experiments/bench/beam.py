@@ -19,7 +19,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, StateHandle
 from orchestrator.core.protocols import Policy, ScoreRequest, Strategy, Verdict, Verifier
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
 from orchestrator.search import for_each
 from orchestrator.verifier.resolve import resolve
 from strategies.beam_search import BeamSearch

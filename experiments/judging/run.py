@@ -29,8 +29,9 @@ from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, Trajectory
 from orchestrator.core.protocols import Answers, Sampling
-from orchestrator.policy.open import open_policy
 from orchestrator.policy.resolve import refuse_chat_api, resolve_policy
+from orchestrator.pools.open import open_pools
+from orchestrator.pools.record import ray_of
 from orchestrator.results.shards import ShardWriter
 from orchestrator.search import SearchRuntime, for_each_problem
 from orchestrator.verifier.check import check_verifier
@@ -60,6 +61,7 @@ class JudgeConfig:
     problem_timeout_s: float = 3600.0  # of all solutions of a problem
     results_dir: str = "results"
     ray: RayConfig = field(default_factory=RayConfig)
+    pool: str | None = None  # a named pool (`headrace up`) whose policy is used; None: one is started for this
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.verifiers):
@@ -165,11 +167,13 @@ async def judge(
     if all(problems == everything for problems in done):
         return failed
     actors = [verifier.num_actors(plan.policy.model) for verifier in plan.verifiers.values()]
-    with connected(plan.config.ray, plan.policy.replicas + max(actors)):
+    with connected(ray_of(plan.config.pool, plan.config.ray), plan.policy.replicas + max(actors)):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy", 0)
             answers = await stack.enter_async_context(answers_of(plan.config.data))
-            policy = await stack.enter_async_context(open_policy(plan.policy, plan.config.steps))
+            policy, _ = await open_pools(
+                stack, policy=plan.policy, steps=plan.config.steps, verifier=None, pool=plan.config.pool
+            )
             runtime = SearchRuntime(policy=policy, verifier=None, sampling=plan.config.sampling, answers=answers)
 
             async def work(stage: str, done: Set[str], each: Callable[[Problem], Awaitable[None]]) -> None:

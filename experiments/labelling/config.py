@@ -70,6 +70,7 @@ class LabelConfig:
     compare: str | None = None  # a labelled folder of the same solutions, to say how far the two agree
     results_dir: str = "results"
     ray: RayConfig = field(default_factory=RayConfig)
+    pool: str | None = None  # a named pool (`headrace up`) whose policy and verifier are used; None: started for this
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):

@@ -33,7 +33,8 @@ from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Answers
 from orchestrator.policy.resolve import refuse_chat_api, resolve_policy
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
+from orchestrator.pools.record import ray_of
 from orchestrator.search import SearchRuntime, for_each_problem
 from orchestrator.verifier.check import check_verifier
 from orchestrator.verifier.resolve import ResolvedVerifier, resolve
@@ -202,8 +203,10 @@ async def _open_engines(
         return None
     on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
     judging = plan.verifier.num_actors(plan.policy.model) if plan.verifier else 0
-    stack.enter_context(connected(config.ray, plan.policy.replicas + judging))
-    policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
+    stack.enter_context(connected(ray_of(config.pool, config.ray), plan.policy.replicas + judging))
+    policy, verifier = await open_pools(
+        stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier, pool=config.pool
+    )
     runtime = SearchRuntime(policy=policy, verifier=verifier, sampling=config.sampling, answers=answers)
     return partial(runtime.session, config.seed)
 

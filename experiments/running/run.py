@@ -19,7 +19,8 @@ from orchestrator.core.checkpoints import special_tokens
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.policy.resolve import check_sampling, check_strategies, is_chat_api, resolve_policy
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
+from orchestrator.pools.record import ray_of
 from orchestrator.results import ResultsWriter, read_results
 from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
 from orchestrator.search import SearchRuntime
@@ -133,10 +134,12 @@ async def execute(
     """Runs what has no row yet. Leaves nothing running, also when cancelled."""
     config = plan.config
     replicas = plan.policy.replicas + (plan.verifier.num_actors(plan.policy.model) if plan.verifier else 0)
-    with connected(config.ray, replicas):
+    with connected(ray_of(config.pool, config.ray), replicas):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
-            policy, verifier = await open_pools(stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
+            policy, verifier = await open_pools(
+                stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier, pool=config.pool
+            )
             answers = await stack.enter_async_context(answers_of(config.data))
             runtime = SearchRuntime(
                 policy=policy,

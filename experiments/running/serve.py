@@ -17,6 +17,7 @@ from rich.markup import escape
 from experiments.config import load_yaml, resolve_path
 from orchestrator.cluster import connected
 from orchestrator.policy.resolve import check_sampling, resolve_policy
+from orchestrator.pools.record import ray_of
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import make_catalog, running_endpoint
 from orchestrator.serving.http_server import listen
@@ -49,7 +50,7 @@ def serve(config_path: Path, overrides: list[str], console: Console) -> None:
     with suppress(KeyboardInterrupt):
         with (
             console.status("starting Ray") as status,
-            connected(config.ray, replicas),
+            connected(ray_of(config.pool, config.ray), replicas),
             _sigterm_interrupts(),
         ):
             status.update("starting the policy and the verifier" if config.verifier else "starting the policy")

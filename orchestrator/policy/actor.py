@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 
@@ -9,14 +10,16 @@ from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Message
+from orchestrator.policy.admission import Admission
 from orchestrator.policy.engines import engine_class
 from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.host import Batch, PolicyHost, Work
 from orchestrator.policy.prompts import PromptEncoder
+from orchestrator.replicas.members import Health
 
 
 class PolicyActor:
-    """Owner of one engine and its host. `start` comes first."""
+    """Owner of one engine and its host. `begin` and `load` come first."""
 
     def __init__(self, config: PolicyConfig, steps: StepConfig, index: int, num_threads: int | None) -> None:
         """`num_threads` None: an even share of the machine's cores, one of them left to everything else."""
@@ -24,21 +27,43 @@ class PolicyActor:
         self._steps = steps
         self._index = index
         self._num_threads = num_threads
+        self._info: PolicyInfo | None = None  # once it has loaded
 
-    async def start(self) -> PolicyInfo:
+    async def begin(self) -> tuple[int, str]:
+        """Its process id and its machine. From now on no child of this process outlives it."""
+        end_children_with_this_process()
+        return os.getpid(), socket.gethostname()
+
+    async def load(self) -> PolicyInfo:
+        """Raises UserError for a model that can't be loaded, ReplicaError for everything else."""
         cores = len(os.sched_getaffinity(0))
         num_threads = self._num_threads or max(1, (cores - 1) // self._config.replicas)
-        end_children_with_this_process()
         engine = engine_class(self._config.engine)
         self._engine = await engine.load(self._config, index=self._index, num_threads=num_threads)
         info = self._engine.info()
-        self._host = PolicyHost(self._engine, self._steps, spare_seqs=self._config.spare_seqs, thinking=info.thinking)
+        self._host = PolicyHost(
+            self._engine,
+            self._steps,
+            admission=Admission(capacity_tokens=info.kv_capacity_tokens, max_num_seqs=info.max_num_seqs),
+            spare_seqs=self._config.spare_seqs,
+            thinking=info.thinking,
+        )
         self._prompts = PromptEncoder(self._engine)
         self._watch = asyncio.create_task(self._host.watch())
+        self._info = info
         return info
+
+    async def described(self) -> tuple[int, str, PolicyInfo] | None:
+        return None if self._info is None else (os.getpid(), socket.gethostname(), self._info)
+
+    async def health(self) -> Health:
+        return self._host.health()
 
     async def connect(self, client: str) -> None:
         self._host.connect(client)
+
+    async def forget(self, client: str) -> None:
+        self._host.forget(client)
 
     async def update(self, client: str, submits: Sequence[tuple[int, Work]], aborts: Sequence[int]) -> None:
         self._host.update(client, submits, aborts)

@@ -5,7 +5,7 @@ mailbox per client. One poll carries what accumulated for many sequences. Plain 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,10 +15,12 @@ from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import Phase, ThinkingMarkers
+from orchestrator.policy.admission import Admission
 from orchestrator.policy.engines.contract import Delta, TokenEngine
 from orchestrator.policy.likeliest import Reader
 from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
 from orchestrator.policy.thinking import MarkedTokens
+from orchestrator.replicas.members import Health
 
 # between two replies to a client, by the sequences that it has running: dense segments share calls, sparse ones do not
 # wait. A call costs some 2 ms of CPU on its way.
@@ -44,7 +46,6 @@ class Batch:
     """What happened since the last poll; `items` is empty when nothing did (a heartbeat)."""
 
     items: list[tuple[int, Segment | ProblemError]]
-    progress: int  # of the engine: see `TokenEngine.progress`
     pending_tokens: int  # of this client's unfinished steps: lost should the replica die now
 
 
@@ -55,7 +56,7 @@ class _Job:
     name: str  # the engine's
     work: Work
     aborted: bool = False
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None = None  # None: it waits for room
 
 
 @dataclass(slots=True)
@@ -84,6 +85,7 @@ class PolicyHost:
         engine: TokenEngine,
         steps: StepConfig,
         *,
+        admission: Admission,
         spare_seqs: int = 0,
         thinking: ThinkingMarkers | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -92,6 +94,7 @@ class PolicyHost:
         """It speculates while fewer than `spare_seqs` sequences run."""
         self._engine = engine
         self._steps = steps
+        self._admission = admission
         self._spare_seqs = spare_seqs
         self._clock = clock
         self._client_timeout_s = client_timeout_s
@@ -103,20 +106,22 @@ class PolicyHost:
         self._failure: BaseException | None = None  # what stopped the engine
 
     def connect(self, client: str) -> None:
-        """Must come before the client's first call, and after it was forgotten."""
-        self._clients.setdefault(client, _Client(last_seen=self._clock()))
+        """Must come before the client's first call, and after it was forgotten. Ends what it asked for before."""
+        self._forget([client])
+        self._clients[client] = _Client(last_seen=self._clock())
 
     def update(self, client: str, submits: Sequence[tuple[int, Work]], aborts: Sequence[int]) -> None:
-        """Starts requests, under ids that the client chose, then aborts, perhaps some of these. Every request yields
-        a last segment."""
+        """Takes requests, under ids that the client chose, then aborts, perhaps some of these. Every request yields
+        a last segment. They start as soon as there is room."""
         state = self._client(client)
         for request_id, work in submits:
-            job = state.jobs[request_id] = _Job(name=f"{client}/{request_id}", work=work)
-            job.task = asyncio.create_task(self._run(state, request_id, job))
-            job.task.add_done_callback(partial(self._ended, state, request_id))
+            state.jobs[request_id] = _Job(name=f"{client}/{request_id}", work=work)
+            asked = work.generation
+            self._admission.add(client, request_id, len(asked.prefix_ids) + asked.max_tokens)
         for request_id in aborts:
             if request_id in state.jobs:
-                self._abort(state.jobs[request_id])
+                self._abort(client, request_id)
+        self._admit()
 
     async def poll(self, client: str, wait_s: float) -> Batch:
         """What happened since the last poll, at once or within `wait_s`. Raises ReplicaError when the engine died."""
@@ -130,20 +135,27 @@ class PolicyHost:
                     await state.ready.wait()
             except TimeoutError:
                 pass  # a heartbeat
-        if self._failure is not None:
-            raise ReplicaError(f"policy engine died: {self._failure!r}")
+        self._check_alive()
         state = self._client(client)
         state.paced = clock() + min(_MOST_PACE_S, _PACE_S + _PACE_S_PER_SEQUENCE * len(state.jobs))
         items, state.items = state.items, []
-        return Batch(items=items, progress=self._engine.progress, pending_tokens=state.pending_tokens)
+        return Batch(items=items, pending_tokens=state.pending_tokens)
+
+    def forget(self, client: str) -> None:
+        """Frees what a client has here: it is gone."""
+        self._forget([client])
 
     def forget_stalled(self) -> list[str]:
         """Aborts what clients that went away left behind; their names."""
         now = self._clock()
         stalled = [name for name, state in self._clients.items() if now - state.last_seen > self._client_timeout_s]
-        for name in stalled:
-            _cancel(self._clients.pop(name))
+        self._forget(stalled)
         return stalled
+
+    def health(self) -> Health:
+        """Of the engine: see `TokenEngine.progress`. Raises ReplicaError when it died."""
+        self._check_alive()
+        return Health(busy=self._engine.num_running > 0, progress=self._engine.progress)
 
     async def watch(self) -> None:
         """Forgets stalled clients until cancelled."""
@@ -155,15 +167,35 @@ class PolicyHost:
         return {
             "running": self._engine.num_running,
             "clients": len(self._clients),
+            "waiting": self._admission.num_waiting,
+            "reserved_tokens": self._admission.num_reserved,
             "sampled_tokens": self._sampled_tokens,
             **self._engine.counters(),
         }
 
     async def stop(self) -> None:
         """Aborts every request and waits until all are gone."""
-        tasks = [task for state in self._clients.values() for task in _cancel(state)]
+        tasks = self._forget(list(self._clients))
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._clients.clear()
+
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise ReplicaError(f"policy engine died: {self._failure!r}")
+
+    def _forget(self, clients: Iterable[str]) -> list[asyncio.Task[None]]:
+        """Cancels what runs for clients, which are not known any more."""
+        tasks = []
+        for name in clients:
+            if (state := self._clients.pop(name, None)) is None:
+                continue
+            for request_id, job in list(state.jobs.items()):
+                if job.task is None:
+                    self._admission.end(name, request_id)
+                else:
+                    job.task.cancel()
+                    tasks.append(job.task)
+            self._admission.leave(name)
+        return tasks
 
     def _client(self, client: str) -> _Client:
         if client not in self._clients:
@@ -172,22 +204,40 @@ class PolicyHost:
         state.last_seen = self._clock()
         return state
 
-    def _abort(self, job: _Job) -> None:
+    def _admit(self) -> None:
+        """Starts what there is room for."""
+        while (taken := self._admission.take()) is not None:
+            client, request_id = taken
+            state = self._clients[client]
+            job = state.jobs[request_id]
+            job.task = asyncio.create_task(self._run(state, request_id, job))
+            job.task.add_done_callback(partial(self._ended, client, state, request_id))
+
+    def _abort(self, client: str, request_id: int) -> None:
+        state = self._clients[client]
+        job = state.jobs[request_id]
+        if job.task is None:
+            self._admission.end(client, request_id)
+            del state.jobs[request_id]
+            state.put(request_id, Segment(token_ids=(), text="", finish=Finish.ABORTED))
+            return
         job.aborted = True
         task = asyncio.create_task(self._engine.abort(job.name))
         self._aborting.add(task)
         task.add_done_callback(self._aborting.discard)
 
-    def _ended(self, state: _Client, request_id: int, task: asyncio.Task[None]) -> None:
+    def _ended(self, client: str, state: _Client, request_id: int, task: asyncio.Task[None]) -> None:
         del state.jobs[request_id]
+        self._admission.end(client, request_id)
+        self._admit()
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, ProblemError):
             state.put(request_id, error)
         else:
             self._failure = error
-            for client in self._clients.values():
-                client.ready.set()
+            for other in self._clients.values():
+                other.ready.set()
 
     def _splitter(self, work: Work, text: TextStream) -> StepSplitter:
         phase, seen = Phase.ANSWER, ""
@@ -347,11 +397,3 @@ class _Cutter:
         """Whether the thinking has had its tokens, and goes on."""
         most = self._generation.max_thinking
         return most is not None and self._splitter.phase is Phase.THINKING and self._splitter.thinking_tokens >= most
-
-
-def _cancel(state: _Client) -> list[asyncio.Task[None]]:
-    """Cancels what runs for a client."""
-    tasks = [job.task for job in state.jobs.values() if job.task is not None]
-    for task in tasks:
-        task.cancel()
-    return tasks

@@ -7,28 +7,28 @@ number of sequences.
 
 import asyncio
 import logging
-import os
 import random
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
-from itertools import count
 from typing import Any, Self
 
 from orchestrator.core.config import PolicyConfig, StepConfig
-from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
+from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.policy.blueprint import absolute, policy_blueprint
 from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.host import Batch, ClientForgotten
 from orchestrator.policy.replica import PolicyReplica
 from orchestrator.policy.requests import PolicyRequest, PoolStream
-from orchestrator.ray_calls import NoAnswer, ReplicaLost
+from orchestrator.ray_calls import ReplicaLost
+from orchestrator.replicas.keeper import Keeper
+from orchestrator.replicas.members import Member, Members, Membership
 from orchestrator.routing import PrefixAffinity, choose_replica
 
 log = logging.getLogger(__name__)
@@ -42,16 +42,15 @@ class PolicyPool:
     fingerprint: str
     thinking: ThinkingMarkers | None
 
-    def __init__(self, config: PolicyConfig, steps: StepConfig) -> None:
-        model, tokenizer = (  # an actor has a working directory of its own
-            os.path.abspath(path) if path and os.path.isdir(path) else path for path in (config.model, config.tokenizer)
-        )
-        self._config = replace(config, model=model, tokenizer=tokenizer)
-        self._steps = steps
-        self._client = uuid.uuid4().hex
-        self._serving: dict[int, PolicyReplica] = {}  # by index
+    def __init__(self, config: PolicyConfig, membership: Membership, client: str) -> None:
+        """Use `open`."""
+        self._config = config
+        self._membership = membership
+        self._client = client
+        self._working: dict[tuple[int, int], asyncio.Task[None]] = {}  # with replicas, by place and epoch
+        self._last: dict[int, Member] = {}  # that it worked with, by place
+        self._serving: dict[int, PolicyReplica] = {}  # by place
         self._some_serving = asyncio.Event()  # or none ever will
-        self._num_gone = 0  # replicas whose restarts are used up
         self._ended: HeadraceError | None = None  # why nothing can be generated any more
         self._waiting: deque[PolicyRequest] = deque()  # first come, first served; bounded by what callers ask for
         self._next_id = 0
@@ -63,24 +62,36 @@ class PolicyPool:
     @classmethod
     @asynccontextmanager
     async def open(cls, config: PolicyConfig, steps: StepConfig) -> AsyncIterator[Self]:
-        """Starts the replicas together. Ray must be initialised. Raises UserError for a model that can't be loaded,
-        ReplicaError when a replica takes too long to start, or its restarts are used up before it serves."""
-        pool = cls(config, steps)
-        loop = asyncio.get_running_loop()
-        first_starts: list[asyncio.Future[PolicyInfo]] = [loop.create_future() for _ in range(config.replicas)]
-        keepers = [asyncio.create_task(pool._keep(index, start)) for index, start in enumerate(first_starts)]
-        for keeper, start in zip(keepers, first_starts, strict=True):
-            keeper.add_done_callback(partial(pool._keeper_ended, start))
+        """Starts the replicas together; leaving ends them. Ray must be initialised. Raises UserError for a model that
+        can't be loaded, ReplicaError when a replica takes too long to start, or its restarts are used up before it
+        serves."""
+        config = absolute(config)
+        keeper = Keeper(policy_blueprint(config, steps))
         try:
-            info, *_ = await asyncio.gather(*first_starts)
-            pool.shape, pool.context_length, pool.fingerprint = info.shape, info.context_length, info.fingerprint
-            pool.thinking = info.thinking
+            await keeper.open()
+            async with cls.attached(config, keeper, uuid.uuid4().hex) as pool:
+                yield pool
+        finally:
+            await keeper.close()
+
+    @classmethod
+    @asynccontextmanager
+    async def attached(cls, config: PolicyConfig, membership: Membership, client: str) -> AsyncIterator[Self]:
+        """Works with replicas that somebody else keeps, one of which serves; leaving leaves them to work."""
+        pool = cls(config, membership, client)
+        info: PolicyInfo = membership.current.serving[0].info
+        pool.shape, pool.context_length, pool.fingerprint = info.shape, info.context_length, info.fingerprint
+        pool.thinking = info.thinking
+        following = asyncio.create_task(pool._follow(membership.current))
+        try:
+            await asyncio.gather(*(replica.joined.wait() for replica in pool._attend(membership.current)))
             yield pool
         finally:
             pool._end(PoolExhausted("policy pool: closed"))
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
+            tasks = [following, *pool._working.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def model(self) -> str:
@@ -143,7 +154,7 @@ class PolicyPool:
                 continue
             if isinstance(stat, BaseException):
                 raise stat
-            told.append({**stat, "replica": replica.index})
+            told.append({**stat, "replica": replica.member.index})
         return told
 
     async def _ask(self, call: Callable[[Any], Any]) -> Any:
@@ -239,90 +250,79 @@ class PolicyPool:
                 replica.drop(request_id)
                 if self._config.replicas > 1:
                     whole = (*request.generation.prefix_ids, *request.token_ids, *item.token_ids)
-                    self._affinity.record(whole, replica.index)
+                    self._affinity.record(whole, replica.member.index)
             cached_tokens = min(item.cached_tokens, len(request.generation.prefix_ids))
             request.take(replace(item, cached_tokens=cached_tokens))
         self._pump()
 
     # replicas
 
-    async def _keep(self, index: int, first_start: asyncio.Future[PolicyInfo]) -> None:
-        """Keeps a replica at work in one place until its restarts are used up. `first_start` gets what it serves.
+    async def _follow(self, members: Members) -> None:
+        """Works with the replicas that the keeper says are there."""
+        while True:
+            members = await self._membership.after(members.version)
+            self._attend(members)
 
-        Raises UserError when the first one finds the user's mistake: starting again would find it again.
-        """
-        for restarts in count():
-            replica = PolicyReplica(index, self._client, self._config, self._steps)
-            try:
-                lost = await self._employ(replica, first_start)
-            except BaseException:  # the pool closes, or nothing can be loaded
-                await self._dismiss(replica, in_order=index in self._serving)
-                raise
-            await self._dismiss(replica, in_order=False)
-            too_slow = isinstance(lost, NoAnswer) and not first_start.done()  # the next start would be, too
-            if restarts == self._config.max_restarts or too_slow:
-                log.error("policy replica %d is gone after %d restarts: %s", index, restarts, lost)
-                return self._retire(lost, first_start)
-            log.warning("policy replica %d was lost, restart %d: %s", index, restarts + 1, lost)
+    def _attend(self, members: Members) -> list[PolicyReplica]:
+        """The replicas that are new."""
+        attending = []
+        epochs = {member.index: member.epoch for member in members.serving}
+        for (index, epoch), task in self._working.items():
+            if epochs.get(index) != epoch:
+                task.cancel()  # the keeper has ended it
+        for member in members.serving:
+            last = self._last.get(member.index)
+            if (member.index, member.epoch) not in self._working and (last is None or last.term < member.term):
+                self._last[member.index] = member
+                replica = PolicyReplica(member, self._client, self._config)
+                attending.append(replica)
+                self._working[member.index, member.epoch] = asyncio.create_task(self._work_with(replica))
+        if members.exhausted is not None:
+            self._end(members.exhausted)
+        return attending
 
-    async def _employ(self, replica: PolicyReplica, first_start: asyncio.Future[PolicyInfo]) -> HeadraceError:
-        """Starts a replica and has it work; why it was lost."""
+    async def _work_with(self, replica: PolicyReplica) -> None:
+        """Has a replica work until it is lost, or the keeper says so."""
+        member = replica.member
         try:
-            await replica.start()
-            if not first_start.done():
-                first_start.set_result(replica.info)
+            await replica.connect()
             while True:
-                self._serving[replica.index] = replica
+                self._serving[member.index] = replica
                 self._some_serving.set()
+                replica.joined.set()
                 self._pump()
                 try:
                     await replica.serve(self._deliver)
                 except ClientForgotten:
-                    log.warning("policy replica %d gave this client up: its requests are sent again", replica.index)
+                    log.warning("%s gave this client up: its requests are sent again", replica.who)
                     await replica.connect()
                     self._take_back(replica)
         except ReplicaError as error:
-            return error
-        except UserError as error:
-            if first_start.done():
-                return error  # what was loaded before can be loaded
+            self._membership.report(member, error)
+        except Exception as error:  # nobody must be left waiting
+            self._end(PoolExhausted(f"policy: {error!r}"))
             raise
+        finally:
+            del self._working[member.index, member.epoch]
+            self._dismiss(replica)
 
-    async def _dismiss(self, replica: PolicyReplica, *, in_order: bool) -> None:
-        """Counts on a replica no more, and ends it."""
-        self._serving.pop(replica.index, None)
+    def _dismiss(self, replica: PolicyReplica) -> None:
+        """Counts on a replica no more."""
+        if self._serving.get(replica.member.index) is replica:
+            del self._serving[replica.member.index]
         if not self._serving and self._ended is None:
             self._some_serving.clear()
-        self._affinity.forget(replica.index)
+        self._affinity.forget(replica.member.index)
         self._take_back(replica)
         self._pump()
+        replica.joined.set()
         replica.left.set()
-        await replica.end(in_order=in_order)
 
     def _take_back(self, replica: PolicyReplica) -> None:
         """Puts a replica's requests at the head of the queue, to go on from their last completed step."""
         requests = replica.give_back()
         self._waiting.extendleft(reversed(requests))
         self._withdraw(requests)
-
-    def _retire(self, lost: HeadraceError, first_start: asyncio.Future[PolicyInfo]) -> None:
-        if not first_start.done():
-            first_start.set_exception(lost)
-        self._num_gone += 1
-        if self._num_gone == self._config.replicas:
-            exhausted = PoolExhausted(f"policy pool: no replica is left, the last one failed: {lost}")
-            exhausted.__cause__ = lost
-            self._end(exhausted)
-
-    def _keeper_ended(self, first_start: asyncio.Future[PolicyInfo], keeper: asyncio.Task[None]) -> None:
-        """A keeper that failed must not leave anybody waiting."""
-        if keeper.cancelled() or (error := keeper.exception()) is None:
-            return
-        if not first_start.done():
-            first_start.set_exception(error)
-        ended = PoolExhausted(f"policy pool: a keeper failed: {error!r}")
-        ended.__cause__ = error
-        self._end(ended)
 
     def _end(self, error: HeadraceError) -> None:
         """Nothing can be generated any more: tells every caller."""

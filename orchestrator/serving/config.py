@@ -46,6 +46,7 @@ class ServeConfig:
     budget: Budget = field(default_factory=Budget)  # of one request; `request_budget` is what holds
     limits: Limits = field(default_factory=Limits)
     ray: RayConfig = field(default_factory=RayConfig)
+    pool: str | None = None  # a named pool (`headrace up`) whose policy and verifier are used; None: started for this
     host: str = "127.0.0.1"  # there is no authentication: think before you choose another
     port: int = 8000
     example: str = "What is 12 + 30?"  # a prompt to show who starts the server

@@ -18,7 +18,7 @@ from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.errors import HeadraceError, ReplicaError, UserError
 from orchestrator.core.protocols import Strategy
 from orchestrator.policy.resolve import is_chat_api
-from orchestrator.pools import open_pools
+from orchestrator.pools.open import open_pools
 from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
@@ -139,7 +139,9 @@ def _this_node() -> str:
 
 async def _open(config: ServeConfig, stack: AsyncExitStack) -> Pools:
     judge = None if config.verifier is None else resolve(config.verifier)
-    policy, verifier = await open_pools(stack, policy=config.policy, steps=config.steps, verifier=judge)
+    policy, verifier = await open_pools(
+        stack, policy=config.policy, steps=config.steps, verifier=judge, pool=config.pool
+    )
     answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
     await warm(policy, verifier, answers, logprobs=not is_chat_api(config.policy))
     return Pools(policy=policy, verifier=verifier, answers=answers, health=PoolsHealth(policy, verifier))

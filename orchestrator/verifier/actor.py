@@ -7,15 +7,19 @@ A call that is cancelled takes nothing out of that order: its reading is skipped
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.core.errors import HeadraceError, UserError
+from orchestrator.replicas.members import Health
+from orchestrator.verifier.held import HeldStates
 from orchestrator.verifier.loading import host_class, load_host
 from orchestrator.verifier.resolve import ResolvedVerifier
 from verifiers.contract import Answer, Missing, Run, StateBlob, VerifierHost, VerifierInfo
@@ -42,23 +46,27 @@ class _Request:
 
 
 class VerifierActor:
-    """Owns the host of one replica and its thread."""
+    """Owns the host of one replica and its thread. `begin` and `load` come first."""
 
-    def __init__(self) -> None:
+    def __init__(self, verifier: ResolvedVerifier) -> None:
+        self._verifier = verifier
+        self._info: VerifierInfo | None = None  # once it has loaded
+        self._held = HeldStates(most=4 * (verifier.config.slots + verifier.config.host_slots))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="verifier")
         self._requests: deque[_Request] = deque()
         self._batch_tokens = 0
         self._tokens_read = 0
         self._host_calls = 0  # that have ended
+        self._callers = 0  # that wait
 
-    async def begin(self) -> int:
-        """Its process id. From now on no child of this process outlives it."""
+    async def begin(self) -> tuple[int, str]:
+        """Its process id and its machine. From now on no child of this process outlives it."""
         end_children_with_this_process()
-        return os.getpid()
+        return os.getpid(), socket.gethostname()
 
-    async def load(self, verifier: ResolvedVerifier) -> VerifierInfo:
+    async def load(self) -> VerifierInfo:
         """Loads the model. Returns what it says about itself. Raises UserError when it can't be loaded."""
-        config = verifier.config
+        verifier, config = self._verifier, self._verifier.config
         self._batch_tokens = 0 if verifier.entry.one_run_per_call else config.batch_tokens
 
         def load() -> VerifierHost:
@@ -71,22 +79,35 @@ class VerifierActor:
                 raise UserError(str(error)) from error
 
         self._host = await self._in_thread(load)
-        return self._host.info
+        self._info = self._host.info
+        return self._info
+
+    async def described(self) -> tuple[int, str, VerifierInfo] | None:
+        return None if self._info is None else (os.getpid(), socket.gethostname(), self._info)
 
     async def read(self, runs: Sequence[Run]) -> list[Answer]:
         request = _Request(runs)
+        self._held.read(runs)
         self._requests.append(request)
         self._thread.submit(self._read_next)  # one turn for each request: none is left behind
-        return await asyncio.wrap_future(request.answers)
+        with self._waiting():
+            return await asyncio.wrap_future(request.answers)
 
     async def stats(self) -> dict[str, int]:
-        return {"tokens_read": self._tokens_read}
+        return {"tokens_read": self._tokens_read, "waiting": len(self._requests), "states": len(self._held)}
 
-    async def progress(self) -> int:
-        """A number that changes whenever the host has finished a call."""
-        return self._host_calls
+    async def forget(self, client: str) -> None:
+        """Frees the states of a client that is gone."""
+        await self.release(self._held.of_client(client))
+
+    async def health(self) -> Health:
+        return Health(busy=self._callers > 0, progress=self._host_calls)
+
+    async def stop(self) -> None:
+        """Nothing to do: the host has nothing that outlives its process."""
 
     async def release(self, keys: Sequence[str]) -> None:
+        self._held.released(keys)
         await self._ask_host(lambda: self._host.release(keys))
 
     async def export(self, keys: Sequence[str]) -> tuple[int, list[StateBlob | None]]:
@@ -95,6 +116,7 @@ class VerifierActor:
         return sum(blob is not None for blob in blobs), blobs
 
     async def import_(self, keys: Sequence[str], blobs: Sequence[StateBlob | None]) -> None:
+        self._held.imported(keys)
         await self._ask_host(lambda: self._host.import_(keys, blobs))
 
     def _read_next(self) -> None:
@@ -140,7 +162,16 @@ class VerifierActor:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         """Runs in its turn, also when the caller is cancelled meanwhile."""
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
+        with self._waiting():
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._callers += 1
+        try:
+            yield
+        finally:
+            self._callers -= 1
 
 
 def _checked(answers: Any, num_runs: int) -> list[Answer]:

@@ -27,7 +27,7 @@ class Job:
     reingested_tokens: int = 0
     flops: float = 0.0
     suspect: bool = False  # a call that held it failed: it is read alone
-    lost: list[int] = field(default_factory=list)  # replicas that were lost while they had it
+    lost: list[tuple[int, int]] = field(default_factory=list)  # (replica, epoch) that was lost while it had it
     raised: list[tuple[int, int]] = field(default_factory=list)  # (replica, epoch) that raised while they read it alone
 
 

@@ -26,9 +26,9 @@ class Blame:
     def __init__(self, num_replicas: int) -> None:
         self._raised_on: list[set[str]] = [set() for _ in range(num_replicas)]  # keys, since the replica's last answer
         self._proven = False  # whether the verifier answered since a reading was condemned
-        self._owed: list[int] = []  # replicas that readings cost which were condemned
+        self._owed: list[tuple[int, int]] = []  # replicas (place, epoch) that readings cost which were condemned
 
-    def answered(self, replica: int) -> list[int]:
+    def answered(self, replica: int) -> list[tuple[int, int]]:
         """A replica answered a reading. Returns the replicas that get a restart back: what they were lost to was the
         reading's fault, since others are answered."""
         self._proven = True
@@ -36,11 +36,11 @@ class Blame:
         owed, self._owed = self._owed, []
         return owed
 
-    def lost(self, replica: int, jobs: Sequence[Job]) -> Fault:
+    def lost(self, replica: int, epoch: int, jobs: Sequence[Job]) -> Fault:
         """A replica was lost while it had these readings."""
         self._raised_on[replica].clear()
         for job in jobs:
-            job.lost.append(replica)
+            job.lost.append((replica, epoch))
         if jobs and jobs[0].suspect and len(jobs[0].lost) > 1:
             self._owed += jobs[0].lost
             return Fault.READING
@@ -64,7 +64,7 @@ class Blame:
             return Fault.READING
         return Fault.OPEN if healthy else Fault.REPLICA
 
-    def condemned(self) -> list[int]:
+    def condemned(self) -> list[tuple[int, int]]:
         """A reading was condemned. Returns the replicas that get a restart back at once: those it cost, when the
         verifier answered others before. Else they get it with the next answer, so that a verifier which fails on
         everything uses its restarts up."""

@@ -11,20 +11,21 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Score, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
-from orchestrator.ray_calls import ReplicaLost
+from orchestrator.ray_calls import ReplicaBroken, ReplicaLost
+from orchestrator.replicas.keeper import Keeper
+from orchestrator.replicas.members import Members, Membership
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierRaised
 from orchestrator.verifier.batch import Batch, Job, job_of
 from orchestrator.verifier.blame import Blame, Fault
-from orchestrator.verifier.keeper import Keeper
+from orchestrator.verifier.blueprint import absolute, verifier_blueprint
+from orchestrator.verifier.held import new_key
 from orchestrator.verifier.replica import Replica, ReplicaStatus
 from orchestrator.verifier.resolve import ResolvedVerifier
 from orchestrator.verifier.states import States
@@ -37,20 +38,16 @@ log = logging.getLogger(__name__)
 class VerifierPool:
     """Implements `OpenVerifier`. Owns what waits for its replicas and the tasks that talk to them."""
 
-    def __init__(self, verifier: ResolvedVerifier) -> None:
+    def __init__(self, verifier: ResolvedVerifier, membership: Membership, client: str) -> None:
         """Use `open`."""
-        if verifier.entry.host is None:
-            raise UserError(f"verifier: wanted one that replicas can host, got {verifier.name}")
         config = verifier.config
-        if (model := Path(config.model)).exists():
-            config = replace(config, model=str(model.absolute()))  # an actor has a working directory of its own
         self._config, self._entry = config, verifier.entry
-        own = replace(verifier, config=config)
-        self._keeper = Keeper(own, on_lost=self._on_lost, on_restarted=self._on_restarted)
-        self._replicas = self._keeper.replicas
+        self._membership = membership
+        self.info: VerifierInfo = membership.current.serving[0].info  # what the verifier says about itself
+        self._replicas = [Replica(index, verifier, self._on_lost) for index in range(config.replicas)]
         self._states = States(self._replicas, config.replicas * (config.slots + config.host_slots))
         self._blame = Blame(config.replicas)
-        self._key_prefix = uuid.uuid4().hex[:8]
+        self._client = client
         self._keys = count()
         self._arrived: list[Job] = []  # in this tick of the loop
         self._unplaced: list[Job] = []  # while no replica is up
@@ -61,19 +58,31 @@ class VerifierPool:
     @classmethod
     @asynccontextmanager
     async def open(cls, verifier: ResolvedVerifier) -> AsyncIterator["VerifierPool"]:
-        """Starts the replicas on a Ray that is up; leaving kills them. Raises UserError, ReplicaError."""
-        pool = cls(verifier)
+        """Starts the replicas on a Ray that is up; leaving ends them. Raises UserError, ReplicaError."""
+        if verifier.entry.host is None:
+            raise UserError(f"verifier: wanted one that replicas can host, got {verifier.name}")
+        verifier = absolute(verifier)
+        keeper = Keeper(verifier_blueprint(verifier))
         try:
-            await pool._keeper.open()
+            await keeper.open()
+            async with cls.attached(verifier, keeper, uuid.uuid4().hex[:8]) as pool:
+                yield pool
+        finally:
+            await keeper.close()
+
+    @classmethod
+    @asynccontextmanager
+    async def attached(
+        cls, verifier: ResolvedVerifier, membership: Membership, client: str
+    ) -> AsyncIterator["VerifierPool"]:
+        """Works with replicas that somebody else keeps, one of which serves; leaving leaves them to work."""
+        pool = cls(verifier, membership, client)
+        pool._attend(membership.current)
+        pool._spawn(pool._follow(), ())
+        try:
             yield pool
         finally:
             await pool._close()
-
-    @property
-    def info(self) -> VerifierInfo:
-        """What the verifier says about itself."""
-        assert self._keeper.info is not None, "the pool is not open"
-        return self._keeper.info
 
     @property
     def scores_steps(self) -> bool:
@@ -104,7 +113,17 @@ class VerifierPool:
 
     async def stats(self) -> list[dict[str, int]]:
         """Of the replicas that are up and stay so: `tokens_read` since their start, `replica`. Raises ReplicaError."""
-        return await self._keeper.stats()
+        up = [replica for replica in self._replicas if replica.up]
+        asked = (replica.ask(replica.epoch, lambda actor: actor.stats.remote()) for replica in up)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        counters = []
+        for replica, answer in zip(up, answers, strict=True):
+            if isinstance(answer, BaseException):
+                if not isinstance(answer, ReplicaLost):
+                    raise answer
+            else:
+                counters.append({**answer, "replica": replica.index})
+        return counters
 
     async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:
         """Verdicts in order. Raises PoolExhausted, ReplicaError."""
@@ -151,7 +170,7 @@ class VerifierPool:
     # from readings to calls
 
     def _new_key(self) -> str:
-        return f"{self._key_prefix}-{next(self._keys)}"
+        return new_key(self._client, next(self._keys))
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled:
@@ -173,7 +192,8 @@ class VerifierPool:
         """Chooses the replica for which each job waits."""
         if not any(replica.up for replica in self._replicas):
             self._unplaced += jobs
-            if (exhausted := self._keeper.exhausted) is not None:
+            exhausted = self._membership.current.exhausted
+            if exhausted is not None and not any(replica.queue.calls for replica in self._replicas):
                 waiting, self._unplaced = self._unplaced, []
                 self._fail(waiting, exhausted)
             return
@@ -216,10 +236,11 @@ class VerifierPool:
             why = f"the verifier raises on it: {error}"
             fault = self._blame.raised(replica.index, epoch, batch.jobs)
             if fault is Fault.REPLICA:
-                replica.lose(epoch, f"{replica.who}: it raises on one reading after another: {error}")
+                why = f"{replica.who}: it raises on one reading after another: {error}"
+                replica.lose(epoch, ReplicaBroken(why))
         except ReplicaLost as error:
             why = f"two replicas were lost while they read it; {error}"
-            fault = self._blame.lost(replica.index, batch.jobs)
+            fault = self._blame.lost(replica.index, epoch, batch.jobs)
         finally:
             num_tokens = sum(job.routed_tokens for job in jobs)
             replica.queue.ended(num_tokens, loop.time(), answered=fault is None)
@@ -228,7 +249,6 @@ class VerifierPool:
             self._condemn(batch.jobs[0], why)
         elif fault is not None:
             self._arrived += batch.jobs
-        self._keeper.restart_if_lost(replica)
 
     async def _read(self, replica: Replica, epoch: int, runs: Sequence[tuple[Job, Run]]) -> list[Job]:
         """Has a replica read the runs. The jobs whose states it does not hold."""
@@ -241,7 +261,7 @@ class VerifierPool:
                 if job.reading.handle is not None and run.parent is None:
                     covered = job.reading.handle.num_tokens
                     job.reingested_tokens += min(answer.tokens_read, covered)
-                self._keeper.give_restarts(self._blame.answered(replica.index))
+                self._excuse(self._blame.answered(replica.index))
             if run.key != job.key:  # a rebuilt parent
                 assert job.handle is not None
                 self._states.remember(job.handle.key, replica, epoch)
@@ -289,7 +309,7 @@ class VerifierPool:
     def _condemn(self, job: Job, why: str) -> None:
         log.warning("verifier: a reading can't be judged: %s", why)
         self._refuse(job, why)
-        self._keeper.give_restarts(self._blame.condemned())
+        self._excuse(self._blame.condemned())
 
     def _left(self, job: Job) -> bool:
         """Whether nobody waits for its verdict any more."""
@@ -297,15 +317,37 @@ class VerifierPool:
             self._states.leave(job.reading)
         return job.verdict.done()
 
-    def _on_lost(self, replica: Replica) -> None:
-        self._states.lost(replica)
-        self._arrived += replica.queue.drain()
-        self._schedule_flush()
+    def _excuse(self, lost: Sequence[tuple[int, int]]) -> None:
+        if lost:
+            self._membership.excuse(lost)
 
-    def _on_restarted(self) -> None:
+    # replicas
+
+    async def _follow(self) -> None:
+        """Works with the replicas that the keeper says are there."""
+        members = self._membership.current
+        while True:
+            members = await self._membership.after(members.version)
+            self._attend(members)
+
+    def _attend(self, members: Members) -> None:
+        serving = {member.index: member for member in members.serving}
+        for replica in self._replicas:
+            member = serving.get(replica.index)
+            if replica.up and (member is None or member.epoch != replica.epoch):
+                replica.lose(replica.epoch, ReplicaError(members.why_lost[replica.index]))
+            if member is not None and (replica.member is None or replica.member.term < member.term):
+                replica.join(member)
         waiting, self._unplaced = self._unplaced, []
         self._arrived += waiting
         self._schedule_flush()
+
+    def _on_lost(self, replica: Replica, error: ReplicaError) -> None:
+        self._states.lost(replica)
+        self._arrived += replica.queue.drain()
+        self._schedule_flush()
+        assert replica.member is not None, "what is lost was there"
+        self._membership.report(replica.member, error)
 
     # tasks
 
@@ -340,7 +382,6 @@ class VerifierPool:
         await asyncio.gather(*tasks, return_exceptions=True)
         waiting = [job for replica in self._replicas for job in replica.queue.drain()]
         self._fail([*self._arrived, *self._unplaced, *waiting], ReplicaError("verifier: the pool was closed"))
-        await self._keeper.close()
 
 
 def _succeeded(verdict: "asyncio.Future[Verdict]") -> bool:

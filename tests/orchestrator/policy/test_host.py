@@ -13,8 +13,10 @@ from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.policy.admission import Admission
 from orchestrator.policy.engines.contract import Delta
 from orchestrator.policy.host import ClientForgotten, PolicyHost, Work
+from tests.rooms import roomy
 from tests.waiting import until
 
 WORDS = ["<eos>", "\n", "\n\n", "a", "b"]
@@ -87,7 +89,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 async def host(engine: ScriptedEngine):  # type: ignore[no-untyped-def]
-    host = PolicyHost(engine, StepConfig(), clock=lambda: engine_clock[0], client_timeout_s=30.0)
+    host = PolicyHost(engine, StepConfig(), admission=roomy(), clock=lambda: engine_clock[0], client_timeout_s=30.0)
     engine_clock[0] = 0.0
     host.connect("me")
     yield host
@@ -227,11 +229,36 @@ async def test_aborting_frees_the_engine(host: PolicyHost, engine: ScriptedEngin
     assert host.stats()["running"] == 1
 
 
-async def test_a_request_that_is_aborted_as_it_comes_ends(host: PolicyHost, engine: ScriptedEngine) -> None:
+async def test_a_request_that_is_aborted_as_it_comes_ends_before_the_engine_sees_it(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
     host.update("me", [(1, work(1))], [1])
-    await engine.feed(1, A)
     [(_, last)] = await segments(host, 1)
     assert (last.finish, last.token_ids) == (Finish.ABORTED, ())
+    assert (engine.feeds, host.stats()["waiting"]) == ({}, 0)
+
+
+async def test_requests_of_many_clients_wait_for_room_and_those_of_one_that_left_take_none(
+    engine: ScriptedEngine,
+) -> None:
+    admission = Admission(capacity_tokens=2 * 51, max_num_seqs=100)  # two of `work`
+    host = PolicyHost(engine, StepConfig(), admission=admission)
+    for client in ("me", "lone", "gone"):
+        host.connect(client)
+    host.update("me", [(seed, work(seed)) for seed in range(4)], [])
+    host.update("gone", [(0, work(10))], [])
+    host.update("lone", [(0, work(20))], [])
+    await until(lambda: set(engine.feeds) == {0, 1})
+    assert (host.stats()["waiting"], host.stats()["reserved_tokens"]) == (4, 102)
+    host.forget("gone")
+    await engine.feed(0, A, finish=Finish.LENGTH)
+    await until(lambda: set(engine.feeds) == {1, 20})  # and not the greedy client's third
+    host.update("me", [], [3])
+    assert {request for request, _ in await segments(host, 2)} == {0, 3}
+    await engine.feed(20, A, finish=Finish.LENGTH)
+    await until(lambda: set(engine.feeds) == {1, 2})
+    await host.stop()
+    assert (admission.num_reserved, admission.num_waiting) == (0, 0)
 
 
 async def test_a_poll_of_an_idle_host_is_a_heartbeat(host: PolicyHost) -> None:
@@ -279,7 +306,7 @@ async def test_when_the_engine_dies_every_poll_raises(host: PolicyHost, engine: 
 
 
 async def test_a_sequence_stops_where_its_thinking_has_had_its_tokens(engine: ScriptedEngine) -> None:
-    host = PolicyHost(engine, StepConfig(), thinking=ThinkingMarkers(start="a", end="b"))
+    host = PolicyHost(engine, StepConfig(), admission=roomy(), thinking=ThinkingMarkers(start="a", end="b"))
     host.connect("me")
     host.update("me", [(1, work(1, num_prompt=1, max_thinking=3, prefix_ids=(NEWLINE,)))], [])
     await engine.feed(1, A, NEWLINE, A, A)
@@ -299,7 +326,7 @@ async def test_an_engine_stops_only_where_a_step_of_the_phase_ends(
     engine: ScriptedEngine, prefix_ids: tuple[int, ...], stops: list[int]
 ) -> None:
     steps = StepConfig(thinking_delimiters=["\n"])
-    host = PolicyHost(engine, steps, thinking=ThinkingMarkers(start="a", end="b"))
+    host = PolicyHost(engine, steps, admission=roomy(), thinking=ThinkingMarkers(start="a", end="b"))
     host.connect("me")
     host.update("me", [(1, work(1, num_prompt=1, until_step=True, prefix_ids=prefix_ids))], [])
     await until(lambda: 1 in engine.stop_token_ids)

@@ -26,12 +26,14 @@ from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Message, Problem, Status
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy import PolicyPool
-from orchestrator.policy import replica as replicas
+from orchestrator.policy import blueprint as policy_blueprint
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.host import PolicyHost
 from orchestrator.policy.prompts import PromptEncoder
 from orchestrator.ray_calls import ReplicaLost
+from orchestrator.replicas import blueprint as blueprints
 from tests.fakes import open_session
+from tests.rooms import roomy
 from tests.waiting import until
 
 WORDS = ["a", "b", "c", "\n\n", "d"]
@@ -114,12 +116,13 @@ class LocalReplica:
     def __init__(self, steps: StepConfig, start_error: Exception | None) -> None:
         self.engine = CountingEngine()
         self.now = 0.0
-        self.host = PolicyHost(self.engine, steps, clock=lambda: self.now)
+        self.host = PolicyHost(self.engine, steps, admission=roomy(), clock=lambda: self.now)
         self.prompts = PromptEncoder(self.engine)
         self.dead = asyncio.Event()
         self.death: Exception = ActorDiedError()  # what calls raise from then on
         self.polled = asyncio.Event()
         self.stopped = False  # it answers nothing, as after SIGSTOP
+        self.hanging = ""  # a method that it never answers
         self.unanswered: set[str] = set()  # methods that were called since
         self._start_error = start_error
 
@@ -129,11 +132,13 @@ class LocalReplica:
     async def _call(self, method: str, *args: Any) -> Any:
         if self.dead.is_set():
             raise self.death
-        if self.stopped:
+        if self.stopped or method == self.hanging:
             self.unanswered.add(method)
             await self.dead.wait()
             raise self.death
-        if method == "start":
+        if method == "begin":
+            return 1234, "here"
+        if method == "load":
             if self._start_error is not None:
                 raise self._start_error
             return INFO
@@ -176,9 +181,10 @@ class Cluster:
 @pytest.fixture
 async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
     cluster = Cluster()
-    monkeypatch.setattr(replicas, "create_actor", cluster.create)
-    monkeypatch.setattr(replicas, "resources", lambda config: {})
-    monkeypatch.setattr(replicas, "kill_actor", lambda actor: actor.dead.set())
+    monkeypatch.setattr(blueprints, "create_actor", cluster.create)
+    monkeypatch.setattr(blueprints, "free_resources", lambda: {})
+    monkeypatch.setattr(policy_blueprint, "resources", lambda config: {})
+    monkeypatch.setattr(blueprints, "kill_actor", lambda actor: actor.dead.set())
     yield cluster
     await cluster.end()
 
@@ -314,7 +320,7 @@ async def test_a_stop_string_is_found_although_its_replica_died_within_it(cluste
 
 async def test_without_replicas_and_restarts_callers_are_told(cluster: Cluster, opened: Open) -> None:
     async with opened(replicas=1, max_restarts=0) as pool:
-        with pytest.raises(PoolExhausted, match="no replica is left"):
+        with pytest.raises(PoolExhausted, match="none of 1 replicas is left"):
             await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
         with pytest.raises(PoolExhausted):
             await run(pool, [sample(1)])
@@ -360,12 +366,18 @@ async def test_a_pool_does_not_open_when_the_restarts_of_a_replica_are_used_up(c
     assert all(replica.dead.is_set() for replica in cluster.replicas)
 
 
-async def test_a_first_start_that_takes_too_long_is_not_tried_again(cluster: Cluster, opened: Open) -> None:
-    def stop(replica: LocalReplica) -> None:
-        replica.stopped = True
+@pytest.mark.parametrize(
+    ("hanging", "why"),
+    [("begin", r"did not start in 0\.1 s; it needs 0 CPU and 0 GPU"), ("load", r"no answer within 0\.1 s")],
+)
+async def test_a_first_start_that_takes_too_long_is_not_tried_again(
+    cluster: Cluster, opened: Open, hanging: str, why: str
+) -> None:
+    def hang(replica: LocalReplica) -> None:
+        replica.hanging = hanging
 
-    cluster.on_create = stop
-    with pytest.raises(ReplicaLost, match=r"no answer within 0\.1 s"):
+    cluster.on_create = hang
+    with pytest.raises(ReplicaLost, match=why):
         async with opened(replicas=1, start_timeout_s=0.1):
             pass
     assert len(cluster.replicas) == 1

@@ -54,10 +54,10 @@ class GatedHost:
 
 
 async def loaded(reads: Reads, batch_tokens: int) -> VerifierActor:
-    actor = VerifierActor()
     entry = VerifierEntry(host="tests.orchestrator.verifier.test_actor:GatedHost")
     config = VerifierConfig(batch_tokens=batch_tokens)
-    await actor.load(ResolvedVerifier(config=config, entry=entry, options=reads))
+    actor = VerifierActor(ResolvedVerifier(config=config, entry=entry, options=reads))
+    await actor.load()
     return actor
 
 

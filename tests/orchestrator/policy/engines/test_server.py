@@ -21,6 +21,7 @@ from orchestrator.policy.engines.contract import Delta
 from orchestrator.policy.engines.server import ServerEngine
 from orchestrator.policy.host import PolicyHost, Work
 from tests.orchestrator.policy.engines.scripted_server import ScriptedServer, refusal, scripted_server
+from tests.rooms import roomy
 from tests.waiting import until
 
 MODEL = str(Path(__file__).parents[4] / "experiments" / "tinymath" / "models" / "policy")
@@ -124,7 +125,7 @@ async def test_a_request_ends_at_its_cap_and_at_its_stop_tokens(server: Scripted
 
 async def test_the_host_cuts_its_tokens_into_the_steps_that_any_engine_has(config: PolicyConfig) -> None:
     async with loaded(config) as made:
-        host = PolicyHost(made, StepConfig())
+        host = PolicyHost(made, StepConfig(), admission=roomy())
         host.connect("c")
         host.update("c", [(0, Work(generation=generation()))], [])
         segments: list[Segment] = []

@@ -1,0 +1,77 @@
+"""Which of the waiting requests an engine runs next. Pure.
+
+As many run as fit the KV cache to their end, so that none is preempted. The client that was given the fewest tokens so
+far comes first; its own requests are served in the order in which they came. A client that asks again after a pause is
+lifted to the least of those that wait, so that nobody saves turns up (the virtual token counter of Sheng et al.,
+"Fairness in Serving Large Language Models", arXiv 2401.00588). So equal clients get equal shares, and a client with one
+search does not wait behind one with many.
+"""
+
+from collections import Counter, OrderedDict
+from math import ceil
+
+_OVERCOMMIT = 1.25  # sequences in an engine per sequence decoded together: it finds the next one waiting
+
+
+class Admission:
+    """Owner of who waits and of what is reserved."""
+
+    def __init__(self, *, capacity_tokens: int, max_num_seqs: int) -> None:
+        """`capacity_tokens`: of the KV cache."""
+        self._capacity = capacity_tokens
+        self._most = ceil(_OVERCOMMIT * max_num_seqs)
+        self._waiting: OrderedDict[str, OrderedDict[int, int]] = OrderedDict()  # client -> request -> its tokens
+        self._running: dict[tuple[str, int], int] = {}
+        self._given: dict[str, int] = {}  # tokens, by client
+        self._reserved: Counter[str] = Counter()  # tokens, by client
+        self.num_reserved = 0  # tokens
+
+    @property
+    def num_waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def add(self, client: str, request: int, tokens: int) -> None:
+        """A request waits that may fill so many tokens of the cache."""
+        if client not in self._waiting:
+            least = min((self._given[name] for name in self._waiting), default=0)
+            self._given[client] = max(self._given.get(client, 0), least)
+            self._waiting[client] = OrderedDict()
+        self._waiting[client][request] = tokens
+
+    def take(self) -> tuple[str, int] | None:
+        """The (client, request) to run now; None while there is no room for it. One always fits alone."""
+        if not self._waiting:
+            return None
+        client = min(self._waiting, key=lambda name: (self._given[name], self._reserved[name]))
+        request, tokens = next(iter(self._waiting[client].items()))
+        fits = self.num_reserved + tokens <= self._capacity and len(self._running) < self._most
+        if self._running and not fits:
+            return None
+        self._forget_waiting(client, request)
+        self._running[client, request] = tokens
+        self._given[client] += tokens
+        self._reserved[client] += tokens
+        self.num_reserved += tokens
+        return client, request
+
+    def end(self, client: str, request: int) -> bool:
+        """A request runs, or waits, no more. Whether it ran."""
+        tokens = self._running.pop((client, request), None)
+        if tokens is None:
+            self._forget_waiting(client, request)
+            return False
+        self.num_reserved -= tokens
+        self._reserved[client] -= tokens
+        return True
+
+    def leave(self, client: str) -> None:
+        """A client, which has no request any more, won't come again."""
+        self._given.pop(client, None)
+        self._reserved += Counter()  # without those that have none
+
+    def _forget_waiting(self, client: str, request: int) -> None:
+        waiting = self._waiting.get(client)
+        if waiting is not None:
+            waiting.pop(request, None)
+            if not waiting:
+                del self._waiting[client]

@@ -1,0 +1,32 @@
+"""What the replicas of a policy are made of."""
+
+import os
+from dataclasses import replace
+from functools import partial
+
+from orchestrator.core.config import PolicyConfig, StepConfig
+from orchestrator.policy.actor import PolicyActor, first_of_threads, resources
+from orchestrator.replicas.blueprint import Blueprint
+
+
+def policy_blueprint(config: PolicyConfig, steps: StepConfig, threads: int | None = None) -> Blueprint:
+    """`threads` of each engine; None: what OMP_NUM_THREADS says here."""
+    threads = threads or first_of_threads(os.environ.get("OMP_NUM_THREADS", ""))  # holds for replicas, too
+    return Blueprint(
+        kind="policy",
+        actor=PolicyActor,
+        arguments=lambda index: (config, steps, index, threads),
+        options=partial(resources, config),
+        replicas=config.replicas,
+        max_restarts=config.max_restarts,
+        start_timeout_s=config.start_timeout_s,
+        stall_timeout_s=config.stall_timeout_s,
+    )
+
+
+def absolute(config: PolicyConfig) -> PolicyConfig:
+    """With its folders as absolute paths: an actor has a working directory of its own."""
+    model, tokenizer = (
+        os.path.abspath(path) if path and os.path.isdir(path) else path for path in (config.model, config.tokenizer)
+    )
+    return replace(config, model=model, tokenizer=tokenizer)

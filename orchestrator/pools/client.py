@@ -1,0 +1,113 @@
+"""A driver's side of a named pool: it finds the keeper, follows the members, and says that it lives."""
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.core.errors import PoolExhausted, ReplicaError, UserError
+from orchestrator.pools.service import BEAT_S, pool_actor
+from orchestrator.pools.spec import PoolSpec
+from orchestrator.ray_calls import ReplicaLost, answered, submit
+from orchestrator.replicas.members import Member, Members
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 20.0  # for a change of the members
+_ANSWER_S = 60.0  # for a keeper that is busy with its own start
+_RESTART_S = 120.0  # for one that died to be back
+_PAUSE_S = 0.5
+
+
+class PoolClient:
+    """Implements `Kept`. Owner of the thread that says that this driver lives."""
+
+    spec: PoolSpec  # once it is attached
+
+    def __init__(self, keeper: Any) -> None:
+        """Use `attached`."""
+        self.client = uuid.uuid4().hex[:12]
+        self._keeper = keeper
+        self._left = threading.Event()
+        # a thread: searches may keep the event loop busy for longer than a lease
+        self._beating = threading.Thread(target=self._beat, name="headrace-beat", daemon=True)
+
+    @classmethod
+    @asynccontextmanager
+    async def attached(cls, pool: str) -> AsyncIterator["PoolClient"]:
+        """To a pool on the Ray that this process is connected to. Raises UserError where there is none, ReplicaError
+        where it does not serve."""
+        keeper = pool_actor(pool)
+        if keeper is None:
+            raise UserError(f"pool: there is no pool {pool!r} on this Ray; headrace up starts one")
+        client = cls(keeper)
+        client.spec = await answered(submit(lambda: keeper.join.remote(client.client)), _who(pool), _RESTART_S)
+        client._beating.start()
+        try:
+            yield client
+        finally:
+            client._left.set()
+            await asyncio.to_thread(client._beating.join)
+            try:
+                await answered(submit(lambda: keeper.leave.remote(client.client)), _who(pool), _ANSWER_S)
+            except ReplicaError as error:
+                log.debug("pool %s: not left in order: %s", pool, error)
+
+    async def membership(self, part: str) -> "RemoteMembership":
+        membership = RemoteMembership(self._keeper, self.spec.name, part)
+        members = Members(version=-1)
+        while not members.serving:
+            members = await membership.after(members.version)
+            if members.exhausted is not None:
+                raise members.exhausted
+        return membership
+
+    def _beat(self) -> None:
+        while not self._left.wait(BEAT_S):
+            submit(lambda: self._keeper.beat.remote(self.client))
+
+
+class RemoteMembership:
+    """Implements `Membership` over a keeper elsewhere."""
+
+    def __init__(self, keeper: Any, pool: str, part: str) -> None:
+        self.current = Members(version=-1)
+        self._keeper = keeper
+        self._who = _who(pool)
+        self._part = part
+
+    async def after(self, version: int) -> Members:
+        """A keeper that died is waited for; where it does not come back, the members are exhausted."""
+        clock = asyncio.get_running_loop().time
+        heard = clock()
+        while True:
+            try:
+                members: Members = await answered(
+                    submit(lambda: self._keeper.after.remote(self._part, version, _POLL_S)), self._who, _ANSWER_S
+                )
+                heard = clock()
+            except ReplicaLost as error:
+                if clock() - heard > _RESTART_S:
+                    gone = PoolExhausted(f"{self._who} is gone: {error}")
+                    members = replace(self.current, version=self.current.version - 1, serving=(), exhausted=gone)
+                else:
+                    await asyncio.sleep(_PAUSE_S)
+                    continue
+            if members.version != version:
+                self.current = members
+                return members
+
+    def report(self, member: Member, error: ReplicaError) -> None:
+        submit(lambda: self._keeper.report.remote(self._part, member, error))
+
+    def excuse(self, lost: Sequence[tuple[int, int]]) -> None:
+        self.current = replace(self.current, exhausted=None)  # until the keeper says so
+        submit(lambda: self._keeper.excuse.remote(self._part, lost))
+
+
+def _who(pool: str) -> str:
+    return f"pool {pool}: its keeper"

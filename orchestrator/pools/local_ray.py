@@ -1,0 +1,81 @@
+"""A local Ray that outlives the command which started it: a process of its own holds it until it is told to end.
+
+python -m orchestrator.pools.local_ray NUM_CPUS ADDRESS_FILE
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from orchestrator.core.config import RayConfig
+from orchestrator.core.errors import ReplicaError
+
+_START_S = 180.0
+_END_S = 30.0
+
+
+def start(num_cpus: int, address_file: Path, log: Path) -> tuple[str, int]:
+    """The address of a new local Ray, and the process that holds it. Raises ReplicaError when it does not start."""
+    address_file.unlink(missing_ok=True)
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.pools.local_ray", str(num_cpus), str(address_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C here does not reach it
+        )
+    deadline = time.monotonic() + _START_S
+    while not address_file.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            end(process.pid)
+            raise ReplicaError(f"pool: a local Ray did not start; {log} says why")
+        time.sleep(0.1)
+    address = address_file.read_text(encoding="utf-8")
+    address_file.unlink()
+    return address, process.pid
+
+
+def end(pid: int) -> None:
+    """Ends the process that holds a local Ray, and the Ray with it."""
+    try:
+        process = psutil.Process(pid)
+        children = process.children(recursive=True)
+        if __name__ not in process.cmdline():
+            return  # another process has the number by now
+        process.terminate()
+    except psutil.NoSuchProcess:
+        return
+    _, left = psutil.wait_procs([process, *children], timeout=_END_S)
+    for each in left:
+        each.kill()
+
+
+def main(num_cpus: int, address_file: Path) -> None:
+    from orchestrator.cluster import connected
+
+    ended = threading.Event()
+
+    def finish(signum: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    with connected(RayConfig(num_cpus=num_cpus), num_cpus):
+        import ray
+
+        signal.signal(signal.SIGTERM, finish)
+        signal.signal(signal.SIGINT, finish)
+        partly = address_file.with_suffix(f".{os.getpid()}")
+        partly.write_text(ray.get_runtime_context().gcs_address, encoding="utf-8")
+        partly.replace(address_file)
+        ended.wait()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

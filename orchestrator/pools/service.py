@@ -1,0 +1,149 @@
+"""The keeper of a named pool: a detached Ray actor, thin over a `Keeper` for each part of the pool.
+
+It outlives the commands that use it. Should it die, Ray starts it again, and it goes on with the replicas that live.
+Drivers say once a second that they live; what one leaves behind that died is freed.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.core.errors import ReplicaError, first_error
+from orchestrator.pools.spec import PoolSpec
+from orchestrator.pools.status import ReplicaRow, replica_row
+from orchestrator.ray_calls import actor_named, answered, create_actor, submit, was_restarted
+from orchestrator.replicas.blueprint import NAMESPACE, Blueprint
+from orchestrator.replicas.keeper import Keeper
+from orchestrator.replicas.members import Member, Members
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0  # between two beats of a driver
+_LEASE_S = 4.0  # a driver that is not heard for so long is gone
+_ANSWER_S = 10.0  # for a replica to answer what is asked of all
+
+
+def create_pool_actor(spec: PoolSpec) -> Any:
+    """A handle to the keeper. Ray restarts it, however often."""
+    kept = {"name": _actor_name(spec.name), "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1}
+    return create_actor(PoolActor, spec, num_cpus=0, **kept)
+
+
+def pool_actor(pool: str) -> Any | None:
+    """None where there is none on the Ray that this process is connected to."""
+    return actor_named(_actor_name(pool), NAMESPACE)
+
+
+class PoolActor:
+    """Owner of the keepers, and of the leases of drivers."""
+
+    def __init__(self, spec: PoolSpec) -> None:
+        self._spec = spec
+        self._keepers: dict[str, Keeper] = {}
+        self._blueprints: dict[str, Blueprint] = {}
+        self._opening: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._heard: dict[str, float] = {}  # by driver, when last
+
+    async def open(self) -> PoolSpec:
+        """What the pool keeps, once all of it serves. Raises UserError, ReplicaError."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        await asyncio.shield(self._opening)
+        return self._spec
+
+    async def join(self, driver: str) -> PoolSpec:
+        """What the pool keeps, for a driver that begins to use it."""
+        spec = await self.open()
+        await self.beat(driver)
+        return spec
+
+    async def after(self, part: str, version: int, wait_s: float) -> Members:
+        """Of a part, its members once they are not those of the version, or what they are after so long."""
+        await self.open()
+        keeper = self._keepers[part]
+        try:
+            async with asyncio.timeout(wait_s):
+                return await keeper.after(version)
+        except TimeoutError:
+            return keeper.current
+
+    async def report(self, part: str, member: Member, error: ReplicaError) -> None:
+        await self.open()
+        self._keepers[part].report(member, error)
+
+    async def excuse(self, part: str, lost: Sequence[tuple[int, int]]) -> None:
+        await self.open()
+        self._keepers[part].excuse(lost)
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def beat(self, driver: str) -> None:
+        """A driver lives."""
+        self._heard[driver] = time.monotonic()
+
+    async def leave(self, driver: str) -> None:
+        """A driver is done: what it left is freed."""
+        self._heard.pop(driver, None)
+        await self._forget(driver)
+
+    async def status(self) -> tuple[list[ReplicaRow], int]:
+        """What each replica reports, and how many drivers are attached."""
+        await self.open()
+        places = [(part, member) for part, keeper in self._keepers.items() for member in keeper.current.serving]
+        asked = [_asked(member, lambda actor: actor.stats.remote()) for _, member in places]
+        stats = await asyncio.gather(*asked, return_exceptions=True)
+        rows = [
+            replica_row(part, member, None if isinstance(stat, BaseException) else stat)
+            for (part, member), stat in zip(places, stats, strict=True)
+        ]
+        return rows, len(self._heard)
+
+    async def close(self) -> None:
+        """Ends all replicas."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+        await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
+
+    async def _open(self) -> None:
+        for part, blueprint in self._spec.blueprints().items():
+            self._blueprints[part] = replace(blueprint, name=f"{_actor_name(self._spec.name)}/{part}")
+        first_epoch = int(time.time()) if was_restarted() else 0  # an earlier keeper may have used those below
+        left_behind = {part: await blueprint.left_behind() for part, blueprint in self._blueprints.items()}
+        self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in self._blueprints.items()}
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for part, keeper in self._keepers.items():
+                    tasks.create_task(keeper.open(left_behind[part]))
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Frees what drivers left behind that died."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            now = time.monotonic()
+            for driver in [driver for driver, heard in self._heard.items() if now - heard > _LEASE_S]:
+                log.warning("pool %s: a driver died: what it had is freed", self._spec.name)
+                await self.leave(driver)
+
+    async def _forget(self, driver: str) -> None:
+        members = [member for keeper in self._keepers.values() for member in keeper.current.serving]
+        asked = [_asked(member, lambda actor: actor.forget.remote(driver)) for member in members]
+        await asyncio.gather(*asked, return_exceptions=True)  # one that does not answer is on its way out
+
+
+async def _asked(member: Member, call: Any) -> Any:
+    return await answered(submit(lambda: call(member.actor)), f"replica {member.index}", _ANSWER_S)
+
+
+def _actor_name(pool: str) -> str:
+    return f"pool/{pool}"

@@ -1,0 +1,45 @@
+"""What `headrace status` shows of each replica of a named pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.policy.engines.contract import PolicyInfo
+from orchestrator.replicas.members import Member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaRow:
+    """A replica at one time. None: it does not tell, or has no such thing."""
+
+    part: str
+    index: int
+    losses: int  # of its place
+    host: str
+    pid: int
+    clients: int | None = None
+    running: int | None = None  # sequences in the engine
+    waiting: int | None = None  # for room in it, or to be read
+    tokens: int | None = None  # sampled, or read, since it started
+    reserved: float | None = None  # share of the KV cache that running sequences may fill
+    states: int | None = None  # of trajectories that a verifier holds
+
+
+def replica_row(part: str, member: Member, stats: Mapping[str, int] | None) -> ReplicaRow:
+    """From what the replica reports; None: it did not answer."""
+    found = stats or {}
+    reserved = None
+    if isinstance(member.info, PolicyInfo) and "reserved_tokens" in found:
+        reserved = found["reserved_tokens"] / member.info.kv_capacity_tokens
+    return ReplicaRow(
+        part=part,
+        index=member.index,
+        losses=member.losses,
+        host=member.host,
+        pid=member.pid,
+        clients=found.get("clients"),
+        running=found.get("running"),
+        waiting=found.get("waiting"),
+        tokens=found.get("sampled_tokens", found.get("tokens_read")),
+        reserved=reserved,
+        states=found.get("states"),
+    )

@@ -1,0 +1,76 @@
+"""Who serves in a pool: what its keeper tells the drivers that use it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from orchestrator.core.errors import PoolExhausted, ReplicaError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What a replica reports of itself."""
+
+    busy: bool  # somebody waits for it
+    progress: int  # changes whenever it has done some work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A replica that serves."""
+
+    index: int  # its place in the pool
+    epoch: int  # how many replicas had this place before it
+    confirmed: int = 0  # how often it was reported, and found to live
+    actor: Any  # a handle, or what looks like one
+    info: Any  # what its model says of itself: a PolicyInfo, or a VerifierInfo
+    pid: int
+    host: str  # name of its machine
+    losses: int = 0  # in its place, that still count
+
+    @property
+    def term(self) -> tuple[int, int]:
+        """Grows within a place. Who gave a member up works with the next term."""
+        return self.epoch, self.confirmed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """All that serve at one time."""
+
+    version: int = 0  # grows with each change
+    serving: tuple[Member, ...] = ()
+    why_lost: tuple[str, ...] = ()  # by place, the replica before; "" where none was lost
+    exhausted: PoolExhausted | None = None  # why none serves, and none will
+
+
+class Kept(Protocol):
+    """A named pool that a driver is attached to."""
+
+    client: str  # the driver's name there
+
+    async def membership(self, part: str) -> "Membership":
+        """Of one of its parts, once a replica of it serves. Raises ReplicaError."""
+        ...
+
+
+class Membership(Protocol):
+    """A keeper as a driver sees it, wherever it runs."""
+
+    @property
+    def current(self) -> Members:
+        """As far as is known here."""
+        ...
+
+    async def after(self, version: int) -> Members:
+        """The members, once they are not those of this version any more."""
+        ...
+
+    def report(self, member: Member, error: ReplicaError) -> None:
+        """A caller could not use a member. The keeper ends one that is lost or broken. Where it finds that it lives,
+        it tells the members anew."""
+        ...
+
+    def excuse(self, lost: Sequence[tuple[int, int]]) -> None:
+        """The loss of these replicas (place, epoch), which may still come, is not their fault: it does not count."""
+        ...

@@ -1,0 +1,44 @@
+"""Which states of a replica belong to which client, so that those of one that died can be freed. Pure.
+
+A key begins with its client's name. States that the host itself dropped are still known here, up to a bound: to release
+one of these does nothing.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from verifiers.contract import Run
+
+
+def new_key(client: str, number: int) -> str:
+    return f"{client}/{number}"
+
+
+class HeldStates:
+    """Owner of the keys."""
+
+    def __init__(self, *, most: int) -> None:
+        self._most = most
+        self._keys: OrderedDict[str, None] = OrderedDict()  # oldest first
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def read(self, runs: Sequence[Run]) -> None:
+        """The host is about to read these."""
+        for run in runs:
+            if run.parent is not None and not run.keep_parent:
+                self._keys.pop(run.parent, None)
+        self.imported([run.key for run in runs])
+
+    def imported(self, keys: Sequence[str]) -> None:
+        self._keys.update(dict.fromkeys(keys))
+        while len(self._keys) > self._most:
+            self._keys.popitem(last=False)
+
+    def released(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._keys.pop(key, None)
+
+    def of_client(self, client: str) -> list[str]:
+        return [key for key in self._keys if key.partition("/")[0] == client]
