@@ -88,9 +88,7 @@ class Generation:
     eager: bool = True  # steps are wanted as soon as they end; False: nobody looks before the sequence does
     stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
     max_thinking: int | None = None  # stop after so many tokens of thinking
-    words: tuple[
-        str, ...
-    ] = ()  # where one may begin, tell the likeliest tokens; needs `logprobs` of 1 or more
+    words: tuple[str, ...] = ()  # where one may begin, tell the likeliest tokens; needs `logprobs` of 1 or more
 
     def __post_init__(self) -> None:
         if (self.floor is not None or self.words) and not self.logprobs:
