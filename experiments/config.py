@@ -31,6 +31,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FREE_KEYS = (
     "ray",
     "pool",
+    "drivers",
     "results_dir",
     "problems_in_flight",
     "policy.replicas",
@@ -107,9 +108,12 @@ class RunConfig(SearchesConfig):
     speculation: int = 0  # steps that a step search writes on while the verifier reads, on spare capacity; 0: none
     ray: RayConfig = field(default_factory=RayConfig)
     pool: str | None = None  # a named pool (`headrace up`) whose policy and verifier are used; None: started for this
+    drivers: int = 1  # processes that run the searches; 1: this one
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.drivers < 1:
+            raise ValueError(f"drivers: must be >= 1, got {self.drivers}")
         if self.speculation < 0:
             raise ValueError(f"speculation: must be >= 0, got {self.speculation}")
 

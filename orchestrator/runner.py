@@ -7,7 +7,7 @@ A problem that fails is a row with its error and the run goes on. What concerns 
 pool with no replica left, a full disk) ends the run; what was finished by then is saved.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
@@ -94,6 +94,12 @@ OnRow = Callable[[ProblemRow, Sequence[CandidateRow]], None]
 """Told of each row as it is added."""
 
 
+Solved = tuple[ProblemRow, list[CandidateRow]]
+"""What became of a job."""
+SolveJob = Callable[[Job, Workload | None], Awaitable[Solved]]
+"""`solve_job`, wherever it runs."""
+
+
 async def run_jobs(
     jobs: Sequence[Job],
     *,
@@ -105,17 +111,30 @@ async def run_jobs(
     timeout_s: float,
     on_row: OnRow,
 ) -> None:
-    """Runs the jobs that have no row yet, at most `in_flight` at a time; rows are added as jobs end.
+    """Hands the jobs out (`hand_out`) in this process. `session_of(seed)` makes the session of one job
+    (`SearchRuntime.session`)."""
+    solving = partial(solve_job, session_of=session_of, grader=grader, info=info, timeout_s=timeout_s)
+    await hand_out(jobs, solving, results=results, in_flight=in_flight, on_row=on_row)
+
+
+async def hand_out(
+    jobs: Sequence[Job],
+    solve: SolveJob,
+    *,
+    results: Results,
+    in_flight: int,
+    on_row: OnRow,
+) -> None:
+    """Has the jobs solved that have no row yet, at most `in_flight` at a time; rows are added as jobs end.
 
     Jobs that share a workload come last, one (strategy, seed) after the other; there `in_flight` bounds the grants.
-    `session_of(seed)` makes the session of one job (`SearchRuntime.session`). Raises UserError and ReplicaError, after
-    the jobs in flight were cancelled and released.
+    Raises UserError and ReplicaError, after the jobs in flight were cancelled.
     """
     done = results.done_keys()
     independent = [job for job in jobs if job.key not in done and not isinstance(job.strategy, SharesWorkload)]
 
     async def work(job: Job, workload: Workload | None = None) -> None:
-        row, candidates = await _solve(job, session_of, grader, info, timeout_s, workload)
+        row, candidates = await solve(job, workload)
         results.add(row, candidates)
         on_row(row, candidates)
 
@@ -139,14 +158,16 @@ def _sharing(jobs: Sequence[Job]) -> list[tuple[SharesWorkload, list[Job]]]:
     return list(groups.values())
 
 
-async def _solve(
+async def solve_job(
     job: Job,
+    workload: Workload | None,
+    *,
     session_of: SessionOfSeed,
     grader: Grader,
     info: RunInfo,
     timeout_s: float,
-    workload: Workload | None = None,
-) -> tuple[ProblemRow, list[CandidateRow]]:
+) -> Solved:
+    """Searches, grades, and leaves the workload. Raises UserError and ReplicaError."""
     started_at = datetime.now(UTC)
     session = session_of(job.seed)
     outcome = await solve(job.problem, job.strategy.search, session, timeout_s=timeout_s, workload=workload)

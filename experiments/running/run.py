@@ -3,9 +3,11 @@
 import importlib.metadata
 import platform
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from experiments.analysis.metrics import sample_set
@@ -18,11 +20,21 @@ from orchestrator.core.account import Account
 from orchestrator.core.checkpoints import special_tokens
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import ReplicaError, UserError
-from orchestrator.policy.resolve import check_sampling, check_strategies, is_chat_api, resolve_policy
+from orchestrator.drivers.driver import DriverSetup
+from orchestrator.drivers.drivers import Drivers
+from orchestrator.policy.resolve import (
+    check_sampling,
+    check_strategies,
+    is_chat_api,
+    refuse_chat_api,
+    resolve_policy,
+)
 from orchestrator.pools.open import open_pools
 from orchestrator.pools.record import ray_of
+from orchestrator.pools.service import own_pool
+from orchestrator.pools.spec import PoolSpec
 from orchestrator.results import ResultsWriter, read_results
-from orchestrator.runner import Job, OnRow, RunInfo, check_distinct, run_jobs
+from orchestrator.runner import Job, OnRow, RunInfo, SolveJob, check_distinct, hand_out, solve_job
 from orchestrator.search import SearchRuntime
 from orchestrator.verifier.check import check_budgets, check_verifier
 from orchestrator.verifier.resolve import ResolvedVerifier, resolve
@@ -97,6 +109,8 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
                 f"verifier: {', '.join(dict.fromkeys(by_steps))} wants a value for each step, "
                 f"got {verifier.name}, which judges whole solutions only"
             )
+    if config.drivers > 1:
+        refuse_chat_api(policy, "more than one driver")
     dataset = load_data(config.data)
     plan = Plan(
         config=config,
@@ -137,8 +151,13 @@ async def execute(
     with connected(ray_of(config.pool, config.ray), replicas):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
+            pool = config.pool
+            if config.drivers > 1 and pool is None:
+                spec = PoolSpec(name=uuid.uuid4().hex, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
+                await stack.enter_async_context(own_pool(spec))
+                pool = spec.name
             policy, verifier = await open_pools(
-                stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier, pool=config.pool
+                stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier, pool=pool
             )
             answers = await stack.enter_async_context(answers_of(config.data))
             runtime = SearchRuntime(
@@ -156,10 +175,14 @@ async def execute(
                 (plan.folder / "trust.json").write_text(trust.to_json(), encoding="utf-8")
                 on_note(str(trust))
                 runtime = replace(runtime, selection=trust.selection)
+            if config.drivers > 1:
+                on_stage(f"starting {config.drivers} drivers")
+                solve = await _in_drivers(stack, plan, runtime, pool)
+            else:
+                solve = _in_this_process(plan, runtime, grader_of(plan.dataset, answers))
             on_stage("running")
             began, before = time.monotonic(), await policy.stats()
-            grader = grader_of(plan.dataset, answers)
-            await _run(plan, plan.jobs, runtime, grader, results, on_row)
+            await hand_out(plan.jobs, solve, results=results, in_flight=config.problems_in_flight, on_row=on_row)
             seconds = time.monotonic() - began
             try:
                 on_note(_engine_note(before, await policy.stats(), seconds))
@@ -167,29 +190,46 @@ async def execute(
                 on_note(f"engines: their counters could not be read: {error}")
 
 
-async def _run(
-    plan: Plan,
-    jobs: Sequence[Job],
-    runtime: SearchRuntime,
-    grader: Grader,
-    results: ResultsWriter,
-    on_row: OnRow,
-) -> None:
-    config = plan.config
-    await run_jobs(
-        jobs,
+def _in_this_process(plan: Plan, runtime: SearchRuntime, grader: Grader) -> SolveJob:
+    return partial(
+        solve_job,
         session_of=runtime.session,
         grader=grader,
-        results=results,
-        info=RunInfo(
-            run_id=config.name,
-            policy_model=config.policy.model,
-            verifier_model=config.verifier.model if config.verifier and plan.verifier else None,
-            version=importlib.metadata.version("headrace"),
-        ),
-        in_flight=config.problems_in_flight,
+        info=_info(plan),
+        timeout_s=plan.config.problem_timeout_s,
+    )
+
+
+async def _in_drivers(stack: AsyncExitStack, plan: Plan, runtime: SearchRuntime, pool: str | None) -> SolveJob:
+    """In as many drivers as the plan wants, on the named pool; the stack ends them."""
+    config = plan.config
+    assert pool is not None and runtime.run_account is not None
+    setup = DriverSetup(
+        pool=pool,
+        policy=plan.policy,
+        steps=config.steps,
+        verifier=plan.verifier,
+        sampling=config.sampling,
+        budget=config.budget,
+        run_budget=config.run_budget,
+        speculation=config.speculation,
+        selection=runtime.selection,
+        answers=(config.data.equality, config.data.answer_format),
+        grader_of=partial(grader_of, plan.dataset),
+        info=_info(plan),
         timeout_s=config.problem_timeout_s,
-        on_row=on_row,
+    )
+    drivers = await stack.enter_async_context(Drivers.open(setup, num=config.drivers, account=runtime.run_account))
+    return drivers.solve
+
+
+def _info(plan: Plan) -> RunInfo:
+    config = plan.config
+    return RunInfo(
+        run_id=config.name,
+        policy_model=config.policy.model,
+        verifier_model=config.verifier.model if config.verifier and plan.verifier else None,
+        version=importlib.metadata.version("headrace"),
     )
 
 
@@ -211,9 +251,9 @@ async def _calibrate(plan: Plan, calibration: Dataset, runtime: SearchRuntime, *
         free_keys=FREE_KEYS,
     ) as results:
         async with answers_of(plan.config.trust.data) as answers:
-            grader = grader_of(calibration, answers)
-            own = replace(runtime, answers=answers)
-            await _run(plan, jobs, own, grader, results, lambda row, candidates: None)
+            solve = _in_this_process(plan, replace(runtime, answers=answers), grader_of(calibration, answers))
+            in_flight = plan.config.problems_in_flight
+            await hand_out(jobs, solve, results=results, in_flight=in_flight, on_row=lambda row, candidates: None)
     pools = [sample_set(samples) for _, samples in read_results(folder)[1].groupby("problem_id")]
     return judge([pool for pool in pools if pool is not None])
 

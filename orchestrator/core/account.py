@@ -5,7 +5,7 @@ Whoever starts work takes a hold first, so that no cap can be exceeded however t
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.flops import ModelShape
@@ -30,12 +30,19 @@ class Account:
     @property
     def capped(self) -> bool:
         """Whether there is a cap on anything but time."""
-        own = any(getattr(self._budget, kind) is not None for kind in _COUNTED)
+        own = any(getattr(self._budget, kind) is not None for kind in COUNTED)
         return own or (self._parent is not None and self._parent.capped)
 
     @property
     def remaining(self) -> Remaining:
-        left: dict[str, float | None] = {kind: self.left(kind) for kind in _COUNTED}
+        """What is left in all, also what is yet to be secured."""
+        left: dict[str, float | None] = {kind: self.prospect(kind) for kind in COUNTED}
+        return Remaining(**left, seconds=self.seconds_left)  # type: ignore[arg-type]
+
+    @property
+    def secured(self) -> Remaining:
+        """What is left that may be held at once."""
+        left: dict[str, float | None] = {kind: self.left(kind) for kind in COUNTED}
         return Remaining(**left, seconds=self.seconds_left)  # type: ignore[arg-type]
 
     @property
@@ -48,10 +55,19 @@ class Account:
         """Leaves so many seconds at most, from now on."""
         self._ends = _least(self._ends, self._clock() + seconds)
 
+    async def secure(self, amounts: Amounts) -> None:
+        """To be called before holds are taken: has that much at hand, or all that there is. Holds that are taken at
+        once, before anything is waited for, find it."""
+        if self._parent is not None:
+            await self._parent.secure(amounts)
+
     def left(self, kind: str) -> float | None:
-        cap = getattr(self._budget, kind)
-        own = None if cap is None else cap - self._spent[kind] - self._held[kind]
-        return _least(own, None if self._parent is None else self._parent.left(kind))
+        """What may be held at once; None: no cap."""
+        return _least(self._own(kind), None if self._parent is None else self._parent.left(kind))
+
+    def prospect(self, kind: str) -> float | None:
+        """As `left`, with what is yet to be secured."""
+        return _least(self._own(kind), None if self._parent is None else self._parent.prospect(kind))
 
     def fits(self, amounts: Amounts) -> bool:
         """Whether that much is left of everything."""
@@ -65,6 +81,10 @@ class Account:
         """Spends what no hold was taken for."""
         for kind, amount in amounts.items():
             self._move(kind, 0, amount)
+
+    def _own(self, kind: str) -> float | None:
+        cap = getattr(self._budget, kind)
+        return None if cap is None else cap - self._spent[kind] - self._held[kind]
 
     def _move(self, kind: str, held: float, spent: float) -> None:
         self._held[kind] += held  # type: ignore[assignment]
@@ -88,6 +108,20 @@ class Hold:
             covered = min(amount, self._left.get(kind, 0))
             self._left[kind] = self._left.get(kind, 0) - covered
             self._account._move(kind, -covered, amount)
+
+    def grow(self, amounts: Amounts) -> None:
+        """Promises more."""
+        for kind, amount in amounts.items():
+            self._left[kind] = self._left.get(kind, 0) + amount
+            self._account._move(kind, amount, 0)
+
+    def shrink(self, amounts: Amounts) -> None:
+        """Gives some of it back."""
+        self.grow({kind: -amount for kind, amount in amounts.items()})
+
+    def forfeit(self) -> None:
+        """Spends all that is left of it."""
+        self.use(**self._left)
 
     def close(self) -> None:
         for kind, amount in self._left.items():
@@ -142,6 +176,14 @@ class PlannedSequence:
         return low
 
 
+def total(parts: Iterable[Amounts]) -> Amounts:
+    """The sums, by kind."""
+    sums: Counter[str] = Counter()
+    for amounts in parts:
+        sums.update(amounts)
+    return sums
+
+
 def _share(amount: float | None, parts: int, index: int) -> int | None:
     """Part `index` of an amount split evenly into whole numbers; the first parts are one richer if it must be."""
     if amount is None:
@@ -150,7 +192,8 @@ def _share(amount: float | None, parts: int, index: int) -> int | None:
     return whole + (index < rest)
 
 
-_COUNTED = ("policy_tokens", "verifier_tokens", "flops", "candidates")
+COUNTED = ("policy_tokens", "verifier_tokens", "flops", "candidates")
+"""What a budget caps, seconds aside."""
 
 
 def _least(a: float | None, b: float | None) -> float | None:

@@ -8,14 +8,15 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.core.errors import ReplicaError, first_error
 from orchestrator.pools.spec import PoolSpec
 from orchestrator.pools.status import ReplicaRow, replica_row
-from orchestrator.ray_calls import actor_named, answered, create_actor, submit, was_restarted
+from orchestrator.ray_calls import actor_named, answered, create_actor, kill_actor, submit, was_restarted
 from orchestrator.replicas.blueprint import NAMESPACE, Blueprint
 from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Member, Members
@@ -25,12 +26,30 @@ log = logging.getLogger(__name__)
 BEAT_S = 1.0  # between two beats of a driver
 _LEASE_S = 4.0  # a driver that is not heard for so long is gone
 _ANSWER_S = 10.0  # for a replica to answer what is asked of all
+_CLOSE_S = 30.0
 
 
-def create_pool_actor(spec: PoolSpec) -> Any:
-    """A handle to the keeper. Ray restarts it, however often."""
-    kept = {"name": _actor_name(spec.name), "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1}
-    return create_actor(PoolActor, spec, num_cpus=0, **kept)
+def create_pool_actor(spec: PoolSpec, *, detached: bool = True) -> Any:
+    """A handle to the keeper. Ray restarts it, however often; and ends it with this process, unless it is detached."""
+    lifetime = {"lifetime": "detached"} if detached else {}
+    kept = {"name": _actor_name(spec.name), "namespace": NAMESPACE, "max_restarts": -1, **lifetime}
+    return create_actor(PoolActor, spec, detached, num_cpus=0, **kept)
+
+
+@asynccontextmanager
+async def own_pool(spec: PoolSpec) -> AsyncIterator[None]:
+    """A pool for as long as the context lasts, and this process at most. Raises UserError, ReplicaError."""
+    keeper, who = create_pool_actor(spec, detached=False), f"pool {spec.name}: its keeper"
+    try:
+        await answered(submit(keeper.open.remote), who, float("inf"))
+        yield
+    finally:
+        try:
+            await answered(submit(keeper.close.remote), who, _CLOSE_S)
+        except ReplicaError as error:
+            log.debug("pool %s: not closed in order: %s", spec.name, error)
+        finally:
+            kill_actor(keeper)
 
 
 def pool_actor(pool: str) -> Any | None:
@@ -41,8 +60,10 @@ def pool_actor(pool: str) -> Any | None:
 class PoolActor:
     """Owner of the keepers, and of the leases of drivers."""
 
-    def __init__(self, spec: PoolSpec) -> None:
+    def __init__(self, spec: PoolSpec, detached: bool) -> None:
+        """`detached`: the replicas outlive the keeper, and the next one adopts them."""
         self._spec = spec
+        self._detached = detached
         self._keepers: dict[str, Keeper] = {}
         self._blueprints: dict[str, Blueprint] = {}
         self._opening: asyncio.Task[None] | None = None
@@ -114,7 +135,8 @@ class PoolActor:
 
     async def _open(self) -> None:
         for part, blueprint in self._spec.blueprints().items():
-            self._blueprints[part] = replace(blueprint, name=f"{_actor_name(self._spec.name)}/{part}")
+            name = f"{_actor_name(self._spec.name)}/{part}" if self._detached else ""
+            self._blueprints[part] = replace(blueprint, name=name)
         first_epoch = int(time.time()) if was_restarted() else 0  # an earlier keeper may have used those below
         left_behind = {part: await blueprint.left_behind() for part, blueprint in self._blueprints.items()}
         self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in self._blueprints.items()}

@@ -27,8 +27,8 @@ _FOUND_TIMEOUT_S = 20.0  # for one that was left behind to answer
 class Blueprint:
     """An actor class and what its replicas get.
 
-    The class has `begin() -> (pid, host)`, `load() -> info`, `described() -> (pid, host, info)` (None before it has
-    loaded), `health() -> Health` and `stop()`, all of them coroutines.
+    The class has `begin() -> (pid, host)`, `load() -> info`, `health() -> Health` and `stop()`, all of them coroutines;
+    and where its replicas have names `described() -> (pid, host, info)`, None before it has loaded.
     """
 
     kind: str  # for messages: `policy`, `verifier`

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from orchestrator.core.account import PlannedSequence
+from orchestrator.core.account import Amounts, PlannedSequence, total
 from orchestrator.core.errors import UserError, first_error
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Status, Step, Trajectory
@@ -82,7 +82,7 @@ class Writing:
         arrived = asyncio.Event()
         for track in writing:
             assert track.sequence is not None
-            track.sequence.arrived = arrived
+            track.sequence.arrived, track.sequence.in_call = arrived, True
         arrived.set()  # what ran ahead may have arrived already
         late = asyncio.timeout_at(self._deadline())
         try:
@@ -107,7 +107,9 @@ class Writing:
             unwritten = [track.sequence for track in writing if track.sequence is not None and not track.written]
             self._in_flight.give_up(unwritten)
             for track in writing:
-                if track.sequence is not None and not track.sequence.aborting:
+                assert track.sequence is not None
+                track.sequence.in_call = False
+                if not track.sequence.aborting:
                     track.sequence.hold.close()
             self._deadlines.discard(late)
             self._num_writing -= 1
@@ -120,9 +122,13 @@ class Writing:
         return None if left is None else asyncio.get_running_loop().time() + left
 
     async def _turn(self, tracks: list[Track], scored: bool) -> None:
-        """Where the budget is too tight for all of it, waits for what other calls of this search give back."""
-        while self._num_writing and self._books.account.capped:
-            left, parts = self._books.account.remaining, len(tracks)
+        """Secures what all of it may cost. Where the budget is too tight for that, waits for what other calls of this
+        search give back."""
+        while self._books.account.capped:
+            await self._books.account.secure(self._most(tracks, scored))
+            if not self._num_writing:
+                return
+            left, parts = self._books.account.secured, len(tracks)
             tight = left.candidates is not None and left.candidates < parts
             for index, track in enumerate(tracks):
                 affordable = self._planned(track.trajectory, scored).affordable(left, parts=parts, index=index)
@@ -157,7 +163,7 @@ class Writing:
         new = [track for track in tracks if track.sequence is None]
         if scored:
             self._scoring.hold_prompt([track.trajectory for track in tracks])
-        left = self._books.account.remaining
+        left = self._books.account.secured
         late = left.seconds is not None and left.seconds <= 0
         allowed = len(new) if left.candidates is None else max(0, left.candidates)
         for track in new[allowed:]:
@@ -195,6 +201,16 @@ class Writing:
             sequences.append(track.sequence)
         self._in_flight.begin(sequences)
         return [track for track in tracks if track.sequence is not None]
+
+    def _most(self, tracks: list[Track], scored: bool) -> Amounts:
+        """With so much no track is cut by a budget, of which each has an equal part."""
+        most: dict[str, float] = {}
+        for trajectory in (track.trajectory for track in tracks):
+            room = self.hard_cap(trajectory) - trajectory.num_tokens
+            for kind, amount in self._planned(trajectory, scored).amounts(max(0, room)).items():
+                most[kind] = max(most.get(kind, 0), amount)
+        parts = {kind: len(tracks) * amount for kind, amount in most.items()}
+        return total([parts, self._scoring.prompt_cost([track.trajectory for track in tracks]) if scored else {}])
 
     def _planned(self, trajectory: Trajectory, scored: bool) -> PlannedSequence:
         return PlannedSequence(
@@ -266,6 +282,7 @@ class Writing:
             seed=derive_seed(self._run_seed, trajectory.problem.id, (*trajectory.path, trajectory.num_tokens)),
         )
         sequence = LiveSequence(request=request, hold=thought.hold, hard_cap=hard_cap, arrived=thought.arrived)
+        sequence.in_call = True
         track.sequence = sequence
         self._in_flight.begin([sequence])
         return sequence

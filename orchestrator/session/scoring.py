@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.core.account import Hold
+from orchestrator.core.account import Amounts, Hold
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import StateHandle, Trajectory
@@ -145,10 +145,15 @@ class Scoring:
 
     def hold_prompt(self, trajectories: Sequence[Trajectory]) -> None:
         """Promises what reading the prompt takes, once, before anything else is."""
-        if self._prompt_hold is None and trajectories and self._verifier is not None:
-            tokens = len(trajectories[0].prompt_ids)
-            flops = tokens * self._verifier.flops_per_token
-            self._prompt_hold = self._books.account.hold({"verifier_tokens": tokens, "flops": flops})
+        if cost := self.prompt_cost(trajectories):
+            self._prompt_hold = self._books.account.hold(cost)
+
+    def prompt_cost(self, trajectories: Sequence[Trajectory]) -> Amounts:
+        """What reading the prompt takes; nothing once it is promised."""
+        if self._prompt_hold is not None or not trajectories or self._verifier is None:
+            return {}
+        tokens = len(trajectories[0].prompt_ids)
+        return {"verifier_tokens": tokens, "flops": tokens * self._verifier.flops_per_token}
 
     def unread(self, trajectory: Trajectory) -> int:
         """Tokens of the trajectory that the verifier must read before new ones; the prompt counts as read."""

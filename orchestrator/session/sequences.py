@@ -32,6 +32,7 @@ class LiveSequence:
     num_segments: int = 0
     finished: bool = False
     given_up: bool = False
+    in_call: bool = False  # a call has its steps read: till that returns, what was promised stays so
     over: bool = False  # nothing more is received of it
     error: Exception | None = None
     abort: Callable[[], None] = lambda: None
@@ -103,7 +104,7 @@ class SequencesInFlight:
             for sequence in sequences:
                 sequence.over = True
                 sequence.arrived.set()
-                if sequence.given_up:
+                if sequence.given_up and not sequence.in_call:
                     sequence.hold.close()
 
     def _arrive(self, sequence: LiveSequence, segment: Segment) -> None:
@@ -118,7 +119,7 @@ class SequencesInFlight:
             sequence.finished = True
         if sequence.given_up:
             self._spend(cost + Ledger(discarded_tokens=len(segment.token_ids)))
-            if sequence.finished:
+            if sequence.finished and not sequence.in_call:
                 sequence.hold.close()
             return
         self._spend(cost)

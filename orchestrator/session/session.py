@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 
-from orchestrator.core.account import Account
+from orchestrator.core.account import Account, Amounts, total
 from orchestrator.core.confidence import ConfidenceFloor
 from orchestrator.core.errors import PromptTooLong
 from orchestrator.core.ledger import Budget, Ledger, Remaining
@@ -155,10 +155,10 @@ class SearchSession:
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         tracks = [Track(trajectory=trajectory, shared_handle=trajectory.handle) for trajectory in trajectories]
         affordable, holds = [], []
+        costs = [self._reading_cost(trajectory) for trajectory in trajectories]
+        await self._books.account.secure(total([self._scoring.prompt_cost(trajectories), *costs]))
         self._scoring.hold_prompt(trajectories)
-        for track in tracks:
-            tokens = self._scoring.unread(track.trajectory)
-            amounts = {"verifier_tokens": tokens, "flops": tokens * self._scoring.flops_per_token}
+        for track, amounts in zip(tracks, costs, strict=True):
             if self._books.account.fits(amounts):
                 track.hold = self._books.account.hold(amounts)
                 holds.append(track.hold)
@@ -172,11 +172,16 @@ class SearchSession:
                 hold.close()
         return [track.trajectory for track in tracks]
 
+    def _reading_cost(self, trajectory: Trajectory) -> Amounts:
+        tokens = self._scoring.unread(trajectory)
+        return {"verifier_tokens": tokens, "flops": tokens * self._scoring.flops_per_token}
+
     async def group_answers(self, trajectories: Sequence[Trajectory]) -> list[int | None]:
         return await self._answers.group([trajectory.answer for trajectory in trajectories])
 
     async def inject(self, trajectories: Sequence[Trajectory], text: str) -> list[Trajectory]:
         [ids] = await self._policy.encode_text([text])
+        await self._books.account.secure({"candidates": len(trajectories)})
         self._writing.ahead.drop(trajectories)
         injected = []
         for trajectory in trajectories:
