@@ -309,7 +309,10 @@ def train_policy(
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="orchestration, beam, adaptive, early_stop, verifier or stream.", show_default=False)
+        str,
+        typer.Argument(
+            help="orchestration, beam, attach, adaptive, early_stop, verifier or stream.", show_default=False
+        ),
     ],
     repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,
     recording: Annotated[Path, typer.Option(help="Results folder with samples, for adaptive and early_stop.")] = Path(
