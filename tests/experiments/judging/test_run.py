@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -177,15 +177,14 @@ def test_the_shipped_comparison_names_verifiers_that_are_registered():
 
 
 def without_engines(monkeypatch, policy, verifier):
-    @asynccontextmanager
-    async def opened(*_):
-        yield policy
+    async def open_pools(*_, **__):
+        return policy, None
 
     async def open_verifier(*_, **__):
         return verifier
 
     monkeypatch.setattr(judging, "connected", lambda *_: nullcontext())
-    monkeypatch.setattr(judging, "open_policy", opened)
+    monkeypatch.setattr(judging, "open_pools", open_pools)
     monkeypatch.setattr(judging, "open_verifier", open_verifier)
 
 

@@ -110,7 +110,6 @@ async def test_a_keeper_that_dies_comes_back_to_the_replicas_that_live(server: S
         assert (await written(policy), await judged(verifier)) == (TEXT, 1.0)  # nobody needs the keeper for that
         os.kill(before[0].pid, signal.SIGKILL)  # what dies while it is away is replaced when it is back
         after = await replaced("adopted", before[0].pid)
-        assert [row.losses for row in after] == [1, 0, 0]
         assert [row.pid for row in after][1:] == [row.pid for row in before][1:]
         assert (await written(policy), await judged(verifier)) == (TEXT, 1.0)
         await until(lambda: policy.num_ready == 2, pause_s=0.05, within_s=WITHIN_S)

@@ -93,6 +93,7 @@ async def test_whoever_waits_is_told_of_each_change(opened: Open) -> None:
         script.starting.set()
         back = await keeper.after(left.version)
         assert [(member.index, member.epoch, member.pid) for member in back.serving] == [(0, 1, 3), (1, 0, 2)]
+        assert [member.losses for member in back.serving] == [1, 0]
     assert [actor.ended for actor in script.actors] == [False, True, True]
 
 
