@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class PolicyPool:
-    """Implements `Policy` over replicas. Owner of the replicas, of the queue of waiting requests and of all tasks."""
+    """Implements `Policy` over replicas that a keeper owns. Owner of the queue of waiting requests and of all tasks."""
 
     shape: ModelShape
     context_length: int
