@@ -244,10 +244,10 @@ def status(
 @app.command()
 def down(name: PoolName = None) -> None:
     """End a named pool and all that it started."""
-    from experiments.running.pool import down as stop
+    from experiments.running.down import down as stop
 
-    with console.status("stopping") as shown:
-        record = stop(name, shown.update)
+    with console.status("ending the pool"):
+        record = stop(name)
     console.print(f"{record.name} has ended", highlight=False)
 
 

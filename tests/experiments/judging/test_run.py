@@ -32,6 +32,12 @@ def plan(folder: Path, num_problems: int = 2, *overrides: str) -> JudgePlan:
     return plan_judging(path, overrides)
 
 
+def test_a_rule_looks_for_answers_where_the_data_set_has_them(tmp_path: Path) -> None:
+    assert plan(tmp_path).verifiers["oracle"].options.answer is None  # tinymath's are where a rule looks anyway
+    assert plan(tmp_path, 2, "data.answer=last_number").verifiers["oracle"].options.answer == "last_number"
+    assert plan(tmp_path, 2, "data.name=word_problems").verifiers["oracle"].options.answer == "last_number"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
