@@ -362,11 +362,23 @@ def bench(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine can run and what is missing."""
+def doctor(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file, see configs/.", show_default=False)] = None,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; without it, ray.address.", show_default=False)
+    ] = None,
+) -> None:
+    """Say what this machine, or every node of a Ray cluster, has and what is missing."""
+    from experiments.clusters.doctor import doctor as examine_cluster
+    from experiments.clusters.doctor import examine_here
+    from experiments.clusters.wanted import wanted_of
     from experiments.doctor import doctor as examine
 
-    raise typer.Exit(examine(console))
+    wanted = wanted_of(config, overrides or [], address)
+    if wanted.ray.address is None:
+        raise typer.Exit(examine(console, examine_here(wanted)))
+    raise typer.Exit(examine_cluster(console, wanted))
 
 
 def main() -> None:
