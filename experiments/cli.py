@@ -244,10 +244,10 @@ def status(
 @app.command()
 def down(name: PoolName = None) -> None:
     """End a named pool and all that it started."""
-    from experiments.running.pool import down as stop
+    from experiments.running.down import down as stop
 
-    with console.status("stopping") as shown:
-        record = stop(name, shown.update)
+    with console.status("ending the pool"):
+        record = stop(name)
     console.print(f"{record.name} has ended", highlight=False)
 
 
@@ -309,7 +309,10 @@ def train_policy(
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="orchestration, beam, adaptive, early_stop, verifier or stream.", show_default=False)
+        str,
+        typer.Argument(
+            help="orchestration, beam, attach, adaptive, early_stop, verifier or stream.", show_default=False
+        ),
     ],
     repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,
     recording: Annotated[Path, typer.Option(help="Results folder with samples, for adaptive and early_stop.")] = Path(
@@ -359,11 +362,23 @@ def bench(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine can run and what is missing."""
+def doctor(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file, see configs/.", show_default=False)] = None,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; without it, ray.address.", show_default=False)
+    ] = None,
+) -> None:
+    """Say what this machine, or every node of a Ray cluster, has and what is missing."""
+    from experiments.clusters.doctor import doctor as examine_cluster
+    from experiments.clusters.doctor import examine_here
+    from experiments.clusters.wanted import wanted_of
     from experiments.doctor import doctor as examine
 
-    raise typer.Exit(examine(console))
+    wanted = wanted_of(config, overrides or [], address)
+    if wanted.ray.address is None:
+        raise typer.Exit(examine(console, examine_here(wanted)))
+    raise typer.Exit(examine_cluster(console, wanted))
 
 
 def main() -> None:

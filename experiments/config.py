@@ -126,6 +126,15 @@ class NamedStrategy:
 
 def load_yaml(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tuple[C, str]:
     """The typed configuration in a YAML file, `key=value` overrides on top, and its resolved YAML."""
+    given = read_yaml(path, overrides)
+    try:
+        return typed_config(schema, given)
+    except UserError as error:
+        raise UserError(f"config: {path}: {error}") from None
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """What a YAML file says, `key=value` overrides on top. Raises UserError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -144,10 +153,7 @@ def load_yaml(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tup
         raise UserError(f"config: {path} must be a YAML mapping, got {type(given).__name__}")
     for override in overrides:
         _apply(given, override)
-    try:
-        return typed_config(schema, given)
-    except UserError as error:
-        raise UserError(f"config: {path}: {error}") from None
+    return given
 
 
 def typed_config(schema: type[C], given: DictConfig) -> tuple[C, str]:

@@ -5,13 +5,14 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.config import PROJECT_ROOT
@@ -37,21 +38,27 @@ class Finding:
     level: Level
     found: str
     advice: str = ""
+    where: str = ""  # a node; "": here
+    wanted: str = ""
 
 
-def doctor(console: Console) -> int:
-    """Prints the findings; 0 when the demo can run here, else 1."""
-    findings = list(examine())
-    colours = {Level.OK: "green", Level.NOTE: "yellow", Level.MISSING: "red"}
+def doctor(console: Console, also: Iterable[Finding] = ()) -> int:
+    """Prints the findings, and what else was found; 0 when the demo can run here and nothing is missing, else 1."""
+    findings = [*examine(), *also]
     table = Table("part", "", "found", "advice", title="headrace doctor")
     for finding in findings:
-        table.add_row(finding.what, f"[{colours[finding.level]}]{finding.level}[/]", finding.found, finding.advice)
+        table.add_row(finding.what, coloured(finding.level), escape(finding.found), escape(finding.advice))
     console.print(table)
     missing = [finding.what for finding in findings if finding.level is Level.MISSING]
     console.print(
         f"missing: {', '.join(missing)}" if missing else "this machine can run `headrace run configs/demo.yaml`"
     )
     return 1 if missing else 0
+
+
+def coloured(level: Level) -> str:
+    colours = {Level.OK: "green", Level.NOTE: "yellow", Level.MISSING: "red"}
+    return f"[{colours[level]}]{level}[/]"
 
 
 def examine() -> Iterator[Finding]:

@@ -56,7 +56,7 @@ async def open_headrace(
     """
     policy = resolve_policy(PolicyConfig(model=policy) if isinstance(policy, str) else policy)
     verifier = VerifierConfig(model=verifier) if isinstance(verifier, str) else verifier
-    judge = None if verifier is None else resolve(verifier)
+    judge = None if verifier is None else resolve(verifier, answer=answer)
     replicas = policy.replicas + (0 if judge is None else judge.num_actors(policy.model))
     with connected(ray or RayConfig(), replicas):
         async with AsyncExitStack() as stack:

@@ -46,7 +46,8 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
             _join_local()
         try:
             ray.init(address=config.address, log_to_driver=False, logging_level="error")
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, ValueError, RuntimeError) as error:  # the last for another version of Ray or Python
+            ray.shutdown()
             raise UserError(f"ray.address: no Ray cluster at {config.address!r}: {error}") from error
     try:
         yield

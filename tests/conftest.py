@@ -67,9 +67,9 @@ _FIRST = {"the pools": 0, "a Ray of its own": 1}
 @cache
 def _resource(module: str) -> str:
     path = Path(__file__).parents[1] / module
-    if path.parent.name == "running" and path.name in ("test_run.py", "test_serve.py"):
-        return "a Ray of its own"
     if path.name in ("test_sandbox.py", "test_unit_tests.py"):
         return "the sandbox"
     text = path.read_text(encoding="utf-8")
+    if (path.parent.name == "running" and path.name in ("test_run.py", "test_serve.py")) or "tests.two_nodes" in text:
+        return "a Ray of its own"
     return "the pools" if "policy_pool" in text or "local_ray" in text or "orchestrator/verifier" in module else module

@@ -29,14 +29,24 @@ class NoVerdict(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceOptions:
-    """Of a rule that compares answers."""
+class AnswerOptions:
+    """Of a rule that may look at the answer of a solution."""
 
-    field: str = "answer"  # of the problem's metadata: the reference
-    answer: Any = None  # where the answer stands in a solution, in the form of `data.answer`
+    answer: Any = None  # where it stands, in the form of `data.answer`; None: where the data's answers stand
 
     def __post_init__(self) -> None:
         AnswerFormat.parse(self.answer)
+
+    @property
+    def reads_answer(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions(AnswerOptions):
+    """Of a rule that compares answers."""
+
+    field: str = "answer"  # of the problem's metadata: the reference
 
 
 class Part(StrEnum):
@@ -45,20 +55,23 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegexOptions:
+class RegexOptions(AnswerOptions):
     """Of a regular expression, in the syntax of the `regex` package (a superset of `re`'s)."""
 
     pattern: str
     part: Part = Part.text  # of the solution, which is looked at
     whole: bool = False  # it must match all of the part, not somewhere in it
-    answer: Any = None  # where the answer stands in a solution, in the form of `data.answer`
 
     def __post_init__(self) -> None:
-        AnswerFormat.parse(self.answer)
+        super().__post_init__()
         try:
             regex.compile(self.pattern)
         except regex.error as error:
             raise ValueError(f"regex: pattern must be a regular expression, got {self.pattern!r}: {error}") from None
+
+    @property
+    def reads_answer(self) -> bool:
+        return self.part is Part.answer
 
 
 class RuleHost(ABC):
@@ -166,7 +179,7 @@ def metadata_field(problem: Problem, name: str) -> Any:
     return problem.metadata[name]
 
 
-def _answer(solution: Solution, options: ReferenceOptions | RegexOptions) -> str | None:
+def _answer(solution: Solution, options: AnswerOptions) -> str | None:
     return AnswerFormat.parse(options.answer).extract("".join(solution.steps))
 
 

@@ -6,6 +6,7 @@ Each is a ratio to a named baseline that runs beside it. To add one: a module wi
 BENCHES = {  # name -> module; those over recorded samples take a results folder
     "orchestration": "experiments.bench.orchestration",
     "beam": "experiments.bench.beam",
+    "attach": "experiments.bench.attach",
     "adaptive": "experiments.bench.adaptive",
     "early_stop": "experiments.bench.early_stop",
     "verifier": "experiments.bench.verifier",

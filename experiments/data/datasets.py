@@ -76,8 +76,12 @@ class DataConfig(ABC):
     @property
     def answer_format(self) -> AnswerFormat:
         """Where an answer stands in a text."""
-        usual = self.usual_answer or _ANSWERS[self.equality]
-        return AnswerFormat.parse(usual if self.answer is None else self.answer)
+        return AnswerFormat.parse(self.answer_rule)
+
+    @property
+    def answer_rule(self) -> Any:
+        """The same, in the form of `answer`."""
+        return (self.usual_answer or _ANSWERS[self.equality]) if self.answer is None else self.answer
 
     @property
     def source(self) -> str:

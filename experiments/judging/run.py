@@ -101,7 +101,7 @@ def plan_judging(config_path: Path, overrides: Sequence[str]) -> JudgePlan:
     verifiers = {}
     for name, verifier in config.verifiers.items():
         try:
-            verifiers[name] = resolve(verifier, resolve_path)
+            verifiers[name] = resolve(verifier, resolve_path, answer=config.data.answer_rule)
             check_verifier(verifiers[name])
         except UserError as error:
             raise UserError(f"verifiers.{name}: {error}") from None

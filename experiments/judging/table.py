@@ -83,7 +83,8 @@ def _line(name: str, judged: pd.DataFrame, costs: pd.DataFrame, how: Aggregation
 def _pools(judged: pd.DataFrame, how: Aggregation) -> list[SampleSet]:
     """By problem. Raises UserError where no solution could be graded."""
     scores = [None if row is None else aggregate([s for s in row if s is not None], how) for row in judged["scores"]]
-    groups = judged.assign(aggregate_score=scores).groupby("problem_id", sort=False)
+    ranked = judged.assign(aggregate_score=scores, step_scores=judged["scores"])
+    groups = ranked.groupby("problem_id", sort=False)
     pools = [pool for _, group in groups if (pool := sample_set(group)) is not None]
     if not pools:
         raise UserError("judge: not one solution could be graded")

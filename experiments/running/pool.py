@@ -1,4 +1,4 @@
-"""Composition of `headrace up`, `status` and `down`: one YAML file to a named pool that outlives the command."""
+"""Composition of `headrace up` and `status`: one YAML file to a named pool that outlives the command."""
 
 import asyncio
 import os
@@ -13,9 +13,10 @@ from rich import box
 from rich.table import Table
 
 from experiments.config import load_yaml, resolve_path
+from experiments.running.down import forget
 from orchestrator.cluster import connected
 from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
-from orchestrator.core.errors import HeadraceError, UserError
+from orchestrator.core.errors import UserError
 from orchestrator.policy.actor import first_of_threads
 from orchestrator.policy.resolve import refuse_chat_api, resolve_policy
 from orchestrator.pools import local_ray
@@ -25,13 +26,12 @@ from orchestrator.pools.record import (
     find_record,
     log_path,
     records,
-    remove_record,
     write_record,
 )
-from orchestrator.pools.service import create_pool_actor, pool_actor
+from orchestrator.pools.service import close_pool, create_pool_actor, pool_actor
 from orchestrator.pools.spec import PoolSpec
 from orchestrator.pools.status import ReplicaRow
-from orchestrator.ray_calls import answered, kill_actor, submit
+from orchestrator.ray_calls import answered, submit
 from orchestrator.verifier.check import check_verifier
 from orchestrator.verifier.resolve import resolve
 
@@ -90,40 +90,22 @@ def up(plan: PoolPlan, on_stage: Callable[[str], None]) -> PoolRecord:
             num_replicas = sum(made.replicas for made in plan.spec.blueprints().values())
             num_cpus = plan.ray.num_cpus or max(os.cpu_count() or 1, num_replicas)
             address, pid = local_ray.start(num_cpus, log_path(name).with_suffix(".address"), log_path(name))
-            undo.callback(local_ray.end, pid)
         record = PoolRecord(name=name, address=address, pid=pid)
-        undo.callback(remove_record, name)
-        write_record(record)  # now, so that `down` finds what an interrupted `up` leaves
+        undo.callback(forget, record)
+        write_record(record)  # now, so that `down` finds what a killed `up` leaves
         with connected(RayConfig(address=address), 0):
             if pool_actor(name) is not None:
                 undo.pop_all()
-                write_record(record)
                 raise UserError(f"pool: {name} already runs on that Ray; it is known here now")
             on_stage("starting the policy" + (" and the verifier" if plan.spec.verifier else ""))
             keeper = create_pool_actor(plan.spec)
             try:
                 asyncio.run(_opened(keeper, name))
             except BaseException:
-                asyncio.run(_close(keeper, name))
+                if pid is None:  # else all of it ends with its Ray
+                    asyncio.run(close_pool(name))
                 raise
         undo.pop_all()
-    return record
-
-
-def down(name: str | None, on_stage: Callable[[str], None]) -> PoolRecord:
-    """Ends a pool and all that it started. Raises UserError where none is known."""
-    record = find_record(name)
-    on_stage(f"ending {record.name}")
-    try:
-        with connected(RayConfig(address=record.address), 0):
-            keeper = pool_actor(record.name)
-            if keeper is not None:
-                asyncio.run(_close(keeper, record.name))
-    except UserError:
-        pass  # its Ray has ended
-    if record.pid is not None:
-        local_ray.end(record.pid)
-    remove_record(record.name)
     return record
 
 
@@ -186,12 +168,3 @@ def _shown(value: float | None) -> str:
 async def _opened(keeper: object, name: str) -> None:
     """Raises UserError, ReplicaError."""
     await answered(submit(keeper.open.remote), f"pool {name}: its keeper", float("inf"))  # type: ignore[attr-defined]
-
-
-async def _close(keeper: object, name: str) -> None:
-    try:
-        await answered(submit(keeper.close.remote), f"pool {name}: its keeper", _ANSWER_S)  # type: ignore[attr-defined]
-    except HeadraceError:
-        pass  # it is ended all the same
-    finally:
-        kill_actor(keeper)

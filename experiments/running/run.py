@@ -96,7 +96,7 @@ def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     check_strategies(policy, {named.name: named.strategy for named in strategies})
     verifier = None
     if needy and config.verifier is not None:
-        verifier = resolve(config.verifier, resolve_path)
+        verifier = resolve(config.verifier, resolve_path, answer=config.data.answer_rule)
         check_verifier(verifier)
         check_budgets(verifier, [config.budget, config.run_budget])
         if is_chat_api(policy) and verifier.reads_tokens:

@@ -32,7 +32,7 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     make_catalog(config, STRATEGIES)
     policy = resolve_policy(config.policy, resolve_path)
     check_sampling(policy, config.sampling)
-    verifier = None if config.verifier is None else resolve(config.verifier, resolve_path)
+    verifier = None if config.verifier is None else resolve(config.verifier, resolve_path, answer=config.answer)
     if verifier is not None:
         check_verifier(verifier)
         check_budgets(verifier, [config.budget])

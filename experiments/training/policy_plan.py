@@ -130,7 +130,9 @@ def plan_policy(config_path: Path, overrides: list[str]) -> PolicyPlan:
         raise UserError(f"train-policy: {' and '.join(missing)} can't be imported; wanted the extra headrace[train]")
     model = resolve_path(config.model)
     check_policy_checkpoint(model)
-    verifier = None if config.verifier is None else resolve(config.verifier, resolve_path)
+    verifier = (
+        None if config.verifier is None else resolve(config.verifier, resolve_path, answer=config.data.answer_rule)
+    )
     if verifier is not None:
         if verifier.entry.host is None:
             hosted = ", ".join(name for name, entry in VERIFIERS.items() if entry.host is not None)

@@ -1,10 +1,11 @@
 """Which of the waiting requests an engine runs next. Pure.
 
 As many run as fit the KV cache to their end, so that none is preempted. The client that was given the fewest tokens so
-far comes first; its own requests are served in the order in which they came. A client that asks again after a pause is
-lifted to the least of those that wait, so that nobody saves turns up (the virtual token counter of Sheng et al.,
-"Fairness in Serving Large Language Models", arXiv 2401.00588). So equal clients get equal shares, and a client with one
-search does not wait behind one with many.
+far comes first; its own requests are served in the order in which they came. A client that is new, or asks again after
+a pause, is lifted to what the last one that was served had been given: nobody saves turns up, and nobody who came early
+waits until the others have caught up (the virtual token counter of Sheng et al., "Fairness in Serving Large Language
+Models", arXiv 2401.00588). So equal clients get equal shares, and a client with one search does not wait behind one
+with many.
 """
 
 from collections import Counter, OrderedDict
@@ -23,6 +24,7 @@ class Admission:
         self._waiting: OrderedDict[str, OrderedDict[int, int]] = OrderedDict()  # client -> request -> its tokens
         self._running: dict[tuple[str, int], int] = {}
         self._given: dict[str, int] = {}  # tokens, by client
+        self._level = 0  # what the client that was served last had been given before
         self._reserved: Counter[str] = Counter()  # tokens, by client
         self.num_reserved = 0  # tokens
 
@@ -33,8 +35,7 @@ class Admission:
     def add(self, client: str, request: int, tokens: int) -> None:
         """A request waits that may fill so many tokens of the cache."""
         if client not in self._waiting:
-            least = min((self._given[name] for name in self._waiting), default=0)
-            self._given[client] = max(self._given.get(client, 0), least)
+            self._given[client] = max(self._given.get(client, 0), self._level)
             self._waiting[client] = OrderedDict()
         self._waiting[client][request] = tokens
 
@@ -49,6 +50,7 @@ class Admission:
             return None
         self._forget_waiting(client, request)
         self._running[client, request] = tokens
+        self._level = self._given[client]
         self._given[client] += tokens
         self._reserved[client] += tokens
         self.num_reserved += tokens

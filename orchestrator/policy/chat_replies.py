@@ -35,7 +35,7 @@ def read_reply(reply: Any, *, max_tokens: int) -> Reply:
     told = [
         (choice.message.content or "", _thoughts(choice), choice.finish_reason == "length") for choice in reply.choices
     ]
-    logprobs = [getattr(choice.logprobs, "content", None) or () for choice in reply.choices]
+    logprobs = [getattr(getattr(choice, "logprobs", None), "content", None) or () for choice in reply.choices]
     if not told:
         raise ValueError("no choices")
     lengths = [len(text) + len(thoughts) for text, thoughts, _ in told]

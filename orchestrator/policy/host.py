@@ -106,7 +106,8 @@ class PolicyHost:
         self._failure: BaseException | None = None  # what stopped the engine
 
     def connect(self, client: str) -> None:
-        """Must come before the client's first call, and after it was forgotten. Ends what it asked for before."""
+        """Must come before the client's first call, and after it was forgotten. Ends what it asked for before; what
+        still ends has its id, so the client must not use an id again."""
         self._forget([client])
         self._clients[client] = _Client(last_seen=self._clock())
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class PolicyPool:
-    """Implements `Policy` over replicas. Owner of the replicas, of the queue of waiting requests and of all tasks."""
+    """Implements `Policy` over replicas that a keeper owns. Owner of the queue of waiting requests and of all tasks."""
 
     shape: ModelShape
     context_length: int
@@ -272,8 +272,10 @@ class PolicyPool:
                 task.cancel()  # the keeper has ended it
         for member in members.serving:
             last = self._last.get(member.index)
-            if (member.index, member.epoch) not in self._working and (last is None or last.term < member.term):
-                self._last[member.index] = member
+            if last is not None and member.term <= last.term:
+                continue  # known, or given up in this term
+            self._last[member.index] = member
+            if (member.index, member.epoch) not in self._working:
                 replica = PolicyReplica(member, self._client, self._config)
                 attending.append(replica)
                 self._working[member.index, member.epoch] = asyncio.create_task(self._work_with(replica))

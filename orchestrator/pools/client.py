@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core.errors import PoolExhausted, ReplicaError, UserError
+from orchestrator.core.errors import HeadraceError, PoolExhausted, ReplicaError, UserError
 from orchestrator.pools.service import BEAT_S, pool_actor
 from orchestrator.pools.spec import PoolSpec
 from orchestrator.ray_calls import ReplicaLost, answered, submit
@@ -54,7 +54,7 @@ class PoolClient:
             await asyncio.to_thread(client._beating.join)
             try:
                 await answered(submit(lambda: keeper.leave.remote(client.client)), _who(pool), _ANSWER_S)
-            except ReplicaError as error:
+            except HeadraceError as error:
                 log.debug("pool %s: not left in order: %s", pool, error)
 
     async def membership(self, part: str) -> "RemoteMembership":
@@ -81,7 +81,8 @@ class RemoteMembership:
         self._part = part
 
     async def after(self, version: int) -> Members:
-        """A keeper that died is waited for; where it does not come back, the members are exhausted."""
+        """A keeper that died is waited for. Where it does not come back, or can't keep the pool, the members are
+        exhausted."""
         clock = asyncio.get_running_loop().time
         heard = clock()
         while True:
@@ -90,13 +91,12 @@ class RemoteMembership:
                     submit(lambda: self._keeper.after.remote(self._part, version, _POLL_S)), self._who, _ANSWER_S
                 )
                 heard = clock()
-            except ReplicaLost as error:
-                if clock() - heard > _RESTART_S:
-                    gone = PoolExhausted(f"{self._who} is gone: {error}")
-                    members = replace(self.current, version=self.current.version - 1, serving=(), exhausted=gone)
-                else:
+            except HeadraceError as error:
+                if isinstance(error, ReplicaLost) and clock() - heard <= _RESTART_S:
                     await asyncio.sleep(_PAUSE_S)
                     continue
+                gone = PoolExhausted(f"{self._who} is gone: {error}")
+                members = replace(self.current, version=self.current.version - 1, serving=(), exhausted=gone)
             if members.version != version:
                 self.current = members
                 return members

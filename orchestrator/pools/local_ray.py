@@ -33,13 +33,17 @@ def start(num_cpus: int, address_file: Path, log: Path) -> tuple[str, int]:
             start_new_session=True,  # Ctrl-C here does not reach it
         )
     deadline = time.monotonic() + _START_S
-    while not address_file.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            end(process.pid)
-            raise ReplicaError(f"pool: a local Ray did not start; {log} says why")
-        time.sleep(0.1)
-    address = address_file.read_text(encoding="utf-8")
-    address_file.unlink()
+    try:
+        while not address_file.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise ReplicaError(f"pool: a local Ray did not start; {log} says why")
+            time.sleep(0.1)
+        address = address_file.read_text(encoding="utf-8")
+        address_file.unlink()
+    except BaseException:  # Ctrl-C, too
+        end(process.pid)
+        process.wait()
+        raise
     return address, process.pid
 
 

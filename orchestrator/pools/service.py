@@ -13,10 +13,18 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core.errors import ReplicaError, first_error
+from orchestrator.core.errors import HeadraceError, ReplicaError, first_error
 from orchestrator.pools.spec import PoolSpec
 from orchestrator.pools.status import ReplicaRow, replica_row
-from orchestrator.ray_calls import actor_named, answered, create_actor, kill_actor, submit, was_restarted
+from orchestrator.ray_calls import (
+    actor_named,
+    answered,
+    create_actor,
+    kill_actor,
+    named_actors,
+    submit,
+    was_restarted,
+)
 from orchestrator.replicas.blueprint import NAMESPACE, Blueprint
 from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Member, Members
@@ -55,6 +63,28 @@ async def own_pool(spec: PoolSpec) -> AsyncIterator[None]:
 def pool_actor(pool: str) -> Any | None:
     """None where there is none on the Ray that this process is connected to."""
     return actor_named(_actor_name(pool), NAMESPACE)
+
+
+async def close_pool(pool: str) -> None:
+    """Ends the keeper and the replicas of a pool, whatever there is of it on the Ray that this process is connected
+    to."""
+    keeper = pool_actor(pool)
+    try:
+        if keeper is not None:
+            await answered(submit(keeper.close.remote), f"pool {pool}: its keeper", _CLOSE_S)
+    except HeadraceError:
+        pass  # it is ended all the same
+    finally:
+        if keeper is not None:
+            kill_actor(keeper)
+        _end_replicas(pool)
+
+
+def _end_replicas(pool: str) -> None:
+    """Ends what a keeper has not ended: replicas outlive it."""
+    for name in named_actors(NAMESPACE):
+        if name.startswith(f"{_actor_name(pool)}/") and (actor := actor_named(name, NAMESPACE)) is not None:
+            kill_actor(actor)
 
 
 class PoolActor:
@@ -110,6 +140,7 @@ class PoolActor:
 
     async def leave(self, driver: str) -> None:
         """A driver is done: what it left is freed."""
+        await self.open()
         self._heard.pop(driver, None)
         await self._forget(driver)
 
@@ -137,15 +168,21 @@ class PoolActor:
         for part, blueprint in self._spec.blueprints().items():
             name = f"{_actor_name(self._spec.name)}/{part}" if self._detached else ""
             self._blueprints[part] = replace(blueprint, name=name)
-        first_epoch = int(time.time()) if was_restarted() else 0  # an earlier keeper may have used those below
-        left_behind = {part: await blueprint.left_behind() for part, blueprint in self._blueprints.items()}
-        self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in self._blueprints.items()}
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for part, keeper in self._keepers.items():
-                    tasks.create_task(keeper.open(left_behind[part]))
-        except BaseExceptionGroup as group:
-            raise first_error(group) from None
+        if was_restarted():
+            left_behind = {part: await blueprint.left_behind() for part, blueprint in self._blueprints.items()}
+            first_epoch = int(time.time())  # the earlier keeper used those below
+            self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in self._blueprints.items()}
+            for part, keeper in self._keepers.items():
+                keeper.resume(left_behind[part])
+        else:
+            _end_replicas(self._spec.name)  # of a pool that did not end in order: nobody knows what they are
+            self._keepers = {part: Keeper(made) for part, made in self._blueprints.items()}
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for keeper in self._keepers.values():
+                        tasks.create_task(keeper.open())
+            except BaseExceptionGroup as group:
+                raise first_error(group) from None
         self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:

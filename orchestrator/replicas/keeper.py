@@ -55,17 +55,27 @@ class Keeper:
         self._closing = False
         self._why_lost = ""  # whichever was lost last
 
-    async def open(self, left_behind: Sequence[Member] = ()) -> None:
-        """Starts the replicas together, but for those that an earlier keeper left behind. Raises UserError for what
-        can't be loaded, ReplicaError when one takes too long to start, or its restarts are used up before it serves."""
+    async def open(self) -> None:
+        """Starts the replicas together, and returns when all of them serve. Raises UserError for what can't be loaded,
+        ReplicaError when one takes too long to start, or its restarts are used up before it serves."""
+        self._begin()
+        await asyncio.gather(*(place.first for place in self._places))
+
+    def resume(self, left_behind: Sequence[Member]) -> None:
+        """Goes on where an earlier keeper stopped: with the replicas that live, and starts those that died meanwhile,
+        whatever the error."""
         for member in left_behind:
             self._places[member.index].adopted = member
             self._places[member.index].epoch = member.epoch
         for place in self._places:
+            place.first.set_result(None)
+        self._begin()
+
+    def _begin(self) -> None:
+        for place in self._places:
             task = asyncio.create_task(self._keep(place))
             task.add_done_callback(partial(self._keep_ended, place))
             self._tasks.append(task)
-        await asyncio.gather(*(place.first for place in self._places))
 
     async def close(self) -> None:
         """Ends all replicas."""
@@ -113,9 +123,14 @@ class Keeper:
             place = self._places[index]
             place.excused.add(epoch)
             place.losses.pop(epoch, None)
-            if place.empty:
+            if place.empty and len(place.losses) <= self._blueprint.max_restarts:
                 place.empty = False
                 place.look.set()
+        self._changed()
+
+    def _serves(self, place: _Place, member: Member) -> None:
+        """Tells drivers so, those that gave it up, too."""
+        place.member = replace(member, since=self._version + 1)
         self._changed()
 
     def _changed(self) -> None:
@@ -147,8 +162,8 @@ class Keeper:
             return error
         try:
             member = replace(member, losses=len(place.losses))
-            place.member, place.broken, place.reported = member, None, False
-            self._changed()
+            place.broken, place.reported = None, False
+            self._serves(place, member)
             if not place.first.done():
                 place.first.set_result(None)
             lost = await self._until_lost(place, member)
@@ -190,8 +205,7 @@ class Keeper:
             elif clock() - since >= stall_timeout_s:
                 return ReplicaLost(f"{self._who(place)}: no progress for {stall_timeout_s:g} s")
             if reported:  # and it lives: the driver takes it back
-                place.member = member = replace(member, confirmed=member.confirmed + 1)
-                self._changed()
+                self._serves(place, member)
 
     async def _rest(self, place: _Place) -> None:
         """Leaves the place empty until a loss is excused, or forgotten."""

@@ -21,7 +21,7 @@ class Member:
 
     index: int  # its place in the pool
     epoch: int  # how many replicas had this place before it
-    confirmed: int = 0  # how often it was reported, and found to live
+    since: int = 0  # the version of the members that says it serves, anew where it was reported and found to live
     actor: Any  # a handle, or what looks like one
     info: Any  # what its model says of itself: a PolicyInfo, or a VerifierInfo
     pid: int
@@ -30,8 +30,9 @@ class Member:
 
     @property
     def term(self) -> tuple[int, int]:
-        """Grows within a place. Who gave a member up works with the next term."""
-        return self.epoch, self.confirmed
+        """Grows within a place, also from one keeper to the next. A driver that gave a member up works with it again
+        in a later term."""
+        return self.epoch, self.since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

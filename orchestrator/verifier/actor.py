@@ -122,15 +122,21 @@ class VerifierActor:
     def _read_next(self) -> None:
         """Reads the request that has waited longest, with those behind it that fit in a micro-batch. There may be none:
         it was read with an earlier one."""
-        batch = self._next_batch()
-        if not batch:
-            return
+        if batch := self._next_batch():
+            self._read(batch)
+
+    def _read(self, batch: Sequence[_Request]) -> None:
+        """Reads requests together. Where that raises, each for itself: what one driver asks is no fault of another's
+        readings."""
         runs = [run for request in batch for run in request.runs]
         try:
             answers = self._of_host(lambda: _checked(self._host.read(runs), len(runs)))
-        except VerifierRaised as error:  # every caller gets it
-            for request in batch:
-                request.answers.set_exception(error)
+        except VerifierRaised as error:
+            if len(batch) == 1:
+                batch[0].answers.set_exception(error)
+            else:
+                for request in batch:
+                    self._read([request])
             return
         self._tokens_read += sum(answer.tokens_read for answer in answers if not isinstance(answer, Missing))
         for request in batch:

@@ -217,11 +217,11 @@ class VerifierPool:
                 ways[home if home is not replica else None].append(job)
             for source, batch in ways.items():
                 replica.queue.began(batch, asyncio.get_running_loop().time())
-                self._spawn(self._serve(replica, source, batch), batch)
+                self._spawn(self._serve(replica, replica.epoch, source, batch), batch)
 
-    async def _serve(self, replica: Replica, source: Replica | None, jobs: Sequence[Job]) -> None:
+    async def _serve(self, replica: Replica, epoch: int, source: Replica | None, jobs: Sequence[Job]) -> None:
         """Has the jobs read, rebuilding what the replica does not hold; finds out whose fault it is when that fails."""
-        epoch, loop = replica.epoch, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         batch = Batch(jobs=[job for job in jobs if not self._left(job)])
         batch.shared = self._states.shared([job.reading for job in batch.jobs])
         fault = None

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.config import PolicyConfig, VerifierConfig
 from orchestrator.core.errors import UserError
 from orchestrator.typed import typed
 from verifiers import VERIFIERS, VerifierEntry
 from verifiers.ensemble import Ensemble
 from verifiers.generative_options import GenerativeOptions
+from verifiers.rules import AnswerOptions
 from verifiers.transformer_options import Engine, PooledOptions
 
 
@@ -74,11 +76,18 @@ class ResolvedVerifier:
         return self.config.replicas
 
 
-def resolve(config: VerifierConfig, find: Callable[[str], str] = str) -> ResolvedVerifier:
+def resolve(config: VerifierConfig, find: Callable[[str], str] = str, *, answer: Any = None) -> ResolvedVerifier:
     """The verifier of a configuration, its model and those of an ensemble's members where `find` finds them (no model
-    stays none). Raises UserError for an unknown name, an unknown option or a bad value."""
+    stays none). Raises UserError for an unknown name, an unknown option or a bad value.
+
+    `answer` says where answers stand in what it will judge, in the form of `data.answer`: a rule looks there, too,
+    unless its own option says otherwise.
+    """
     entry = _entry(config.name)
     options = _options(config, entry)
+    if isinstance(options, AnswerOptions) and options.reads_answer and options.answer is None and not _usual(answer):
+        config = replace(config, options={**config.options, "answer": answer})
+        options = replace(options, answer=answer)
     config = replace(config, model=find(config.model) if config.model else "")
     if isinstance(options, PooledOptions) and options.engine is Engine.vllm:
         entry = replace(entry, host="orchestrator.verifier.pooling_host:PoolingHost")
@@ -87,7 +96,7 @@ def resolve(config: VerifierConfig, find: Callable[[str], str] = str) -> Resolve
     members = []
     for index, member in enumerate(options.members):
         with of_member(index):
-            members.append(resolve(member, find))
+            members.append(resolve(member, find, answer=answer))
     found = [asdict(member.config) for member in members]
     return ResolvedVerifier(
         config=replace(config, options={**config.options, "members": found}),
@@ -104,6 +113,11 @@ def of_member(index: int) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"verifier.options.members[{index}]: {error}") from None
+
+
+def _usual(answer: Any) -> bool:
+    """Whether a rule looks there anyway."""
+    return AnswerFormat.parse(answer) == AnswerFormat.parse(None)
 
 
 def _entry(name: str) -> VerifierEntry:

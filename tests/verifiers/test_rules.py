@@ -126,7 +126,7 @@ def test_rules_judge_whole_solutions_as_text_and_need_no_checkpoint(name: str):
         ("regex", {"pattern": "(a"}, r"pattern must be a regular expression, got '\(a': missing \)"),
         ("regex", {}, "pattern"),
         ("regex", {"pattern": "a", "part": "steps"}, "part"),
-        ("exact_match", {"fields": "x"}, "options of exact_match: field"),
+        ("exact_match", {"fields": "x"}, "options of exact_match: answer, field"),
         ("unit_tests", {"limits": {"cpu_s": 0}}, "sandbox: cpu_s must be >= 1, got 0"),
         ("unit_tests", {"limits": {"cpus": 1}}, "limits.cpus"),
     ],

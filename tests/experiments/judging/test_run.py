@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,12 @@ def plan(folder: Path, num_problems: int = 2, *overrides: str) -> JudgePlan:
     path = folder / "judge.yaml"
     path.write_text(CONFIG.format(results=folder, num_problems=num_problems))
     return plan_judging(path, overrides)
+
+
+def test_a_rule_looks_for_answers_where_the_data_set_has_them(tmp_path: Path) -> None:
+    assert plan(tmp_path).verifiers["oracle"].options.answer is None  # tinymath's are where a rule looks anyway
+    assert plan(tmp_path, 2, "data.answer=last_number").verifiers["oracle"].options.answer == "last_number"
+    assert plan(tmp_path, 2, "data.name=word_problems").verifiers["oracle"].options.answer == "last_number"
 
 
 @pytest.mark.parametrize(
@@ -177,15 +183,14 @@ def test_the_shipped_comparison_names_verifiers_that_are_registered():
 
 
 def without_engines(monkeypatch, policy, verifier):
-    @asynccontextmanager
-    async def opened(*_):
-        yield policy
+    async def open_pools(*_, **__):
+        return policy, None
 
     async def open_verifier(*_, **__):
         return verifier
 
     monkeypatch.setattr(judging, "connected", lambda *_: nullcontext())
-    monkeypatch.setattr(judging, "open_policy", opened)
+    monkeypatch.setattr(judging, "open_pools", open_pools)
     monkeypatch.setattr(judging, "open_verifier", open_verifier)
 
 

@@ -90,3 +90,20 @@ def test_clients_that_always_ask_for_more_get_equal_shares(clients: int, sizes: 
         queue.end(client, request)
     shares = [served[client] for client in asked]
     assert max(shares) <= 1.1 * min(shares)
+
+
+def test_a_client_that_comes_when_nobody_waits_does_not_hold_up_one_that_has_been_served_for_long() -> None:
+    queue = admission(capacity=10)
+    for request in range(1000):
+        queue.add("early", request, 10)
+        assert taken(queue) == [("early", request)]
+        queue.end("early", request)
+    for request in range(20):
+        queue.add("late", request, 10)
+        queue.add("early", 1000 + request, 10)
+    served = []
+    for _ in range(20):
+        [one] = taken(queue)
+        served.append(one[0])
+        queue.end(*one)
+    assert abs(served.count("early") - served.count("late")) <= 2

@@ -14,17 +14,17 @@ import pytest
 from transformers import AutoTokenizer
 
 from orchestrator.core.config import PolicyConfig, StepConfig, VerifierConfig
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import Generation, ScoreRequest, Solution
 from orchestrator.policy.host import Work
 from orchestrator.policy.opened import OpenPolicy
 from orchestrator.pools.client import PoolClient
 from orchestrator.pools.open import open_pools
-from orchestrator.pools.service import create_pool_actor, pool_actor
+from orchestrator.pools.service import close_pool, create_pool_actor, pool_actor
 from orchestrator.pools.spec import PoolSpec
 from orchestrator.pools.status import ReplicaRow
-from orchestrator.ray_calls import answered, kill_actor, named_actors, submit
+from orchestrator.ray_calls import ReplicaLost, answered, kill_actor, named_actors, submit
 from orchestrator.replicas.blueprint import NAMESPACE
 from orchestrator.verifier.resolve import resolve
 from tests.orchestrator.policy.engines.scripted_server import ScriptedServer, scripted_server
@@ -58,8 +58,7 @@ async def kept(server: ScriptedServer, name: str, replicas: int = 1) -> AsyncIte
         await answered(submit(keeper.open.remote), "the keeper", 200)
         yield spec
     finally:
-        await answered(submit(keeper.close.remote), "the keeper", 60)
-        kill_actor(keeper)
+        await close_pool(name)
 
 
 async def status(name: str) -> tuple[list[ReplicaRow], int]:
@@ -110,10 +109,37 @@ async def test_a_keeper_that_dies_comes_back_to_the_replicas_that_live(server: S
         assert (await written(policy), await judged(verifier)) == (TEXT, 1.0)  # nobody needs the keeper for that
         os.kill(before[0].pid, signal.SIGKILL)  # what dies while it is away is replaced when it is back
         after = await replaced("adopted", before[0].pid)
-        assert [row.losses for row in after] == [1, 0, 0]
         assert [row.pid for row in after][1:] == [row.pid for row in before][1:]
         assert (await written(policy), await judged(verifier)) == (TEXT, 1.0)
         await until(lambda: policy.num_ready == 2, pause_s=0.05, within_s=WITHIN_S)
+
+
+async def test_replicas_whose_keeper_was_killed_for_good_end_with_the_pool_and_serve_no_later_one(
+    server: ScriptedServer,
+) -> None:
+    async with kept(server, "orphaned"):
+        before, _ = await status("orphaned")
+        keeper = pool_actor("orphaned")
+        kill_actor(keeper)
+        await until(lambda: pool_actor("orphaned") is None, pause_s=0.05, within_s=WITHIN_S)
+        assert len(named_actors(NAMESPACE)) == 2
+        async with kept(server, "orphaned"):
+            after, _ = await status("orphaned")
+            assert not {row.pid for row in before} & {row.pid for row in after}
+            kill_actor(pool_actor("orphaned"))
+    await until(lambda: named_actors(NAMESPACE) == [], pause_s=0.05, within_s=WITHIN_S)
+
+
+async def test_a_driver_that_gave_a_replica_up_while_the_keeper_was_away_works_with_it_again(
+    server: ScriptedServer,
+) -> None:
+    async with kept(server, "denied") as spec, AsyncExitStack() as stack:
+        policy, verifier = await attach(stack, spec)
+        os.kill(await pid_of_keeper("denied"), signal.SIGKILL)
+        verifier._replicas[0].lose(0, ReplicaError("as if a call had failed"))
+        for replica in policy._serving.values():
+            replica._loss.set_result(ReplicaLost("as if a call had failed"))
+        assert (await written(policy), await judged(verifier)) == (TEXT, 1.0)
 
 
 async def test_what_a_dead_driver_left_is_freed_and_nothing_of_others(server: ScriptedServer) -> None:

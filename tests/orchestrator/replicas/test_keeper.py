@@ -93,6 +93,7 @@ async def test_whoever_waits_is_told_of_each_change(opened: Open) -> None:
         script.starting.set()
         back = await keeper.after(left.version)
         assert [(member.index, member.epoch, member.pid) for member in back.serving] == [(0, 1, 3), (1, 0, 2)]
+        assert [member.losses for member in back.serving] == [1, 0]
     assert [actor.ended for actor in script.actors] == [False, True, True]
 
 
@@ -172,6 +173,33 @@ async def test_a_loss_that_is_excused_does_not_count_whichever_comes_first(opene
             assert keeper.current.exhausted is None
         await until(lambda: epochs(keeper) == [(0, 1)])
         assert keeper.current.exhausted is None
+
+
+async def test_one_excuse_does_not_fill_a_place_whose_other_losses_are_too_many(opened: Open) -> None:
+    async with opened(max_restarts=1, stall_timeout_s=1000.0) as (script, keeper):
+        for epoch in range(2):
+            keeper.report(keeper.current.serving[0], ReplicaBroken("broken"))
+            await until(lambda epoch=epoch: epochs(keeper) == [(0, epoch + 1)] or keeper.current.exhausted is not None)
+        keeper.excuse([(0, 7)])
+        await asyncio.sleep(0.05)
+        assert keeper.current.exhausted is not None and len(script.actors) == 2
+        keeper.excuse([(0, 0)])
+        await until(lambda: epochs(keeper) == [(0, 2)])
+
+
+async def test_a_keeper_after_the_first_goes_on_with_what_lives_and_waits_for_nothing_else(opened: Open) -> None:
+    async with opened(replicas=2) as (script, first):
+        [lives, _] = first.current.serving
+        script.starting.clear()
+        script.start_errors = [NoAnswer("its machine is gone"), UserError("its memory is not free yet")]
+        later = Keeper(script, first_epoch=100)  # type: ignore[arg-type]
+        later.resume([lives])
+        await until(lambda: epochs(later) == [(0, 0)])
+        assert later.current.serving[0].term > lives.term, "a driver that gave it up meanwhile works with it again"
+        script.max_restarts = 5
+        script.starting.set()
+        await until(lambda: epochs(later) == [(0, 0), (1, 102)])
+        await later.close()
 
 
 async def test_losses_are_forgotten_after_a_time(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:

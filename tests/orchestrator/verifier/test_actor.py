@@ -11,6 +11,7 @@ from orchestrator.core.config import VerifierConfig
 from orchestrator.core.nouns import Score
 from orchestrator.verifier.actor import VerifierActor, VerifierRaised
 from orchestrator.verifier.resolve import ResolvedVerifier
+from tests.waiting import until
 from verifiers import VerifierEntry
 from verifiers.contract import Answer, HostSettings, Read, Run, VerifierInfo
 
@@ -24,6 +25,7 @@ class Reads:
     began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     gate: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
+    raises_on: str = ""  # a key
 
 
 class GatedHost:
@@ -44,6 +46,8 @@ class GatedHost:
         self.reads.gate.wait()
         if self.reads.error is not None:
             raise self.reads.error
+        if self.reads.raises_on in {run.key for run in runs}:
+            raise ValueError("it is bad")
         return [
             Read(scores=(Score(mean=len(run.token_ids) / 100),), tokens_read=len(run.token_ids), flops=0.0)
             for run in runs
@@ -102,7 +106,7 @@ async def test_callers_that_leave_change_nothing_for_those_who_stay(
     assert asked == ["old-0", *(f"old-{i}" for i in stayed if i), "new-0", "new-1", "new-2"]
 
 
-async def test_an_error_is_told_to_all_that_were_read_together_and_to_nobody_else(reads: Reads) -> None:
+async def test_each_call_on_which_the_verifier_raises_is_told_and_later_ones_are_read(reads: Reads) -> None:
     actor = await loaded(reads, 5)
     reads.error = RuntimeError("a poison input")
     first = asyncio.create_task(score(actor, "first", 1))
@@ -112,7 +116,7 @@ async def test_an_error_is_told_to_all_that_were_read_together_and_to_nobody_els
     await asyncio.sleep(0)  # they are in the queue
     reads.gate.set()
     outcomes = await asyncio.gather(first, *together, after, return_exceptions=True)
-    assert reads.calls == [["first"], ["together-0", "together-1"], ["after"]]
+    assert reads.calls == [["first"], ["together-0", "together-1"], ["together-0"], ["together-1"], ["after"]]
     assert [str(outcome) for outcome in outcomes] == ["RuntimeError: a poison input"] * 4
     assert all(isinstance(outcome, VerifierRaised) for outcome in outcomes)
     reads.error = None
@@ -131,3 +135,17 @@ async def test_what_a_caller_released_is_released_though_it_left(reads: Reads) -
     await reading
     await actor.release([])  # the thread has come so far
     assert reads.released == ["state"]
+
+
+async def test_readings_of_one_call_on_which_the_verifier_raises_are_no_fault_of_another_call(reads: Reads) -> None:
+    actor = await loaded(reads, batch_tokens=100)
+    first = asyncio.create_task(score(actor, "first", 10))
+    await begun(reads)
+    others = [asyncio.create_task(score(actor, key, 10)) for key in ("bad", "good")]
+    await until(lambda: len(actor._requests) == 2)
+    reads.raises_on = "bad"
+    reads.gate.set()
+    bad, good = await asyncio.gather(*others, return_exceptions=True)
+    assert (await first, good) == (0.1, 0.1)
+    assert isinstance(bad, VerifierRaised)
+    assert reads.calls == [["first"], ["bad", "good"], ["bad"], ["good"]]

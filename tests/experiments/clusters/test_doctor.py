@@ -1,0 +1,75 @@
+"""The doctor's rounds of a real Ray cluster of two nodes on this machine, one of which differs."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from experiments.clusters.doctor import examine, examine_here
+from experiments.clusters.wanted import ModelFolder, Wanted
+from experiments.doctor import TINY_POLICY, Finding, Level
+from orchestrator.core.config import RayConfig
+from tests.two_nodes import two_nodes
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """The second node's Python finds a headrace of version 9.9."""
+    shadow = tmp_path_factory.mktemp("shadow")
+    (shadow / "headrace-9.9.dist-info").mkdir()
+    (shadow / "headrace-9.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: headrace\nVersion: 9.9\n")
+    paths = os.pathsep.join([str(shadow), str(Path(__file__).parents[3])])
+    with two_nodes(env_vars={"PYTHONPATH": paths}) as nodes:
+        yield nodes
+
+
+def wanted(cluster: tuple[Any, Any], results: Path, *folders: str) -> Wanted:
+    models = tuple(ModelFolder(key=f"policy.{index}", path=path) for index, path in enumerate(folders))
+    return Wanted(ray=RayConfig(address=cluster[0].address), results=str(results), folders=models)
+
+
+def where(node: Any, findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.what: finding for finding in findings if finding.where.endswith(node.node_id[:6])}
+
+
+def test_every_node_tells_what_it_has_and_the_probe_file_is_gone(cluster, tmp_path) -> None:
+    folder = tmp_path / "results" / "deep"
+    findings = list(examine(wanted(cluster, folder, str(TINY_POLICY), str(tmp_path / "absent"))))
+    second = where(cluster[1], findings)
+    first = {f.what: f for f in findings if f.where and f.where != second["ray"].where}
+    for node in (first, second):
+        for what in ("python", "ray", "torch", "policy.0", "results", "clock"):
+            assert node[what].level is Level.OK, node[what]
+        assert node["policy.1"].level is Level.MISSING and "No such file" in node["policy.1"].found
+        assert node["results"].found == "shared"
+    assert second["headrace"].found.startswith("9.9, source ")
+    assert not first["headrace"].found.startswith("9.9")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_does_not_answer_is_a_row(cluster, tmp_path) -> None:
+    raylet = psutil.Process(cluster[1].all_processes["raylet"][0].process.pid)
+    raylet.send_signal(signal.SIGSTOP)
+    try:
+        findings = list(examine(wanted(cluster, tmp_path)))
+    finally:
+        raylet.send_signal(signal.SIGCONT)
+    silent = where(cluster[1], findings)
+    assert list(silent) == ["answer"] and silent["answer"].level is Level.MISSING
+    assert any(finding.what == "ray" and finding.where not in ("", silent["answer"].where) for finding in findings)
+
+
+def test_a_port_that_is_taken_and_a_folder_that_is_not_here_are_missing_without_a_cluster_too(tmp_path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        endpoint = ("127.0.0.1", taken.getsockname()[1])
+        absent = ModelFolder(key="policy.model", path=str(tmp_path / "absent"))
+        port, folder = examine_here(Wanted(endpoint=endpoint, folders=(absent,)))
+    assert port.what == "port" and "Address already in use" in port.found
+    assert port.level is folder.level is Level.MISSING

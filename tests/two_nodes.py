@@ -1,0 +1,20 @@
+"""A Ray cluster of two nodes on this machine, on loopback. A process that has no other Ray may use it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+
+@contextmanager
+def two_nodes(**second: Any) -> Iterator[tuple[Cluster, Any]]:
+    """The cluster, and its second node, which is started with these parameters."""
+    assert not ray.is_initialized()
+    head = {"num_cpus": 2, "include_dashboard": False, "labels": {"kind": "head"}}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield cluster, cluster.add_node(num_cpus=2, **second)
+    finally:
+        cluster.shutdown()
