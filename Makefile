@@ -56,7 +56,7 @@ demo-smollm2: install  ## SmolLM2-135M-Instruct on word problems, and a replay: 
 test: install  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-engines: install  ## what needs engines of its own: vLLM's server, models that think, every format of its pooling
+engines: install  ## what needs engines or pools of its own: vLLM's server, models that think, faults of named pools and drivers
 	$(BIN)/python -m pytest tests -m engines
 
 soak: install  ## a minute of clients that leave the endpoint in parallel, then every strategy must answer

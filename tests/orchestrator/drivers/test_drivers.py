@@ -158,6 +158,7 @@ async def test_the_rows_of_many_drivers_are_those_of_one_also_when_a_driver_dies
         assert killer.killed is not None
 
 
+@pytest.mark.engines
 async def test_a_budget_of_the_run_is_spent_to_the_last_candidate_and_never_exceeded(setup: DriverSetup) -> None:
     budget = Budget(candidates=31, policy_tokens=100_000)
     account = Account(budget)
@@ -168,6 +169,7 @@ async def test_a_budget_of_the_run_is_spent_to_the_last_candidate_and_never_exce
     assert account.left("candidates") == 0
 
 
+@pytest.mark.engines
 async def test_samples_that_searches_share_are_granted_once_also_when_a_driver_dies(setup: DriverSetup) -> None:
     strategy = WorkloadBudget(n=4, samples_per_problem=2, probe=1, round=1)
     async with Drivers.open(setup, num=2, account=Account(Budget())) as drivers:
@@ -177,6 +179,7 @@ async def test_samples_that_searches_share_are_granted_once_also_when_a_driver_d
         assert len(counts) == len(PROBLEMS) and sum(counts) <= 2 * len(PROBLEMS) and min(counts) >= 1
 
 
+@pytest.mark.engines
 async def test_where_no_driver_is_left_the_run_ends_and_says_why(
     setup: DriverSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +189,7 @@ async def test_where_no_driver_is_left_the_run_ends_and_says_why(
             await rows_of(drivers.solve, jobs(Greedy()), Killer(drivers))
 
 
+@pytest.mark.engines
 async def test_a_driver_that_can_not_begin_says_why(setup: DriverSetup) -> None:
     other = replace(setup, policy=replace(setup.policy, system_prompt="Be brief."))
     with pytest.raises(UserError, match=r"policy\.system_prompt"):

@@ -84,6 +84,7 @@ async def attach(stack: AsyncExitStack, spec: PoolSpec) -> tuple[OpenPolicy, Any
     return await open_pools(stack, policy=spec.policy, steps=spec.steps, verifier=spec.verifier, pool=spec.name)
 
 
+@pytest.mark.engines
 async def test_drivers_share_a_pool_and_leave_it_as_it_was(server: ScriptedServer) -> None:
     async with kept(server, "shared") as spec:
         before, _ = await status("shared")
@@ -114,6 +115,7 @@ async def test_a_keeper_that_dies_comes_back_to_the_replicas_that_live(server: S
         await until(lambda: policy.num_ready == 2, pause_s=0.05, within_s=WITHIN_S)
 
 
+@pytest.mark.engines
 async def test_replicas_whose_keeper_was_killed_for_good_end_with_the_pool_and_serve_no_later_one(
     server: ScriptedServer,
 ) -> None:
@@ -130,6 +132,7 @@ async def test_replicas_whose_keeper_was_killed_for_good_end_with_the_pool_and_s
     await until(lambda: named_actors(NAMESPACE) == [], pause_s=0.05, within_s=WITHIN_S)
 
 
+@pytest.mark.engines
 async def test_a_driver_that_gave_a_replica_up_while_the_keeper_was_away_works_with_it_again(
     server: ScriptedServer,
 ) -> None:
@@ -142,6 +145,7 @@ async def test_a_driver_that_gave_a_replica_up_while_the_keeper_was_away_works_w
         assert (await written(policy), await judged(verifier)) == (TEXT, 1.0)
 
 
+@pytest.mark.engines
 async def test_what_a_dead_driver_left_is_freed_and_nothing_of_others(server: ScriptedServer) -> None:
     server.stalls_after = 2
     async with kept(server, "abandoned"), PoolClient.attached("abandoned") as client:
