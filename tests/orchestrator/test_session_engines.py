@@ -71,7 +71,7 @@ async def test_ledgers_equal_what_the_engines_counted(
     policy_pool: PolicyPool, verifier_pool: VerifierPool, strategy: Strategy
 ) -> None:
     # a replica that an earlier test killed may be on its way: it would count from 0 in between
-    await until(lambda: policy_pool.num_ready == 2, pause_s=0.05, within_s=200)
+    await until(lambda: policy_pool.num_ready == 2, pause_s=0.05, within_s=900)
     before = await counted(policy_pool, verifier_pool)
     ledgers = []
 
