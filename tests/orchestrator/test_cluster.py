@@ -71,6 +71,7 @@ def test_an_address_without_a_cluster_is_the_users_error(monkeypatch) -> None:
         raise ConnectionError("nobody there")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # of the Ray that other tests use
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(UserError, match=r"ray\.address: no Ray cluster at 'auto': nobody there"):
         with connected(RayConfig(address="auto"), 1):
