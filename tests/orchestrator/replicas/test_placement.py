@@ -66,6 +66,7 @@ async def nodes_of(placement: PlacementConfig) -> list[str]:
     return [member.info["node"] for member in await started(blueprint(placement))]
 
 
+@pytest.mark.engines
 async def test_replicas_spread_over_the_nodes_or_go_to_those_with_a_label(cluster) -> None:
     head, second = cluster[0].head_node.node_id, cluster[1].node_id
     with connected(RayConfig(address=cluster[0].address), 0):
@@ -76,6 +77,7 @@ async def test_replicas_spread_over_the_nodes_or_go_to_those_with_a_label(cluste
             await blueprint(PlacementConfig(labels={"kind": "third"}), timeout_s=2.0).start(0, 0)
 
 
+@pytest.mark.engines
 async def test_the_runtime_environment_reaches_replicas_that_have_one_of_their_own(cluster, tmp_path: Path) -> None:
     (tmp_path / "only_in_working_dir.py").touch()
     environment = RuntimeEnvConfig(working_dir=str(tmp_path), env_vars={"HEADRACE_TEST_VARIABLE": "set"})
