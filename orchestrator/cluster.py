@@ -6,13 +6,14 @@ loopback alone, and what it records of finished calls is bounded by recording no
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from orchestrator.core.config import RayConfig
+from orchestrator.core.config import RayConfig, RuntimeEnvConfig
 from orchestrator.core.errors import ReplicaError, UserError
 
 log = logging.getLogger(__name__)
@@ -37,15 +38,16 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    environment = _environment(config.runtime_env)
     if config.address is None:
         if address := os.environ.get("RAY_ADDRESS"):
             log.warning("RAY_ADDRESS=%s is not used: a local Ray starts, since ray.address is not set", address)
-        _start_local(config.num_cpus or max(os.cpu_count() or 1, replicas))
+        _start_local(config.num_cpus or max(os.cpu_count() or 1, replicas), environment)
     else:
         if config.address.startswith(f"{_LOOPBACK}:"):
             _join_local()
         try:
-            ray.init(address=config.address, log_to_driver=False, logging_level="error")
+            ray.init(address=config.address, runtime_env=environment, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:  # the last for another version of Ray or Python
             ray.shutdown()
             raise UserError(f"ray.address: no Ray cluster at {config.address!r}: {error}") from error
@@ -55,7 +57,20 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _start_local(num_cpus: int) -> None:
+def _environment(config: RuntimeEnvConfig) -> Mapping[str, Any] | None:
+    """As Ray takes it; None: its nodes' own. Raises UserError for what it does not take."""
+    from ray.runtime_env import RuntimeEnv
+
+    folder = config.working_dir
+    if folder is not None and "://" not in folder and not os.path.isdir(folder):
+        raise UserError(f"ray.runtime_env.working_dir: no folder {folder}; wanted one, or a URI")
+    try:
+        return RuntimeEnv(**config.given) if config.given else None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"ray.runtime_env: {error}") from error
+
+
+def _start_local(num_cpus: int, environment: Mapping[str, Any] | None) -> None:
     """Starts Ray in this process's care. It gives its own parts 30 s, which a busy machine may exceed: so again."""
     import ray
 
@@ -66,6 +81,7 @@ def _start_local(num_cpus: int) -> None:
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
+                runtime_env=environment,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -93,7 +93,7 @@ def up(plan: PoolPlan, on_stage: Callable[[str], None]) -> PoolRecord:
         record = PoolRecord(name=name, address=address, pid=pid)
         undo.callback(forget, record)
         write_record(record)  # now, so that `down` finds what a killed `up` leaves
-        with connected(RayConfig(address=address), 0):
+        with connected(replace(plan.ray, address=address), 0):
             if pool_actor(name) is not None:
                 undo.pop_all()
                 raise UserError(f"pool: {name} already runs on that Ray; it is known here now")

@@ -41,6 +41,14 @@ class StepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlacementConfig:
+    """On which nodes of a cluster Ray starts the replicas of a pool."""
+
+    spread: bool = False  # over as many nodes as there are; else as Ray does: it fills a node by half, then the next
+    labels: dict[str, str] = field(default_factory=dict)  # on nodes with these labels alone (Ray's label selector)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """A pool of engines that serve one model."""
 
@@ -58,7 +66,8 @@ class PolicyConfig:
     spare_seqs: int = 64  # an engine that runs fewer sequences than this has room for speculation
     kv_cache_gib: float = 1.0  # CPU builds: size of the KV cache, of the blocks kept for forks included
     gpu_memory_utilization: float = 0.9  # CUDA builds
-    tensor_parallel_size: int = 1
+    tensor_parallel_size: int = 1  # GPUs of a replica
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
     block_size: int | None = None  # None: 32 on CPU (short prefixes are cached too), vLLM's own on CUDA
     engine_args: dict[str, Any] = field(default_factory=dict)  # engine vllm: its other arguments, by vLLM's names
     system_prompt: str = ""  # first message of every prompt
@@ -93,6 +102,7 @@ class VerifierConfig:
     batch_tokens: int = 4096  # most tokens (padding included) in one micro-batch
     num_cpus: int = 1  # cores (and torch threads) of a replica
     num_gpus: float = 0.0  # share of a GPU that a replica takes; 0: it runs on its cores
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
     max_restarts: int = 3  # per replica; those that a reading costs which turns out to be the fault are not counted
     start_timeout_s: float = 300.0
     stall_timeout_s: float = 120.0  # a busy replica that finishes nothing for so long counts as lost
@@ -105,8 +115,28 @@ class VerifierConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuntimeEnvConfig:
+    """What Ray gives to the processes that it starts on the nodes: its `runtime_env`, by its names."""
+
+    working_dir: str | None = None  # copied from here to the nodes, whose Python imports from it; or a URI
+    excludes: list[str] = field(default_factory=list)  # of working_dir, patterns as in .gitignore
+    pip: list[str] = field(default_factory=list)  # packages that each node installs first
+    env_vars: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.excludes and self.working_dir is None:
+            raise ValueError("runtime_env: excludes are of working_dir, got no working_dir")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is set, as Ray takes it."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
 class RayConfig:
     """Where Ray runs."""
 
     address: str | None = None  # None: a local Ray of this process; else `auto`, or `ray://host:port`, or `host:port`
     num_cpus: int | None = None  # local Ray only; None: what is needed by the replicas
+    runtime_env: RuntimeEnvConfig = field(default_factory=RuntimeEnvConfig)

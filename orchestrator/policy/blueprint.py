@@ -3,10 +3,12 @@
 import os
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from orchestrator.core.config import PolicyConfig, StepConfig
 from orchestrator.policy.actor import PolicyActor, first_of_threads, resources
 from orchestrator.replicas.blueprint import Blueprint
+from orchestrator.replicas.placement import placement_options
 
 
 def policy_blueprint(config: PolicyConfig, steps: StepConfig, threads: int | None = None) -> Blueprint:
@@ -16,12 +18,16 @@ def policy_blueprint(config: PolicyConfig, steps: StepConfig, threads: int | Non
         kind="policy",
         actor=PolicyActor,
         arguments=lambda index: (config, steps, index, threads),
-        options=partial(resources, config),
+        options=partial(_options, config),
         replicas=config.replicas,
         max_restarts=config.max_restarts,
         start_timeout_s=config.start_timeout_s,
         stall_timeout_s=config.stall_timeout_s,
     )
+
+
+def _options(config: PolicyConfig) -> dict[str, Any]:
+    return {**resources(config), **placement_options(config.placement)}
 
 
 def absolute(config: PolicyConfig) -> PolicyConfig:

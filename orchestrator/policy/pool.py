@@ -281,6 +281,9 @@ class PolicyPool:
                 self._working[member.index, member.epoch] = asyncio.create_task(self._work_with(replica))
         if members.exhausted is not None:
             self._end(members.exhausted)
+        elif isinstance(self._ended, PoolExhausted) and members.serving:
+            self._ended = None  # a loss was forgotten, and a replica serves again
+            self._some_serving.clear()
         return attending
 
     async def _work_with(self, replica: PolicyReplica) -> None:

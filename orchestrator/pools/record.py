@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator.core.config import RayConfig
@@ -68,7 +68,7 @@ def ray_of(pool: str | None, config: RayConfig) -> RayConfig:
     """The Ray of a command: the pool's, unless an address is set. Raises UserError for a pool that is not known."""
     if pool is None or config.address is not None:
         return config
-    return RayConfig(address=find_record(pool).address)
+    return replace(config, address=find_record(pool).address)
 
 
 def log_path(name: str) -> Path:

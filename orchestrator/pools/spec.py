@@ -19,6 +19,7 @@ from orchestrator.verifier.resolve import ResolvedVerifier
 _OF_THE_POOL = {
     "policy": {
         "replicas",
+        "placement",
         "max_num_seqs",
         "spare_seqs",
         "kv_cache_gib",
@@ -32,6 +33,7 @@ _OF_THE_POOL = {
     },
     "verifier": {
         "replicas",
+        "placement",
         "slots",
         "host_slots",
         "batch_tokens",

@@ -118,9 +118,11 @@ class Blueprint:
             place: tuple[int, str] = await answered(submit(actor.begin.remote), who, self.start_timeout_s)
         except NoAnswer:
             free = free_resources()
+            labels = options.get("label_selector")
+            among = f" on a node with the labels {labels}" if labels else ""
             raise NoAnswer(
                 f"{who} did not start in {self.start_timeout_s:g} s; it needs {options.get('num_cpus', 0):g} CPU and "
-                f"{options.get('num_gpus', 0):g} GPU, free in the cluster: {free.get('CPU', 0):g} CPU, "
+                f"{options.get('num_gpus', 0):g} GPU{among}, free in the cluster: {free.get('CPU', 0):g} CPU, "
                 f"{free.get('GPU', 0):g} GPU"
             ) from None
         return place

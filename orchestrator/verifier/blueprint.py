@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.replicas.blueprint import Blueprint
+from orchestrator.replicas.placement import placement_options
 from orchestrator.verifier.actor import VerifierActor
 from orchestrator.verifier.resolve import ResolvedVerifier
 
@@ -19,7 +20,12 @@ _MALLOC = {
 
 def verifier_blueprint(verifier: ResolvedVerifier) -> Blueprint:
     config = verifier.config
-    options = {"runtime_env": {"env_vars": _MALLOC}, "num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
+    options = {
+        "runtime_env": {"env_vars": _MALLOC},
+        "num_cpus": config.num_cpus,
+        "num_gpus": config.num_gpus,
+        **placement_options(config.placement),
+    }
     return Blueprint(
         kind="verifier",
         actor=VerifierActor,

@@ -57,6 +57,7 @@ class ResolvedVerifier:
         own = {
             "model": config.model,
             "replicas": config.replicas,
+            "placement": asdict(config.placement),
             "max_restarts": config.max_restarts,
             "start_timeout_s": config.start_timeout_s,
             "stall_timeout_s": config.stall_timeout_s,

@@ -32,6 +32,7 @@ from orchestrator.policy.host import PolicyHost
 from orchestrator.policy.prompts import PromptEncoder
 from orchestrator.ray_calls import ReplicaLost
 from orchestrator.replicas import blueprint as blueprints
+from orchestrator.replicas import keeper as keepers
 from tests.fakes import open_session
 from tests.rooms import roomy
 from tests.waiting import until
@@ -326,6 +327,18 @@ async def test_without_replicas_and_restarts_callers_are_told(cluster: Cluster, 
             await run(pool, [sample(1)])
         with pytest.raises(PoolExhausted):
             await pool.encode([Problem.from_prompt("p", "text")])
+
+
+async def test_a_pool_whose_replicas_were_used_up_serves_again_once_a_loss_is_forgotten(
+    cluster: Cluster, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keepers, "_FORGETS_S", 0.5)
+    async with opened(replicas=1, max_restarts=0) as pool:
+        with pytest.raises(PoolExhausted):
+            await run(pool, [sample(1)], at_first=cluster.replicas[0].dead.set)
+        await until(lambda: pool.num_ready == 1, pause_s=0.01)
+        assert ids((await run(pool, [sample(2)]))[0]) == expected(sample(2))
+        assert await pool.encode([Problem.from_prompt("p", "a b")]) == [(0, 1)]
 
 
 async def test_prompts_encoded_together_fail_alone(opened: Open, cluster: Cluster) -> None:
