@@ -152,9 +152,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     serve = VerifierPool._serve
 
-    async def counted(self: VerifierPool, target: object, source: object, jobs: Sequence[object]) -> None:
+    async def counted(self: VerifierPool, target: object, epoch: int, source: object, jobs: Sequence[object]) -> None:
         counts.append(len(jobs))
-        await serve(self, target, source, jobs)  # type: ignore[arg-type]
+        await serve(self, target, epoch, source, jobs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(VerifierPool, "_serve", counted)
     return counts
