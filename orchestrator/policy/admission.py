@@ -14,13 +14,19 @@ from math import ceil
 _OVERCOMMIT = 1.25  # sequences in an engine per sequence decoded together: it finds the next one waiting
 
 
+def fits(tokens: int, *, running: int, reserved: int, capacity_tokens: int, max_num_seqs: int) -> bool:
+    """Whether an engine that runs so many requests, which may fill the `reserved` tokens of its KV cache, can run one
+    more of `tokens` to its end without preempting another. One always fits alone."""
+    return not running or (reserved + tokens <= capacity_tokens and running < ceil(_OVERCOMMIT * max_num_seqs))
+
+
 class Admission:
     """Owner of who waits and of what is reserved."""
 
     def __init__(self, *, capacity_tokens: int, max_num_seqs: int) -> None:
         """`capacity_tokens`: of the KV cache."""
-        self._capacity = capacity_tokens
-        self._most = ceil(_OVERCOMMIT * max_num_seqs)
+        self._capacity_tokens = capacity_tokens
+        self._max_num_seqs = max_num_seqs
         self._waiting: OrderedDict[str, OrderedDict[int, int]] = OrderedDict()  # client -> request -> its tokens
         self._running: dict[tuple[str, int], int] = {}
         self._given: dict[str, int] = {}  # tokens, by client
@@ -40,13 +46,18 @@ class Admission:
         self._waiting[client][request] = tokens
 
     def take(self) -> tuple[str, int] | None:
-        """The (client, request) to run now; None while there is no room for it. One always fits alone."""
+        """The (client, request) to run now; None while there is no room for it."""
         if not self._waiting:
             return None
         client = min(self._waiting, key=lambda name: (self._given[name], self._reserved[name]))
         request, tokens = next(iter(self._waiting[client].items()))
-        fits = self.num_reserved + tokens <= self._capacity and len(self._running) < self._most
-        if self._running and not fits:
+        if not fits(
+            tokens,
+            running=len(self._running),
+            reserved=self.num_reserved,
+            capacity_tokens=self._capacity_tokens,
+            max_num_seqs=self._max_num_seqs,
+        ):
             return None
         self._forget_waiting(client, request)
         self._running[client, request] = tokens

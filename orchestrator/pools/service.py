@@ -25,7 +25,7 @@ from orchestrator.ray_calls import (
     submit,
     was_restarted,
 )
-from orchestrator.replicas.blueprint import NAMESPACE, Blueprint
+from orchestrator.replicas.blueprint import NAMESPACE
 from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Member, Members
 
@@ -95,7 +95,6 @@ class PoolActor:
         self._spec = spec
         self._detached = detached
         self._keepers: dict[str, Keeper] = {}
-        self._blueprints: dict[str, Blueprint] = {}
         self._opening: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._heard: dict[str, float] = {}  # by driver, when last
@@ -165,18 +164,19 @@ class PoolActor:
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
 
     async def _open(self) -> None:
-        for part, blueprint in self._spec.blueprints().items():
-            name = f"{_actor_name(self._spec.name)}/{part}" if self._detached else ""
-            self._blueprints[part] = replace(blueprint, name=name)
+        blueprints = self._spec.blueprints()
+        if self._detached:
+            name = _actor_name(self._spec.name)
+            blueprints = {part: replace(made, name=f"{name}/{part}") for part, made in blueprints.items()}
         if was_restarted():
-            left_behind = {part: await blueprint.left_behind() for part, blueprint in self._blueprints.items()}
+            left_behind = {part: await blueprint.left_behind() for part, blueprint in blueprints.items()}
             first_epoch = int(time.time())  # the earlier keeper used those below
-            self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in self._blueprints.items()}
+            self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in blueprints.items()}
             for part, keeper in self._keepers.items():
                 keeper.resume(left_behind[part])
         else:
             _end_replicas(self._spec.name)  # of a pool that did not end in order: nobody knows what they are
-            self._keepers = {part: Keeper(made) for part, made in self._blueprints.items()}
+            self._keepers = {part: Keeper(made) for part, made in blueprints.items()}
             try:
                 async with asyncio.TaskGroup() as tasks:
                     for keeper in self._keepers.values():

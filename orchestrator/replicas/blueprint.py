@@ -66,20 +66,17 @@ class Blueprint:
     async def left_behind(self) -> list[Member]:
         """What an earlier keeper of this name started and still serves, the newest of each place. Ends the rest."""
         found: dict[int, Member] = {}
-        places: list[tuple[int, int, str]] = []  # (epoch, place, name)
-        for name in named_actors(NAMESPACE):
-            if name.startswith(f"{self.name}/"):
-                index, epoch = name.split("/")[-2:]
-                places.append((int(epoch), int(index), name))
-        for epoch_of, place, name in sorted(places):
-            if (member := await self._found(name, place, epoch_of)) is not None:
+        names = [name for name in named_actors(NAMESPACE) if name.startswith(f"{self.name}/")]
+        for name in sorted(names, key=lambda name: int(name.rpartition("/")[2])):  # by epoch
+            if (member := await self._found(name)) is not None:
                 if member.index in found:
                     kill_actor(found[member.index].actor)
                 found[member.index] = member
         return list(found.values())
 
-    async def _found(self, name: str, index: int, epoch: int) -> Member | None:
+    async def _found(self, name: str) -> Member | None:
         """None for one that is dead by now, or had not loaded."""
+        index, epoch = map(int, name.split("/")[-2:])  # as `_kept` wrote it
         actor = actor_named(name, NAMESPACE)
         if actor is None:
             return None
