@@ -139,7 +139,8 @@ def _table(
     seconds: float,
 ) -> Table:
     attached = f"{drivers} command{'' if drivers == 1 else 's'} attached"
-    table = Table(title=f"{record.name} on Ray {record.address}, {attached}", box=box.SIMPLE_HEAD)
+    title = f"{record.name} on Ray {record.address}, {attached}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # for 80 columns
     for column in ("replica", "machine"):
         table.add_column(column, no_wrap=True)
     for column in ("pid", "running", "waiting", "tokens/s", "KV", "states", "losses"):

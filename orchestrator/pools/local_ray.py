@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -41,7 +42,8 @@ def start(num_cpus: int, address_file: Path, log: Path) -> tuple[str, int]:
         address = address_file.read_text(encoding="utf-8")
         address_file.unlink()
     except BaseException:  # Ctrl-C, too
-        end(process.pid)
+        with suppress(psutil.NoSuchProcess):
+            _end(psutil.Process(process.pid))
         process.wait()
         raise
     return address, process.pid
@@ -49,14 +51,16 @@ def start(num_cpus: int, address_file: Path, log: Path) -> tuple[str, int]:
 
 def end(pid: int) -> None:
     """Ends the process that holds a local Ray, and the Ray with it."""
-    try:
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        children = process.children(recursive=True)
-        if __name__ not in process.cmdline():
-            return  # another process has the number by now
-        process.terminate()
-    except psutil.NoSuchProcess:
-        return
+        if __name__ in process.cmdline():  # else another process has the number by now
+            _end(process)
+
+
+def _end(process: psutil.Process) -> None:
+    """Raises NoSuchProcess where it has ended."""
+    children = process.children(recursive=True)
+    process.terminate()
     _, left = psutil.wait_procs([process, *children], timeout=_END_S)
     for each in left:
         each.kill()
