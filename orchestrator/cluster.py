@@ -35,10 +35,10 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves the engine beside anything else
     import ray
 
+    environment = _environment(config.runtime_env)
     if ray.is_initialized():
         yield
         return
-    environment = _environment(config.runtime_env)
     if config.address is None:
         if address := os.environ.get("RAY_ADDRESS"):
             log.warning("RAY_ADDRESS=%s is not used: a local Ray starts, since ray.address is not set", address)
