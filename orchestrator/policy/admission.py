@@ -11,7 +11,7 @@ with many.
 from collections import Counter, OrderedDict
 from math import ceil
 
-_OVERCOMMIT = 1.25  # sequences in an engine per sequence decoded together: it finds the next one waiting
+OVERCOMMIT = 1.25  # sequences in an engine per sequence decoded together: it finds the next one waiting
 
 
 class Admission:
@@ -20,7 +20,7 @@ class Admission:
     def __init__(self, *, capacity_tokens: int, max_num_seqs: int) -> None:
         """`capacity_tokens`: of the KV cache."""
         self._capacity = capacity_tokens
-        self._most = ceil(_OVERCOMMIT * max_num_seqs)
+        self._most = ceil(OVERCOMMIT * max_num_seqs)
         self._waiting: OrderedDict[str, OrderedDict[int, int]] = OrderedDict()  # client -> request -> its tokens
         self._running: dict[tuple[str, int], int] = {}
         self._given: dict[str, int] = {}  # tokens, by client

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import first_error
+from orchestrator.policy.admission import OVERCOMMIT
 from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.host import Batch, Work
 from orchestrator.policy.requests import PolicyRequest
@@ -15,7 +16,6 @@ from orchestrator.replicas.members import Member
 
 _POLL_S = 5.0  # a heartbeat comes this often from an idle replica
 _CONNECT_TIMEOUT_S = 60.0
-_OVERCOMMIT = 1.25  # sequences in flight per sequence decoded together: the engine finds the next one waiting
 
 
 class PolicyReplica:
@@ -48,7 +48,7 @@ class PolicyReplica:
     def has_room(self, request: PolicyRequest) -> bool:
         """Whether the engine can run the request to its end without preempting another. One always fits alone."""
         fits = self._num_reserved + request.num_reserved <= self.info.kv_capacity_tokens
-        few = len(self.requests) < ceil(_OVERCOMMIT * self.info.max_num_seqs)
+        few = len(self.requests) < ceil(OVERCOMMIT * self.info.max_num_seqs)
         return not self.requests or (fits and few)
 
     def admit(self, request_id: int, request: PolicyRequest) -> None:
