@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Budget, Remaining
 
-Amounts = Mapping[str, float]  # by the names of Budget's caps, seconds aside
+COUNTED = ("policy_tokens", "verifier_tokens", "flops", "candidates")
+"""What a budget caps, seconds aside: names of its fields."""
+Amounts = Mapping[str, float]  # by these names
 
 
 class Account:
@@ -190,10 +192,6 @@ def _share(amount: float | None, parts: int, index: int) -> int | None:
         return None
     whole, rest = divmod(max(0, int(amount)), parts)
     return whole + (index < rest)
-
-
-COUNTED = ("policy_tokens", "verifier_tokens", "flops", "candidates")
-"""What a budget caps, seconds aside."""
 
 
 def _least(a: float | None, b: float | None) -> float | None:

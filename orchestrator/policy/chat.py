@@ -30,13 +30,12 @@ from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.chat_replies import Choice, read_reply
 from orchestrator.policy.engines.chat_template import with_examples
-from orchestrator.policy.engines.clients import api_key, one_line, open_client
+from orchestrator.policy.engines.clients import MOST_SEED, api_key, one_line, open_client
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_ID = -1  # of a token that the server counted
 _REST_S = 30.0  # for an address that failed
-_MOST_SEED = 2**31  # servers take no larger ones, or not all do
 _ENDLESS = 1 << 30  # tokens of a context whose length nobody told
 _MOST_PROMPTS = 100_000  # remembered; a search needs its own until it ends
 _MOST_CHOICES = 64  # of one request: some servers take no more than 128
@@ -302,7 +301,7 @@ class ChatPolicy:
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
-            "seed": request.seed % _MOST_SEED,
+            "seed": request.seed % MOST_SEED,
             "stop": list(request.stop) or None,
             "logprobs": None if request.logprobs is None else True,
             "top_logprobs": request.logprobs or None,

@@ -1,7 +1,8 @@
 """What a chat API says: its choices, and how many tokens they took. The client does not check what it gets.
 
-Servers report the tokens of all choices together. Each choice gets a share by the length of its text, and one that was
-cut off has `max_tokens` of them: the sum is the server's, the shares are estimates.
+Servers report the tokens of all choices together. Where log-probabilities are told of each token, these say how many a
+choice has. Else it gets a share by the length of its text, and one that was cut off has `max_tokens` of them: the sum
+is the server's, the shares are estimates.
 """
 
 from collections.abc import Sequence
@@ -38,8 +39,11 @@ def read_reply(reply: Any, *, max_tokens: int) -> Reply:
     logprobs = [getattr(getattr(choice, "logprobs", None), "content", None) or () for choice in reply.choices]
     if not told:
         raise ValueError("no choices")
+    cuts = [cut for *_, cut in told]
     lengths = [len(text) + len(thoughts) for text, thoughts, _ in told]
-    tokens = _tokens(sampled, lengths, [cut for *_, cut in told], max_tokens)
+    tokens = _counted(sampled, [len(of_tokens) for of_tokens in logprobs], cuts)
+    if tokens is None:
+        tokens = _tokens(sampled, lengths, cuts, max_tokens)
     shown = [len(thoughts) for _, thoughts, _ in told]
     thought = [min(*pair) for pair in zip(apportioned(thinking, shown if any(shown) else tokens), tokens, strict=True)]
     return Reply(
@@ -61,6 +65,15 @@ def read_reply(reply: Any, *, max_tokens: int) -> Reply:
 def _thoughts(choice: Any) -> str:
     extra = choice.message.model_extra or {}
     return str(extra.get("reasoning") or extra.get("reasoning_content") or "")
+
+
+def _counted(sampled: int, told: Sequence[int], cut: Sequence[bool]) -> list[int] | None:
+    """Of each choice, by the numbers of tokens that are told: of all, or of all but the one that ends a reply. None
+    where these are not what was sampled."""
+    if not any(told):
+        return None
+    with_ends = [num + (not is_cut) for num, is_cut in zip(told, cut, strict=True)]
+    return next((list(counts) for counts in (told, with_ends) if sum(counts) == sampled), None)
 
 
 def _tokens(sampled: int, lengths: Sequence[int], cut: Sequence[bool], max_tokens: int) -> list[int]:

@@ -66,6 +66,7 @@ class PolicyRequest:
     token_ids: list[int] = field(default_factory=list)
     seen: str = ""  # end of the delivered text, where a stop string may have begun
     confidences: list[float] = field(default_factory=list)  # of the delivered tokens, where a floor holds
+    thinking_tokens: int = 0  # of the delivered ones
     lost_tokens: int = 0  # died with replicas
     aborted: bool = False
     done: bool = False
@@ -92,6 +93,7 @@ class PolicyRequest:
             asked,
             prefix_ids=(*asked.prefix_ids, *self.token_ids),
             max_tokens=asked.max_tokens - len(self.token_ids),
+            max_thinking=None if asked.max_thinking is None else asked.max_thinking - self.thinking_tokens,
             seed=derive_seed(asked.seed, "resumed", (len(self.token_ids),)),  # not the same draws again
         )
         recent = self.confidences[-asked.floor.group_tokens :] if asked.floor is not None else ()
@@ -100,6 +102,7 @@ class PolicyRequest:
     def take(self, segment: Segment) -> None:
         """Hands a segment to the caller; the last one with what the whole request cost."""
         self.token_ids += segment.token_ids
+        self.thinking_tokens += len(segment.token_ids) if segment.thinking else 0
         if self.generation.stop:
             reach = stop_reach(self.generation.stop)
             self.seen = (self.seen + segment.text)[-reach:] if reach else ""

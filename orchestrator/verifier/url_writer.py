@@ -23,7 +23,6 @@ from verifiers.generative_options import GenerativeOptions
 log = logging.getLogger(__name__)
 
 _EASY_PROMPT = "1 + 1 ="
-_MOST_SEED = 2**31  # servers take no larger ones, or not all do
 
 
 class _NoChain(Exception):
@@ -99,18 +98,18 @@ class UrlWriter:
                     model=self._model,
                     messages=[{"role": "user", "content": prompt}],
                     **how,
-                    seed=chain_seed(prompt, index) % _MOST_SEED,
+                    seed=chain_seed(prompt, index) % clients.MOST_SEED,
                 )
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise UserError(f"{self._where} refuses model {self._model}: {error}") from error
+            raise UserError(f"{self._where} refuses model {self._model}: {clients.one_line(error)}") from error
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return Chain.of_refused(f"{self._where} refuses a request: {error}")
+            return Chain.of_refused(f"{self._where} refuses a request: {clients.one_line(error)}")
         except (TimeoutError, openai.APITimeoutError):
             raise _NoChain(f"{self._where}: no answer within {self._deadline_s:g} s") from None
         except (openai.InternalServerError, openai.APIResponseValidationError, ValueError) as error:  # not JSON
-            raise _NoChain(f"{self._where}: {type(error).__name__}: {error}") from error
+            raise _NoChain(f"{self._where}: {clients.one_line(error)}") from error
         except openai.OpenAIError as error:
-            raise ReplicaError(f"{self._where}: {type(error).__name__}: {error}") from error
+            raise ReplicaError(f"{self._where}: {clients.one_line(error)}") from error
         return self._read(reply, words)
 
     def _read(self, reply: Any, words: Sequence[str]) -> Chain:

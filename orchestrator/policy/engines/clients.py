@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 RETRIES = 3  # by a client: of what it could not send, 408, 409, 429 and 5xx, waiting longer each time
 CONNECT_S = 10.0
+MOST_SEED = 2**31  # servers take no larger ones, or not all do
 
 
 def api_key(variable: str | None, setting: str) -> str | None:

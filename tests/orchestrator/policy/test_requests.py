@@ -27,3 +27,10 @@ def test_without_a_floor_no_confidences_are_kept() -> None:
     [request] = stream_of(logprobs=3).requests
     request.take(step(1.0, 2.0))
     assert (request.confidences, request.work().confidences) == ([], ())
+
+
+def test_what_goes_on_may_think_for_as_long_as_was_left() -> None:
+    [request] = stream_of(max_thinking=5).requests
+    request.take(Segment(token_ids=(5, 5), text="x", thinking=True))
+    request.take(Segment(token_ids=(6,), text="y"))
+    assert request.work().generation.max_thinking == 3
