@@ -8,8 +8,9 @@ vote beats it). Report it beside a verifier, not as one.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from orchestrator.core.nouns import Candidate, Problem, SearchResult, Selection, Trajectory
+from orchestrator.core.nouns import Candidate, Problem, SearchResult, Selection
 from orchestrator.core.protocols import Session, Strategy
+from strategies.certainty import mean_logprob
 from strategies.checks import require
 from strategies.selection import search_result
 
@@ -32,10 +33,5 @@ class BestLogprob(Strategy):
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
         completions = await session.rollout([root], self.n, scored=False, logprobs=0)
-        candidates = [Candidate(trajectory=c, aggregate_score=_mean_logprob(c)) for c in completions if c.steps]
+        candidates = [Candidate(trajectory=c, aggregate_score=mean_logprob(c.steps)) for c in completions if c.steps]
         return await search_result(tuple(candidates), session, selection=Selection.SCORE)
-
-
-def _mean_logprob(completion: Trajectory) -> float | None:
-    logprobs = [step.logprob for step in completion.steps if step.logprob is not None]
-    return sum(logprobs) / completion.num_tokens if logprobs else None

@@ -35,8 +35,14 @@ def token_confidences(steps: Sequence[Step]) -> list[float]:
     return [token for step in steps if step.confidence is not None for token in step.confidence.tokens]
 
 
-def mean_probability(steps: Sequence[Step]) -> float | None:
-    """The geometric mean of the probabilities that the sampled tokens had; None where none is known."""
+def mean_logprob(steps: Sequence[Step]) -> float | None:
+    """The mean of the log-probabilities that the sampled tokens had; None where none is known."""
     known = [(step.logprob, len(step.token_ids)) for step in steps if step.logprob is not None]
     total = sum(tokens for _, tokens in known)
-    return math.exp(math.fsum(logprob for logprob, _ in known) / total) if total else None
+    return math.fsum(logprob for logprob, _ in known) / total if total else None
+
+
+def mean_probability(steps: Sequence[Step]) -> float | None:
+    """The geometric mean of the probabilities that the sampled tokens had; None where none is known."""
+    mean = mean_logprob(steps)
+    return None if mean is None else math.exp(mean)

@@ -371,7 +371,7 @@ class Strategy(Protocol):
 
     @property
     def needs_tokens(self) -> bool:
-        """Whether it goes on from what was written, or stops it in its midst: chat APIs, which return text, can't."""
+        """Whether it goes on from what was written, or stops a sample early: chat APIs, which return text, can't."""
         return False
 
     async def search(self, problem: Problem, session: Session) -> SearchResult:

@@ -190,7 +190,9 @@ class ChatPolicy:
     def _ask_one_by_one(self, why: str) -> None:
         if self._gives_choices:
             self._gives_choices = False
-            log.warning("policy: %s gives no several choices, so each sample pays for the prompt: %s", self.model, why)
+            log.warning(
+                "policy: %s gives one choice a request, so each sample pays for the prompt: %s", self.model, why
+            )
 
     @asynccontextmanager
     async def _admitted(self, num: int) -> AsyncIterator[None]:

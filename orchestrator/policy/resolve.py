@@ -71,7 +71,7 @@ def check_strategies(config: PolicyConfig, strategies: Mapping[str, Strategy]) -
     needy = [name for name, strategy in strategies.items() if strategy.needs_tokens]
     if needy and is_chat_api(config):
         raise UserError(
-            f"policy: {', '.join(needy)} goes on from what was written, or stops it in its midst, and servers without "
+            f"policy: {', '.join(needy)} goes on from what was written, or stops a sample early, and servers without "
             "policy.tokenizer return text only; wanted policy.tokenizer, or strategies of whole completions"
         )
 

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.core.confidence import StepConfidence
 from orchestrator.core.nouns import Step
-from strategies.certainty import Certainty, certainty, mean_probability, token_confidences
+from strategies.certainty import Certainty, certainty, mean_logprob, mean_probability, token_confidences
 
 
 def step(*tokens: float, entropy: float = 0.0, self_certainty: float = 0.0) -> Step:
@@ -32,3 +32,8 @@ def test_the_mean_probability_is_geometric_and_over_sampled_tokens():
     steps.append(Step(token_ids=(1,), text="", logprob=math.log(0.25)))
     assert mean_probability(steps) == pytest.approx((0.5**3 * 0.25) ** (1 / 4))
     assert mean_probability([FORCED]) is None
+
+
+def test_tokens_that_were_not_sampled_do_not_dilute_the_mean_log_probability():
+    assert mean_logprob([Step(token_ids=(1, 1), text="", logprob=-3.0), FORCED]) == pytest.approx(-1.5)
+    assert mean_logprob([FORCED]) is None and mean_logprob([]) is None

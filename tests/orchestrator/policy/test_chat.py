@@ -167,7 +167,7 @@ async def test_a_server_that_gives_one_choice_is_asked_for_the_others_one_by_one
         assert [asked.get("n") for asked in server.asked] == [4, None, None, None]
         await written(policy, n=3)
         assert [asked.get("n") for asked in server.asked[4:]] == [None] * 3
-    assert caplog.text.count("gives no several choices") == 1 and "it gave fewer" in caplog.text
+    assert caplog.text.count("gives one choice a request") == 1 and "it gave fewer" in caplog.text
 
 
 async def test_a_server_that_refuses_several_choices_is_asked_one_by_one(
