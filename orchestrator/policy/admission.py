@@ -6,6 +6,9 @@ a pause, is lifted to what the last one that was served had been given: nobody s
 waits until the others have caught up (the virtual token counter of Sheng et al., "Fairness in Serving Large Language
 Models", arXiv 2401.00588). So equal clients get equal shares, and a client with one search does not wait behind one
 with many.
+
+A request counts with the tokens that it may fill, its prefix and `max_tokens`, since these are kept free for it: who asks
+for more than it needs gets fewer sequences.
 """
 
 from collections import Counter, OrderedDict
