@@ -7,8 +7,8 @@ waits until the others have caught up (the virtual token counter of Sheng et al.
 Models", arXiv 2401.00588). So equal clients get equal shares, and a client with one search does not wait behind one
 with many.
 
-A request counts with the tokens that it may fill, its prefix and `max_tokens`, since these are kept free for it: who asks
-for more than it needs gets fewer sequences.
+A request counts with the tokens that it may fill, its prefix and `max_tokens`, since these are kept free for it: who
+asks for more than it needs gets fewer sequences.
 """
 
 from collections import Counter, OrderedDict
