@@ -24,12 +24,16 @@ _SYSTEM = {"task_events_report_interval_ms": 0}  # else its control process grow
 _LOGS = ("gcs_server.err", "raylet.err", "gcs_server.out", "raylet.out")
 
 
+class NoCluster(UserError):
+    """Nothing that answers is at the address."""
+
+
 @contextmanager
 def connected(config: RayConfig, replicas: int) -> Iterator[None]:
     """A Ray connection for as long as the context lasts; a local Ray has room for `replicas` actors.
 
-    A Ray that this process is already connected to is used and left as it is. Raises UserError when there is no
-    cluster at the address, ReplicaError when a local Ray does not start.
+    A Ray that this process is already connected to is used and left as it is. Raises NoCluster when no cluster is at
+    the address, UserError when it is of another version of Ray or Python, ReplicaError when a local Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no network
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves the engine beside anything else
@@ -48,9 +52,13 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
             _join_local()
         try:
             ray.init(address=config.address, runtime_env=environment, log_to_driver=False, logging_level="error")
-        except (ConnectionError, ValueError, RuntimeError) as error:  # the last for another version of Ray or Python
+        except (ConnectionError, ValueError, RuntimeError) as error:
             ray.shutdown()
-            raise UserError(f"ray.address: no Ray cluster at {config.address!r}: {error}") from error
+            if "Version mismatch" in str(error):  # Ray has no type of its own for it
+                raise UserError(
+                    f"ray.address: the Ray cluster at {config.address!r} is of another version: {error}"
+                ) from error
+            raise NoCluster(f"ray.address: no Ray cluster at {config.address!r}: {error}") from error
     try:
         yield
     finally:

@@ -48,27 +48,31 @@ class Shares:
         counts = {"no answer %": self.no_answer, "cut off %": self.cut_off, "undecided %": self.undecided}
         return {name: count / max(1, self.candidates) for name, count in counts.items()}
 
-    def warnings(self) -> list[str]:
-        """Plain sentences for each share above the bound, with the setting to change."""
-        found = []
+    def warnings_by_share(self) -> dict[str, str]:
+        """As `warnings`, by the share that is too large."""
+        found = {}
         if self._large(self.cut_off):
-            found.append(
+            found["cut off"] = (
                 f"{self._share(self.cut_off)} were cut off before they ended"
                 + (f", {self.both:,} of them without an answer" if self.both else "")
                 + ": raise sampling.max_tokens (or the budget)"
             )
         if self._large(self.no_answer - self.both):
             examples = " and ".join(f"«...{ending}»" for ending in self.endings)
-            found.append(
+            found["no answer"] = (
                 f"{self._share(self.no_answer - self.both)} ended without an answer that could be found, and count as "
                 f"wrong: set data.answer to how this model states its answers. Two endings: {examples}"
             )
         if self._large(self.undecided):
-            found.append(
+            found["undecided"] = (
                 f"{self._share(self.undecided)} could not be compared with the reference, and count in no accuracy: "
                 f"{self.reason}; if answers are plain strings, set data.grader: exact"
             )
         return found
+
+    def warnings(self) -> list[str]:
+        """A plain sentence for each share above the bound, with the setting to change."""
+        return list(self.warnings_by_share().values())
 
     def _large(self, count: int) -> bool:
         return count > WARNED * self.candidates
@@ -88,13 +92,14 @@ class Watch:
 
     def __init__(self) -> None:
         self._shares = Shares()
-        self._said = 0
+        self._said: set[str] = set()
 
     def warnings(self, *, answer: str | None, status: str, undecided: str | None, text: str) -> list[str]:
         """Those that are new with this candidate."""
         self._shares = self._shares.with_one(answer=answer, status=status, undecided=undecided, text=text)
-        found = self._shares.warnings() if self._shares.candidates >= _ENOUGH else []
-        new, self._said = found[self._said :], max(self._said, len(found))
+        found = self._shares.warnings_by_share() if self._shares.candidates >= _ENOUGH else {}
+        new = [warning for share, warning in found.items() if share not in self._said]
+        self._said |= found.keys()
         return new
 
 

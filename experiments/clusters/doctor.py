@@ -4,7 +4,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -39,14 +39,14 @@ def examine(wanted: Wanted, answer_s: float = ANSWER_S) -> Sequence[Finding]:
     results = os.path.abspath(wanted.results)
     folders = [folder.path for folder in wanted.folders]
     findings = list(_endpoint(wanted))
-    with connected(wanted.ray, 0):
+    with connected(wanted.ray, 0), ExitStack() as stack:
         try:
-            with _probe_file(results) as probe:
-                here = NodeProbe().report(folders, results, probe)
-                reports = asyncio.run(ask_nodes(folders, results, probe, answer_s))
+            probe = stack.enter_context(_probe_file(results))
         except OSError as error:
             advice = "set results_dir to a folder that you may write to"
             return [*findings, Finding(what="results", level=Level.MISSING, found=str(error), advice=advice)]
+        here = NodeProbe().report(folders, results, probe)
+        reports = asyncio.run(ask_nodes(folders, results, probe, answer_s))
     for report in reports:
         findings += node_findings(report, here, wanted)
     return findings
@@ -78,15 +78,17 @@ def _endpoint(wanted: Wanted) -> Iterator[Finding]:
 
 @contextmanager
 def _probe_file(results: str) -> Iterator[str]:
-    """A file in the results folder; that and what had to be made for it are removed at the end."""
-    made = []
+    """A file in the results folder; that and what had to be made for it are removed at the end. Raises OSError where no
+    file can be made there."""
+    made: list[Path] = []
     folder = Path(results)
-    for missing in [parent for parent in (folder, *folder.parents) if not parent.exists()][::-1]:
-        missing.mkdir()
-        made.append(missing)
     try:
+        for missing in [parent for parent in (folder, *folder.parents) if not parent.exists()][::-1]:
+            missing.mkdir()
+            made.append(missing)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as probe:
             yield probe.name
     finally:
-        for each in made[::-1]:
-            each.rmdir()
+        with suppress(OSError):  # a run has begun there meanwhile
+            for each in made[::-1]:
+                each.rmdir()

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from experiments.config import read_yaml, resolve_path
 from orchestrator.core.config import PolicyConfig, RayConfig, VerifierConfig
 from orchestrator.core.errors import UserError
+from orchestrator.pools.record import ray_of
+from orchestrator.serving.config import ServeConfig
 from orchestrator.typed import typed
 from orchestrator.verifier.resolve import ResolvedVerifier, resolve
 
@@ -32,7 +34,8 @@ class Wanted:
 
 
 def wanted_of(path: Path | None, overrides: Sequence[str] = (), address: str | None = None) -> Wanted:
-    """Without a file, what every run wants. Raises UserError for a file that no command could read."""
+    """Without a file, what every run wants. Raises UserError for a file that no command could read, and for a named
+    pool that is not known here."""
     given: dict[str, Any] = {}
     if path is not None:
         read = OmegaConf.to_container(read_yaml(path, overrides), resolve=True)
@@ -48,13 +51,13 @@ def wanted_of(path: Path | None, overrides: Sequence[str] = (), address: str | N
     folders = [] if policy is None else list(_of_policy(policy))
     for key, verifier in verifiers:
         folders += _of_verifier(key, verifier)
-    host, port = given.get("host", "127.0.0.1"), given.get("port", 8000)
+    served = typed(ServeConfig, given) if "alias" in given else None
     return Wanted(
-        ray=typed(RayConfig, _mapping(settings, "ray"), "ray"),
+        ray=ray_of(given.get("pool"), typed(RayConfig, _mapping(settings, "ray"), "ray")),
         folders=tuple(dict.fromkeys(folders)),
         vllm=policy is None or policy.engine == "vllm",
         results=str(given.get("results_dir", "results")),
-        endpoint=(str(host), int(port)) if "alias" in given else None,
+        endpoint=None if served is None else (served.host, served.port),
     )
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from ray._private.utils import check_version_info
 
 from orchestrator import cluster
-from orchestrator.cluster import connected
+from orchestrator.cluster import NoCluster, connected
 from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import ReplicaError, UserError
 
@@ -73,9 +74,22 @@ def test_an_address_without_a_cluster_is_the_users_error(monkeypatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)  # of the Ray that other tests use
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(UserError, match=r"ray\.address: no Ray cluster at 'auto': nobody there"):
+    with pytest.raises(NoCluster, match=r"ray\.address: no Ray cluster at 'auto': nobody there"):
         with connected(RayConfig(address="auto"), 1):
             pass
+
+
+def test_a_cluster_of_another_version_is_not_taken_for_none(monkeypatch) -> None:
+    def init(**options: object) -> None:
+        check_version_info({"ray_version": "0.1", "python_version": "3.0.0"}, "here")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match=r"ray\.address: the Ray cluster at 'auto' is of another version: .*") as error:
+        with connected(RayConfig(address="auto"), 1):
+            pass
+    assert not isinstance(error.value, NoCluster)
 
 
 def test_a_local_ray_listens_on_loopback_alone() -> None:

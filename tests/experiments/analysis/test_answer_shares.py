@@ -62,6 +62,15 @@ def test_a_run_that_goes_on_is_warned_once_and_not_before_it_is_sure() -> None:
     assert "of 40 candidates ended without an answer" in said[39][0]
 
 
+def test_each_warning_of_a_run_that_goes_on_is_said_once_whatever_comes_first() -> None:
+    watch = Watch()
+    said = [new for one in [SILENT] * 60 + [CUT] * 60 for new in watch.warnings(**vars(row(one)))]
+    assert [("without an answer that could be" in one, "were cut off" in one) for one in said] == [
+        (True, False),
+        (False, True),
+    ]
+
+
 def test_an_extraction_that_matches_nothing_is_said_within_the_first_50_candidates_while_the_run_goes_on() -> None:
     console = Console(file=io.StringIO(), width=200)
     with progress_bar(console) as progress:

@@ -3,13 +3,17 @@
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from experiments.clusters import doctor
 from experiments.clusters.doctor import examine, examine_here
+from experiments.clusters.node import NodeProbe
 from experiments.clusters.wanted import ModelFolder, Wanted
 from experiments.doctor import TINY_POLICY, Finding, Level
 from orchestrator.core.config import RayConfig
@@ -56,6 +60,42 @@ def test_a_node_that_does_not_answer_is_a_row(cluster, tmp_path) -> None:
     silent = where(cluster[1], findings)
     assert list(silent) == ["answer"] and silent["answer"].level is Level.MISSING
     assert any(finding.what == "ray" and finding.where not in ("", silent["answer"].where) for finding in findings)
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Wanted:
+    """A cluster of no nodes."""
+    monkeypatch.setattr(doctor, "connected", lambda *_: nullcontext())
+    monkeypatch.setattr(NodeProbe, "report", lambda *_: {})
+    return Wanted(ray=RayConfig(address="auto"))
+
+
+def test_a_run_that_begins_meanwhile_keeps_its_results_folder(no_cluster, tmp_path, monkeypatch) -> None:
+    run = tmp_path / "results" / "run"
+
+    async def ask_nodes(*_: Any) -> list[Any]:
+        run.mkdir()
+        return []
+
+    monkeypatch.setattr(doctor, "ask_nodes", ask_nodes)
+    assert list(examine(replace(no_cluster, results=str(run.parent)))) == []
+    assert list(run.parent.iterdir()) == [run]
+
+
+def test_a_fault_of_the_cluster_is_none_of_the_results_folder(no_cluster, tmp_path, monkeypatch) -> None:
+    async def ask_nodes(*_: Any) -> list[Any]:
+        raise ConnectionError("Ray is gone")
+
+    monkeypatch.setattr(doctor, "ask_nodes", ask_nodes)
+    with pytest.raises(ConnectionError, match="Ray is gone"):
+        examine(replace(no_cluster, results=str(tmp_path / "results")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_results_folder_that_can_not_be_made_is_missing(no_cluster, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    [finding] = examine(replace(no_cluster, results=str(tmp_path / "file" / "results")))
+    assert (finding.what, finding.level) == ("results", Level.MISSING) and "results_dir" in finding.advice
 
 
 def test_a_port_that_is_taken_and_a_folder_that_is_not_here_are_missing_without_a_cluster_too(tmp_path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from experiments.clusters.wanted import wanted_of
 from experiments.config import PROJECT_ROOT
 from orchestrator.core.errors import UserError
+from orchestrator.pools.record import PoolRecord, write_record
 
 
 def wanted_by(tmp_path: Path, text: str, *overrides: str):
@@ -25,6 +26,13 @@ def test_the_address_of_the_command_line_wins(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     assert wanted_of(path, address="10.0.0.1:6379").ray.address == "10.0.0.1:6379"
     assert wanted_of(None).ray.address is None
+
+
+def test_the_cluster_of_a_named_pool_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    write_record(PoolRecord(name="tiny", address="10.0.0.7:6379"))
+    assert wanted_by(tmp_path, "pool: tiny").ray.address == "10.0.0.7:6379"
+    assert wanted_by(tmp_path, "pool: tiny\nray: {address: auto}").ray.address == "auto"
 
 
 def test_the_folders_of_all_models_are_wanted_and_hub_ids_are_not(tmp_path: Path) -> None:
@@ -55,8 +63,18 @@ def test_a_server_has_the_model_and_an_endpoint_its_port(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("policy: {modl: /m}", "modl"), ("policy: [1]", "policy"), ("ray: {adress: auto}", "adress")]
+    ("text", "named"),
+    [
+        ("policy: {modl: /m}", "modl"),
+        ("policy: [1]", "policy"),
+        ("ray: {adress: auto}", "adress"),
+        ("alias: x\npolicy: {model: /m}\nport: many", "port"),
+        ("pool: tiny", "no pool 'tiny' was started here"),
+    ],
 )
-def test_a_mistake_in_what_it_reads_is_named(tmp_path: Path, text: str, named: str) -> None:
+def test_a_mistake_in_what_it_reads_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, named: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with pytest.raises(UserError, match=named):
         wanted_by(tmp_path, text)

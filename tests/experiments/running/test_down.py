@@ -1,11 +1,17 @@
 """Facts about the end of named pools."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from experiments.running import down as ending
 from experiments.running.down import down
+from orchestrator import cluster
+from orchestrator.cluster import NoCluster
+from orchestrator.core.config import RayConfig
+from orchestrator.core.errors import UserError
 from orchestrator.pools import local_ray
 from orchestrator.pools.record import PoolRecord, records, write_record
 
@@ -43,3 +49,22 @@ def test_a_pool_on_a_ray_that_stays_leaves_that_ray(monkeypatch: pytest.MonkeyPa
     write_record(there)
     down("tiny")
     assert (left, records()) == ([there], [])
+
+
+def test_a_pool_whose_ray_is_gone_is_forgotten_and_one_that_can_not_be_asked_is_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @contextmanager
+    def connected(config: RayConfig, replicas: int) -> Iterator[None]:
+        raise errors.pop()
+        yield
+
+    errors = [NoCluster("nobody there"), UserError("of another version")]
+    monkeypatch.setattr(cluster, "connected", connected)
+    there = PoolRecord(name="tiny", address="10.0.0.7:6379")
+    write_record(there)
+    with pytest.raises(UserError, match="of another version"):
+        down("tiny")
+    assert records() == [there]
+    down("tiny")
+    assert records() == [] and "nobody there" in caplog.text

@@ -324,7 +324,7 @@ async def test_where_no_address_answers_they_are_asked_again_later(
     assert segment.text == "Answer: 4" and len(server.asked) == 7
 
 
-async def test_where_no_address_answers_the_the_run_is_told(server: Server, config: PolicyConfig) -> None:
+async def test_where_no_address_answers_the_run_is_told(server: Server, config: PolicyConfig) -> None:
     server.answers = [refusal(503)]
     async with ChatPolicy.open(config) as policy:
         with pytest.raises(PoolExhausted, match=r"none of 1 servers answers, the last: .*refused with 503"):
