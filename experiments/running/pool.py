@@ -100,7 +100,7 @@ def up(plan: PoolPlan, on_stage: Callable[[str], None]) -> PoolRecord:
             on_stage("starting the policy" + (" and the verifier" if plan.spec.verifier else ""))
             keeper = create_pool_actor(plan.spec)
             try:
-                asyncio.run(_opened(keeper, name))
+                asyncio.run(answered(submit(keeper.open.remote), f"pool {name}: its keeper", float("inf")))
             except BaseException:
                 if pid is None:  # else all of it ends with its Ray
                     asyncio.run(close_pool(name))
@@ -164,8 +164,3 @@ def _table(
 
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
-
-
-async def _opened(keeper: object, name: str) -> None:
-    """Raises UserError, ReplicaError."""
-    await answered(submit(keeper.open.remote), f"pool {name}: its keeper", float("inf"))  # type: ignore[attr-defined]
