@@ -23,9 +23,9 @@ from orchestrator.pools import local_ray
 from orchestrator.pools.record import (
     PoolRecord,
     check_name,
-    find_record,
     log_path,
     records,
+    running_record,
     write_record,
 )
 from orchestrator.pools.service import close_pool, create_pool_actor, pool_actor
@@ -112,7 +112,7 @@ def up(plan: PoolPlan, on_stage: Callable[[str], None]) -> PoolRecord:
 @contextmanager
 def statuses(name: str | None) -> Iterator[Callable[[], Table]]:
     """A function that makes a table of a pool's replicas as they are now. Raises UserError where there is no pool."""
-    record = find_record(name)
+    record = running_record(name)
     with connected(RayConfig(address=record.address), 0):
         keeper = pool_actor(record.name)
         if keeper is None:

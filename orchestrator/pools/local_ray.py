@@ -52,9 +52,16 @@ def start(num_cpus: int, address_file: Path, log: Path) -> tuple[str, int]:
 def end(pid: int) -> None:
     """Ends the process that holds a local Ray, and the Ray with it."""
     with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if __name__ in process.cmdline():  # else another process has the number by now
-            _end(process)
+        if runs(pid):
+            _end(psutil.Process(pid))
+
+
+def runs(pid: int) -> bool:
+    """Whether it is such a process: another one may have the number by now."""
+    try:
+        return __name__ in psutil.Process(pid).cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _end(process: psutil.Process) -> None:
@@ -63,7 +70,8 @@ def _end(process: psutil.Process) -> None:
     process.terminate()
     _, left = psutil.wait_procs([process, *children], timeout=_END_S)
     for each in left:
-        each.kill()
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def main(num_cpus: int, address_file: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import UserError
+from orchestrator.pools import local_ray
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -64,11 +65,20 @@ def find_record(name: str | None) -> PoolRecord:
     raise UserError(f"pool: {what} was started here; known: {names}")
 
 
+def running_record(name: str | None) -> PoolRecord:
+    """As `find_record`. Raises UserError also where the local Ray of the pool has ended, as after a restart of the
+    machine: to look for it would take Ray minutes."""
+    record = find_record(name)
+    if record.pid is not None and not local_ray.runs(record.pid):
+        raise UserError(f"pool: {record.name} has ended with its Ray; headrace down {record.name} forgets it")
+    return record
+
+
 def ray_of(pool: str | None, config: RayConfig) -> RayConfig:
-    """The Ray of a command: the pool's, unless an address is set. Raises UserError for a pool that is not known."""
+    """The Ray of a command: the pool's, unless an address is set. Raises UserError as `running_record` does."""
     if pool is None or config.address is not None:
         return config
-    return replace(config, address=find_record(pool).address)
+    return replace(config, address=running_record(pool).address)
 
 
 def log_path(name: str) -> Path:
