@@ -245,7 +245,7 @@ async def _problems(plan: JudgePlan, answers: Answers, on_answer: OnAnswer) -> d
     labelled: dict[str, list[LabelledSolution]] = {}
     for solution in read_labels(plan.folder / SOLUTIONS):
         labelled.setdefault(solution.problem_id, []).append(solution)
-    source = Labelled(solutions_of=labelled, delimiter=plan.config.steps.delimiters[0], answers=answers)
+    source = Labelled(solutions_of=labelled, delimiter=next(iter(plan.config.steps.delimiters), ""), answers=answers)
     grader = grader_of(plan.dataset, answers)
     problems = {}
     for problem in (example.problem for example in plan.dataset.examples if example.problem.id in labelled):

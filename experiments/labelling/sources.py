@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Protocol
 
 from tokenizers import Tokenizer
@@ -89,7 +90,7 @@ class Labelled:
     """Whole solutions that a policy wrote and that have labels already, to be labelled anew."""
 
     solutions_of: Mapping[str, Sequence[LabelledSolution]]
-    delimiter: str
+    delimiter: str  # between the steps of a solution that does not say
     answers: Answers
 
     async def solutions(self, problem: Problem) -> tuple[list[Trajectory], Ledger]:
@@ -98,33 +99,35 @@ class Labelled:
     def _trajectory(self, problem: Problem, solution: LabelledSolution) -> Trajectory:
         if solution.prompt_ids is None or solution.step_ids is None:
             raise ProblemError("its solutions have no token ids, wanted some that a policy wrote")
-        *texts, last = solution.completions
-        texts = [*(text + self.delimiter for text in texts), last]
-        steps = [Step(token_ids=ids, text=text) for ids, text in zip(solution.step_ids, texts, strict=True)]
+        num_steps = len(solution.completions)
+        delimiters = solution.delimiters or (*repeat(self.delimiter, num_steps - 1), "")
+        thinking = solution.thinking or (False,) * num_steps
+        parts = zip(solution.step_ids, solution.completions, delimiters, thinking, strict=True)
+        steps = [Step(token_ids=ids, text=text + end, thinking=thinks) for ids, text, end, thinks in parts]
         return Trajectory(
             problem=problem,
             prompt_ids=solution.prompt_ids,
             steps=tuple(steps),
-            status=Status.FINISHED,
-            answer=self.answers.extract("".join(texts)),
+            status=Status.TRUNCATED if solution.truncated else Status.FINISHED,
+            answer=self.answers.extract("".join(step.text for step in steps if not step.thinking)),
         )
 
 
 def as_labelled(solution: Trajectory, labels: Labels, source: str, delimiters: Sequence[str]) -> LabelledSolution:
     """The row of a solution. `delimiters` are what steps end with."""
+    ends = [next(filter(step.text.endswith, delimiters), "") for step in solution.steps]
     return LabelledSolution(
         problem_id=solution.problem.id,
         source=source,
         prompt=solution.problem.messages[-1].content,
-        completions=tuple(_without_delimiter(step.text, delimiters) for step in solution.steps),
+        completions=tuple(step.text.removesuffix(end) for step, end in zip(solution.steps, ends, strict=True)),
         labels=labels,
         prompt_ids=solution.prompt_ids,
         step_ids=tuple(step.token_ids for step in solution.steps),
+        delimiters=tuple(ends),
+        thinking=tuple(step.thinking for step in solution.steps),
+        truncated=solution.status is Status.TRUNCATED,
     )
-
-
-def _without_delimiter(text: str, delimiters: Sequence[str]) -> str:
-    return next((text.removesuffix(delimiter) for delimiter in delimiters if text.endswith(delimiter)), text)
 
 
 def _without_empty_end(solution: Trajectory) -> Trajectory:

@@ -22,8 +22,12 @@ SCHEMA = pa.schema(
         pa.field("labels", pa.list_(pa.float32()), nullable=False),
         pa.field("prompt_ids", pa.list_(pa.int32())),
         pa.field("step_ids", pa.list_(pa.list_(pa.int32()))),
+        pa.field("delimiters", pa.list_(pa.string())),
+        pa.field("thinking", pa.list_(pa.bool_())),
+        pa.field("truncated", pa.bool_()),
     ]
 )
+_LATER = ("delimiters", "thinking", "truncated")  # older files lack them: they are read as null
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,9 @@ class LabelledSolution:
     labels: tuple[float | None, ...]  # one for each step
     prompt_ids: tuple[int, ...] | None = None  # the policy's own tokens, where it wrote the solution: they go before
     step_ids: tuple[tuple[int, ...], ...] | None = None  # the text; delimiters and the end token included
+    delimiters: tuple[str, ...] | None = None  # what each step's text ends with beside its completion; None: not known
+    thinking: tuple[bool, ...] | None = None  # which steps are the policy's thinking; None: not known
+    truncated: bool | None = None  # whether a limit on tokens cut it off; None: not known
 
     def __post_init__(self) -> None:
         if not self.completions or len(self.labels) != len(self.completions):
@@ -51,6 +58,13 @@ class LabelledSolution:
                 f"labelled solution of {self.problem_id}: wanted ids of {len(self.completions)} steps, "
                 f"got {len(self.step_ids)}"
             )
+        for name in ("delimiters", "thinking"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.completions):
+                raise ValueError(
+                    f"labelled solution of {self.problem_id}: wanted {name} of {len(self.completions)} steps, "
+                    f"got {len(values)}"
+                )
         if any(label is not None and not 0 <= label <= 1 for label in self.labels):
             raise ValueError(f"labelled solution of {self.problem_id}: labels must be in 0..1, got {self.labels}")
 
@@ -74,7 +88,8 @@ def read_labelled(path: Path) -> list[LabelledSolution]:
             table = pq.read_table(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise ValueError(f"labelled solutions: can't read {file}: {error}") from None
-        if table.schema.names != SCHEMA.names:
+        lacking = [name for name in _LATER if name not in table.schema.names]
+        if table.schema.names != [name for name in SCHEMA.names if name not in lacking]:
             got, wanted = ", ".join(table.schema.names), ", ".join(SCHEMA.names)
             raise ValueError(f"labelled solutions: columns of {file}, got {got}, wanted {wanted}")
         rows: list[dict[str, Any]] = table.to_pylist()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from unittest.mock import AsyncMock
@@ -14,7 +15,7 @@ from experiments.tinymath.task import generate
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.errors import ProblemError, UserError
-from orchestrator.core.nouns import Problem, Status
+from orchestrator.core.nouns import Problem, Status, Step, Trajectory
 from tests.experiments.labelling.solving import NoisySolver, opening
 from tests.fakes import ScriptedPolicy, TextVerifier, ThinkingPolicy
 from verifiers.training.labelled import LabelledSolution
@@ -129,6 +130,23 @@ async def test_labelled_solutions_are_the_same_when_they_are_taken_up_again():
     again, _ = await source.solutions(problem)
     for before, after in zip(sampled, again, strict=True):
         assert (after.prompt_ids, after.steps, after.answer) == (before.prompt_ids, before.steps, before.answer)
+
+
+async def test_thinking_and_delimiters_are_the_same_when_labelled_solutions_are_taken_up_again():
+    steps = (
+        Step(token_ids=(1, 2), text="5?\n", thinking=True),
+        Step(token_ids=(3,), text="Answer: 5</think>", thinking=True),
+        Step(token_ids=(4,), text="So\n\n"),
+        Step(token_ids=(5,), text="Answer: 7\n\n"),
+    )
+    sampled = Trajectory(problem=PROBLEM, prompt_ids=(9,), steps=steps, status=Status.TRUNCATED)
+    row = as_labelled(sampled, (1.0,) * 4, "exact", ["\n\n", "\n"])
+    assert row.completions == ("5?", "Answer: 5</think>", "So", "Answer: 7")
+    source = Labelled(
+        solutions_of={PROBLEM.id: [row]}, delimiter="\n\n", answers=ExactAnswers(AnswerFormat.parse(None))
+    )
+    [again], _ = await source.solutions(PROBLEM)
+    assert again == replace(sampled, answer="7")
 
 
 async def test_solutions_without_tokens_cannot_be_taken_up():
