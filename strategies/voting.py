@@ -23,3 +23,11 @@ def majority_vote(answers: Sequence[A | None], weights: Sequence[float] | None =
             shares.setdefault(answer, []).append(weight)
     # exact sums: a tie must not depend on the order in which the votes were added
     return max(shares, key=lambda answer: math.fsum(shares[answer]), default=None)
+
+
+def leading_share(answers: Sequence[A | None], weights: Sequence[float]) -> float:
+    """The weight of the leading answer as a share of all votes' weight; 0.0 without votes. None has no vote."""
+    leader = majority_vote(answers, weights)
+    votes = [(answer, weight) for answer, weight in zip(answers, weights, strict=True) if answer is not None]
+    total = math.fsum(weight for _, weight in votes)
+    return math.fsum(weight for answer, weight in votes if answer == leader) / total if total else 0.0

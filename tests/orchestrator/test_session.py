@@ -426,7 +426,7 @@ async def under_cap(strategy, policy, kind: str, amount: float):
         AdaptiveConsistency(n=6, window=3),
         SelfRefine(n=2, request="Q:"),
         DeepConf(n=5),
-        DeepConf(n=6, n_warmup=2, group_tokens=6, confidence="lowest_group"),
+        DeepConf(n=6, n_warmup=2, group_tokens=6, confidence="lowest_group", consensus=None),
     ],
     ids=lambda strategy: type(strategy).__name__,
 )

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -53,7 +54,7 @@ async def test_a_confident_sample_outweighs_a_majority_of_unsure_ones():
     result, policy = await run(DeepConf(n=4, keep=0.25), SAMPLES)
     assert (result.answer, result.selection) == ("1    1    1", Selection.WEIGHTED)
     assert result.score == max(candidate.aggregate_score for candidate in result.candidates)
-    assert result.detail == {"voters": [3], "bar": result.score, "stopped": 0}
+    assert result.detail == {"voters": [3], "bar": result.score, "samples": 4, "stopped": 0, "aborted": 0}
     assert all(request.logprobs == TOP_K for request in policy.requests)
 
 
@@ -87,7 +88,7 @@ async def test_without_any_answer_there_is_a_candidate_all_the_same():
     assert (result.answer, result.chosen, result.detail["voters"]) == (None, 1, [])
 
 
-ONLINE = {"Q:": ["aa\n\nAnswer: 1", "aa\n\nAnswer: 1", "aa\n\nzzzz\n\nAnswer: 7", "aa\n\nAnswer: 1"]}
+ONLINE = {"Q:": ["aa\n\nAnswer: 1", "aa\n\nAnswer: 2", "aa\n\nzzzz\n\nAnswer: 7", "aa\n\nAnswer: 1"]}
 STRATEGY = DeepConf(n=4, n_warmup=2, keep=1.0, group_tokens=4, confidence="lowest_group")
 
 
@@ -96,7 +97,7 @@ async def test_online_a_sample_that_falls_below_the_warm_up_is_written_no_furthe
     async with open_session(policy) as session:
         result = await STRATEGY.search(problem(), session)
     whole = len("aa\n\nAnswer: 1") + 1
-    assert [candidate.trajectory.text for candidate in result.candidates] == ["aa\n\nAnswer: 1"] * 3
+    assert [candidate.trajectory.answer for candidate in result.candidates] == ["1", "2", "1"]
     assert (result.answer, result.detail["stopped"]) == ("1", 1)
     assert result.detail["bar"] == result.candidates[0].aggregate_score
     assert [request.floor is None for request in policy.requests] == [True, True, False, False]
@@ -109,12 +110,26 @@ async def test_online_a_sample_that_falls_below_the_warm_up_is_written_no_furthe
 
 async def test_online_only_samples_above_the_bar_of_the_warm_up_vote():
     script = {"Q:": ["aa\n\nAnswer: 1", "zz\n\nAnswer: 2", "mm\n\nAnswer: 3", "  \n\nAnswer: 4"]}
-    result, _ = await run(DeepConf(n=4, n_warmup=2, confidence="lowest_group"), script)
+    result, _ = await run(DeepConf(n=4, n_warmup=2, confidence="lowest_group", consensus=None), script)
     assert (result.answer, result.detail["voters"], result.detail["stopped"]) == ("4", [0, 3], 0)
 
 
+async def test_online_a_vote_that_the_warm_up_settles_needs_no_more_samples():
+    script = {"Q:": ["aa\n\nAnswer: 1", "aa\n\nAnswer: 1", "aa\n\nAnswer: 2", "aa\n\nAnswer: 2"]}
+    result, policy = await run(STRATEGY, script)
+    assert (result.answer, len(policy.requests), result.detail["samples"]) == ("1", 2, 2)
+
+
+async def test_online_what_is_being_written_when_the_vote_is_settled_is_aborted():
+    script = {"Q:": ["Answer: 1", "Answer: 2", "Answer: 1", "Answer: 1", "Answer: 1", "Answer: 1" + " " * 999]}
+    strategy = replace(STRATEGY, n=6, consensus=0.75)
+    result, _ = await run(strategy, script)
+    assert (result.answer, result.detail["voters"]) == ("1", [0, 1, 2, 3])
+    assert (result.detail["samples"], result.detail["stopped"], result.detail["aborted"]) == (6, 0, 2)
+
+
 async def test_online_a_warm_up_of_all_samples_stops_none():
-    result, _ = await run(DeepConf(n=2, n_warmup=2, confidence="lowest_group"), ONLINE)
+    result, _ = await run(replace(STRATEGY, n=2), ONLINE)
     assert (len(result.candidates), result.detail["stopped"]) == (2, 0)
 
 
@@ -143,6 +158,11 @@ def test_only_online_it_stops_what_is_being_written():
         ({"keep": 0.0}, "deepconf: keep must be above 0 and at most 1, got 0.0"),
         ({"keep": 1.5}, "deepconf: keep must be above 0 and at most 1, got 1.5"),
         ({"group_tokens": 0}, "deepconf: group_tokens must be >= 1, got 0"),
+        ({"consensus": 0.5}, "deepconf: consensus must be above 0.5 and at most 1 (or null for never), got 0.5"),
+        (
+            {"n_warmup": 2, "confidence": "lowest_group"},
+            "deepconf: consensus needs two votes of the warm-up, got one: keep 0.5 of 2 samples",
+        ),
         ({"n_warmup": 0}, "deepconf: n_warmup must be between 1 and n=16 (or null for offline), got 0"),
         ({"n_warmup": 4}, "deepconf: n_warmup needs confidence: lowest_group, got mean"),
         ({"n_warmup": 17}, "deepconf: n_warmup must be between 1 and n=16 (or null for offline), got 17"),

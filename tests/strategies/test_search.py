@@ -48,7 +48,10 @@ async def test_best_of_n_chooses_the_highest_score():
 
 
 ALL = [*(strategy_class(name)() for name in sorted(STRATEGIES)), SelfConsistency(weighted=True)]
-ALL += [DeepConf(n=4, n_warmup=2, group_tokens=3, confidence="lowest_group"), AdaptiveConsistency(rule="cges")]
+ALL += [
+    DeepConf(n=4, n_warmup=2, group_tokens=3, confidence="lowest_group", keep=1.0),
+    AdaptiveConsistency(rule="cges"),
+]
 ALL += [SelfConsistency(weighted=True, weight="entropy"), SelfCertainty(borda_power=0.5)]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from strategies.voting import majority_vote
+from strategies.voting import leading_share, majority_vote
 
 
 def test_the_most_frequent_answer_wins() -> None:
@@ -36,3 +36,8 @@ def test_equal_weight_sums_tie_in_whatever_order_they_were_added() -> None:
 def test_a_wrong_number_of_weights_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"one weight per answer \(2\), got 1"):
         majority_vote(["a", "b"], weights=[1.0])
+
+
+def test_the_leading_share_is_that_of_the_votes_weight() -> None:
+    assert leading_share(["1", "2", None, "1"], weights=[0.5, 1.0, 9.0, 1.0]) == 0.6
+    assert leading_share([None, None], weights=[1.0, 1.0]) == 0.0

@@ -167,7 +167,7 @@ def test_confidence_that_was_recorded_serves_the_strategies_that_want_it(confide
 
 
 def test_a_floor_stops_recorded_samples_as_it_stops_written_ones(confident):
-    strategy = DeepConf(n=8, n_warmup=1, keep=1.0, confidence="lowest_group", group_tokens=2)
+    strategy = DeepConf(n=8, n_warmup=1, keep=1.0, confidence="lowest_group", group_tokens=2, consensus=None)
     for row in replay_rows(confident, "deepconf", strategy, [0, 1]):
         detail = json.loads(row.detail)
         assert row.generated_tokens == 3 * (8 - detail["stopped"]) + 2 * detail["stopped"], "stopped at the first group"
