@@ -6,6 +6,7 @@ the same prompts, seeds and token limits all at once and asked for whole results
 
 import asyncio
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -113,6 +114,7 @@ class BareEngine:
 
 def _serve(connection: Connection, config: PolicyConfig, sampling: Sampling) -> None:
     asyncio.run(_serve_requests(connection, config, sampling))
+    os._exit(0)  # the engine is ended: an interpreter that ends it once more prints an error of vLLM's
 
 
 async def _serve_requests(connection: Connection, config: PolicyConfig, sampling: Sampling) -> None:
