@@ -1,7 +1,8 @@
 """An engine that was asked in advance: policy, verifier, answers and grades, as a run recorded them.
 
 Each rollout of a prompt draws the next of the problem's recorded samples, without replacement, in an order that depends
-on the seed and the problem alone; so all strategies of a seed see the same samples, as they would in a run. What was
+on the seed and the problem alone; so all strategies of a seed see the same samples, as they would in a run. Of a prefix
+that the search has asked for before, its last token alone is read again, as with a prefix cache. What was
 not recorded is an error and is never made up: a continuation of anything but the beginning of a drawn sample, another
 temperature, an injected text.
 """
@@ -74,6 +75,7 @@ class RecordedPolicy:
                     f"replay: recorded were samples of {name} {recorded_value:g}, got a request for {wanted:g}"
                 )
         prefix = request.prefix_ids[len(recorded.prompt_ids) :]
+        cached_tokens = len(request.prefix_ids) - 1 if self._drawn else 0
         sample = self._continue(prefix, recorded) if prefix else self._draw(recorded)
         if set(request.stop) != set(sampling.stop) or request.max_tokens < len(sample.token_ids) - len(prefix):
             raise UserError("replay: only whole samples were recorded, got a request with stop strings or a lower cap")
@@ -96,7 +98,8 @@ class RecordedPolicy:
                 (Finish.LENGTH if full else Finish.EOS) if last else Finish.BOUNDARY if request.until_step else None
             )
             text = sample.text if last else ""
-            segment = Segment(token_ids=sample.token_ids[start:end], text=text, finish=finish)
+            ids = sample.token_ids[start:end]
+            segment = Segment(token_ids=ids, text=text, finish=finish, cached_tokens=cached_tokens)
             if request.logprobs is not None and sample.logprobs is not None:
                 segment = replace(segment, logprob=sample.logprobs[step])
             if request.logprobs and sample.confidences is not None:

@@ -71,7 +71,8 @@ def test_scores_costs_and_flops_are_those_of_the_recording(recording):
     assert row.score == pytest.approx(0.87)
     assert row.verifier_tokens == 2 + 8 * 3, "the prompt once, then each sample's own tokens"
     assert row.verifier_flops == pytest.approx(1e6 * row.verifier_tokens)
-    assert row.policy_flops > 0
+    assert row.prompt_tokens - row.cached_tokens == 2 + 7 * 1, "the prompt once, then its last token for each sample"
+    assert row.policy_flops == pytest.approx(recording.policy_flops * (2 + 7 + 8 * (3 - 1)), rel=1e-5)
 
 
 def test_lower_bounds_are_those_of_the_recorded_uncertainties(recording):
