@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Score, StateHandle
+from orchestrator.core.parcels import Parcel
 from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.ray_calls import ReplicaBroken, ReplicaLost
 from orchestrator.replicas.keeper import Keeper
@@ -190,7 +191,8 @@ class VerifierPool:
 
     def _place(self, jobs: Sequence[Job]) -> None:
         """Chooses the replica for which each job waits."""
-        if not any(replica.up for replica in self._replicas):
+        up = [replica for replica in self._replicas if replica.up]
+        if not up:
             self._unplaced += jobs
             exhausted = self._membership.current.exhausted
             if exhausted is not None and not any(replica.queue.calls for replica in self._replicas):
@@ -199,13 +201,17 @@ class VerifierPool:
             return
         for job in jobs:
             home = None if job.handle is None else self._states.home(job.handle)
-            loads = {r.index: r.queue.pending_tokens / self._config.batch_tokens for r in self._replicas if r.up}
-            target = self._replicas[choose_replica(loads, None if home is None else home.index)]
+            target = up[0] if len(up) == 1 else self._least_loaded(up, home)
             covered = job.handle.num_tokens if job.handle is not None and home is not None else 0
             job.routed_tokens = max(1, len(job.reading.token_ids) - covered)
             if job.handle is not None and home is None and job.reading.keep_parent:
                 self._states.remember(job.handle.key, target, target.epoch)  # it will be rebuilt there: siblings follow
             target.queue.add(job)
+
+    def _least_loaded(self, up: Sequence[Replica], home: Replica | None) -> Replica:
+        """Or the one that holds the state, unless it is overloaded."""
+        loads = {replica.index: replica.queue.pending_tokens / self._config.batch_tokens for replica in up}
+        return self._replicas[choose_replica(loads, None if home is None else home.index)]
 
     def _send(self, replica: Replica) -> None:
         """Has the replica read as many of its readings as it can take now; those whose states come from the same place
@@ -252,8 +258,11 @@ class VerifierPool:
 
     async def _read(self, replica: Replica, epoch: int, runs: Sequence[tuple[Job, Run]]) -> list[Job]:
         """Has a replica read the runs. The jobs whose states it does not hold."""
-        answers: list[Answer] = await replica.ask(epoch, lambda actor: actor.read.remote([run for _, run in runs]))
+        asked = Parcel(run for _, run in runs)
+        answers: list[Answer] = await replica.ask(epoch, lambda actor: actor.read.remote(asked))
         missing: list[Job] = []
+        if any(isinstance(answer, Read | Unreadable) for answer in answers):
+            self._excuse(self._blame.answered(replica.index))
         for (job, run), answer in zip(runs, answers, strict=True):
             if isinstance(answer, Read | Unreadable):
                 job.tokens_read += answer.tokens_read
@@ -261,7 +270,6 @@ class VerifierPool:
                 if job.reading.handle is not None and run.parent is None:
                     covered = job.reading.handle.num_tokens
                     job.reingested_tokens += min(answer.tokens_read, covered)
-                self._excuse(self._blame.answered(replica.index))
             if run.key != job.key:  # a rebuilt parent
                 assert job.handle is not None
                 self._states.remember(job.handle.key, replica, epoch)
