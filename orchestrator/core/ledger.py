@@ -5,10 +5,13 @@ from dataclasses import dataclass, fields
 from operator import add, attrgetter
 from typing import Any
 
+from orchestrator.core.values import made, numerous
+
 Cost = Mapping[str, float]
 """What something added to a ledger: amounts by the names of the fields that add up."""
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """Compute spent, in exact counts; FLOPs by the formula in `orchestrator.core.flops`. Ledgers add up (the peak by
@@ -31,11 +34,11 @@ class Ledger:
     peak_state_bytes: int = 0  # verifier states held at the same time
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        sums: dict[str, Any] = dict(zip(_SUMMED, map(add, _amounts(self), _amounts(other)), strict=True))
-        return Ledger(**sums, peak_state_bytes=max(self.peak_state_bytes, other.peak_state_bytes))
+        sums = map(add, _amounts(self), _amounts(other))
+        return made(Ledger, *sums, max(self.peak_state_bytes, other.peak_state_bytes))
 
 
-_SUMMED = tuple(f.name for f in fields(Ledger) if f.name != "peak_state_bytes")
+_SUMMED = tuple(field.name for field in fields(Ledger))[:-1]  # the last is the peak
 _amounts = attrgetter(*_SUMMED)
 
 
@@ -56,7 +59,7 @@ class Tally:
         self._peak_state_bytes = max(self._peak_state_bytes, num_bytes)
 
     def ledger(self) -> Ledger:
-        return Ledger(**self._sums, peak_state_bytes=self._peak_state_bytes)
+        return made(Ledger, *self._sums.values(), self._peak_state_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.core.confidence import StepConfidence
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.parcels import travels
+from orchestrator.core.values import numerous
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Problem:
         return "\n\n".join(f"{message.role}: {message.content}" for message in self.messages)
 
 
-@travels
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A verifier's belief that every step so far is correct: mean and standard deviation, both in [0, 1]."""
@@ -52,6 +52,7 @@ class Score:
     std: float = 0.0
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """A run of tokens up to and including the token that completes a step boundary (or the end)."""

@@ -13,9 +13,9 @@ from functools import partial
 from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
-from orchestrator.core.parcels import Parcel, travels
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import Phase, ThinkingMarkers
+from orchestrator.core.values import Parcel, numerous
 from orchestrator.policy.admission import Admission
 from orchestrator.policy.engines.contract import Delta, TokenEngine
 from orchestrator.policy.likeliest import Reader
@@ -32,7 +32,7 @@ class ClientForgotten(ReplicaError):
     """The client did not poll for so long that its requests were aborted; it may connect again."""
 
 
-@travels
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """A generation to run. `seen` is text sampled before its prefix ended, where a stop string may have begun;

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import first_error
-from orchestrator.core.parcels import Parcel
+from orchestrator.core.values import Parcel
 from orchestrator.policy.admission import fits
 from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.host import Batch, Work

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 from orchestrator.core.errors import HeadraceError
 from orchestrator.core.protocols import Generation, Segment
 from orchestrator.core.seeds import derive_seed
+from orchestrator.core.values import changed
 from orchestrator.policy.host import Work
 from orchestrator.policy.steps import stop_reach
 
@@ -119,7 +120,7 @@ class PolicyRequest:
             self.confidences += segment.confidence.tokens
         if segment.finish is not None:
             self.done = True
-            segment = replace(
+            segment = changed(
                 segment,
                 discarded_tokens=segment.discarded_tokens + self.lost_tokens,
                 lost_tokens=self.lost_tokens,

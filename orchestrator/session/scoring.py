@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from orchestrator.core.account import Amounts, Hold
 from orchestrator.core.errors import ProblemError, UserError
 from orchestrator.core.ledger import Cost
 from orchestrator.core.nouns import StateHandle
 from orchestrator.core.protocols import ScoreRequest, Solution, Verdict, Verifier
+from orchestrator.core.values import changed
 from orchestrator.session.books import Books
 from orchestrator.session.tracks import Track
 
@@ -83,7 +83,7 @@ class Scoring:
         seconds = time.monotonic() - began
         for (track, steps), reading, verdict in zip(read, readings, verdicts, strict=True):
             for index, score in zip(steps if verdict.unjudged is None else (), verdict.scores, strict=True):
-                track.steps[index] = replace(track.steps[index], score=score)
+                track.steps[index] = changed(track.steps[index], score=score)
             track.num_settled = steps[-1] + 1
             if not reading.keep_parent and reading.handle is not None:
                 self._live.pop(reading.handle.key, None)

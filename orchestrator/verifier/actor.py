@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.core.errors import HeadraceError, UserError
-from orchestrator.core.parcels import Parcel
+from orchestrator.core.values import Parcel
 from orchestrator.replicas.members import Health
 from orchestrator.verifier.held import HeldStates
 from orchestrator.verifier.loading import host_class, load_host

@@ -1,14 +1,14 @@
-"""Facts about values on their way between processes."""
+"""Facts about values that are made and sent in numbers."""
 
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from ray import cloudpickle
 
 from orchestrator.core.nouns import Score
-from orchestrator.core.parcels import Parcel
 from orchestrator.core.protocols import Finish, Generation, Segment
+from orchestrator.core.values import Parcel, changed, made
 from orchestrator.policy.host import Work
 from verifiers.contract import Missing, Read, Run
 
@@ -31,6 +31,20 @@ def test_a_value_arrives_as_it_was_sent_and_frozen(value: object) -> None:
     assert arrived == value and type(arrived) is type(value)
     with pytest.raises((FrozenInstanceError, TypeError)):
         arrived.key = "another"
+
+
+def test_a_changed_value_is_another_one_with_all_else_as_it_was() -> None:
+    segment = Segment(token_ids=(1, 2), text="one", cached_tokens=3)
+    assert changed(segment, text="two", engine_s=0.5) == replace(segment, text="two", engine_s=0.5)
+    assert segment.text == "one"
+    with pytest.raises(KeyError, match="words"):
+        changed(segment, words=())
+
+
+def test_a_value_is_not_made_of_too_few_fields() -> None:
+    assert made(Score, 0.5, 0.1) == Score(mean=0.5, std=0.1)
+    with pytest.raises(ValueError, match="shorter"):
+        made(Score, 0.5)
 
 
 def test_a_parcel_arrives_as_a_list_of_what_was_in_it() -> None:
