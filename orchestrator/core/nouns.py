@@ -92,6 +92,7 @@ class StateHandle:
     num_tokens: int
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
     """A prefix of a solution, or a whole one."""

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from functools import partial
 
 from orchestrator.core.account import Amounts, PlannedSequence, total
 from orchestrator.core.errors import UserError, first_error
 from orchestrator.core.nouns import Status, Step, Trajectory
 from orchestrator.core.protocols import Finish, Generation, Policy, Sampling
 from orchestrator.core.seeds import derive_seed
+from orchestrator.core.values import changed
 from orchestrator.session.books import Books
 from orchestrator.session.scoring import Scoring
 from orchestrator.session.sequences import LiveSequence, SequencesInFlight
@@ -165,7 +164,6 @@ class Writing:
             self._books.cut_short = True
             track.status, track.written = Status.PRUNED, True
         new = new[:allowed]
-        request = _like(how)
         sequences = []
         for index, track in enumerate(new):
             most_thinking = self._thinking_left(track)
@@ -187,7 +185,8 @@ class Writing:
                 continue
             track.hold = self._books.account.hold({} if planned is None else planned.amounts(room))
             track.sequence = LiveSequence(
-                request=request(
+                request=changed(
+                    how,
                     prefix_ids=track.token_ids,
                     num_prompt=len(track.prefix.prompt_ids),
                     max_tokens=room,
@@ -270,7 +269,7 @@ class Writing:
             self._books.cut_short |= hard_cap < self.hard_cap(track.prefix)
             self.end(track, Status.TRUNCATED)
             return thought
-        request = replace(
+        request = changed(
             how,
             prefix_ids=track.token_ids,
             num_prompt=len(track.prefix.prompt_ids),
@@ -338,8 +337,3 @@ class Writing:
         self._books.tally.add({"candidates": 1})
         track.status = status
         track.answer = self._extract("".join([step.text for step in track.steps if not step.thinking]))
-
-
-def _like(how: Generation) -> Callable[..., Generation]:
-    """Makes requests that say what `how` says, but for the fields that they are given."""
-    return partial(Generation, **{field.name: getattr(how, field.name) for field in fields(how)})

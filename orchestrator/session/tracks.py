@@ -6,6 +6,7 @@ from itertools import accumulate
 from orchestrator.core.account import Hold
 from orchestrator.core.ledger import Tally
 from orchestrator.core.nouns import StateHandle, Status, Step, Trajectory
+from orchestrator.core.values import changed
 from orchestrator.session.sequences import LiveSequence
 
 
@@ -40,10 +41,8 @@ class Track:
 
     def trajectory(self) -> Trajectory:
         """What it has so far, as a value."""
-        prefix = self.prefix
-        return Trajectory(
-            problem=prefix.problem,
-            prompt_ids=prefix.prompt_ids,
+        return changed(
+            self.prefix,
             steps=tuple(self.steps),
             path=self.path,
             handle=self.handle,
@@ -51,7 +50,6 @@ class Track:
             answer=self.answer,
             unjudged=self.unjudged,
             cost=self.cost.ledger(),
-            retracted_tokens=prefix.retracted_tokens,
         )
 
 
