@@ -311,7 +311,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="orchestration, beam, attach, adaptive, early_stop, verifier or stream.", show_default=False
+            help="orchestration, beam, attach, driver, adaptive, early_stop, verifier or stream.", show_default=False
         ),
     ],
     repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,

@@ -7,6 +7,7 @@ BENCHES = {  # name -> module; those over recorded samples take a results folder
     "orchestration": "experiments.bench.orchestration",
     "beam": "experiments.bench.beam",
     "attach": "experiments.bench.attach",
+    "driver": "experiments.bench.driver",
     "adaptive": "experiments.bench.adaptive",
     "early_stop": "experiments.bench.early_stop",
     "verifier": "experiments.bench.verifier",
