@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.bench.control_plane.engine import Writing, null_policy, null_prompt
 from experiments.bench.control_plane.pool import SharedSpec, processes_on_nodes
-from experiments.bench.control_plane.usage import Usage, usage
+from experiments.bench.control_plane.usage import Usage, memory_bytes, usage
 from experiments.bench.control_plane.verifier import Reading, null_verifier
 from experiments.data.graders import Grader
 from experiments.running.run import versions
@@ -33,7 +33,8 @@ from orchestrator.runner import Job, RunInfo, hand_out
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 
-STRATEGIES: dict[str, Strategy] = {"beam_search": BeamSearch(n=16, beam_width=4), "best_of_n": BestOfN(n=16)}
+BEAM = BeamSearch(n=16, beam_width=4)
+STRATEGIES: dict[str, Strategy] = {"beam_search": BEAM, "best_of_n": BestOfN(n=16)}
 REPLICAS_PER_VERIFIER = 4
 
 
@@ -80,6 +81,7 @@ class CellRun:
     spent: dict[str, Spent]  # by strategy
     members_bytes: int  # of the list of the policy's members, as the keeper sends it
     members_s: float  # for a driver that asks for it
+    memory_bytes: dict[str, float]  # of a process, by role
 
 
 async def run_cell(cell: Cell, load: Load, seed: int) -> CellRun:
@@ -102,7 +104,7 @@ async def run_cell(cell: Cell, load: Load, seed: int) -> CellRun:
             jobs = _jobs(name, strategy, load.problems, seed)
             spent[name] = await _spent(jobs, load, drivers, results, writing, list(processes.values()))
         members_bytes, members_s = await _members(spec)
-        return CellRun(spent=spent, members_bytes=members_bytes, members_s=members_s)
+        return CellRun(spent=spent, members_bytes=members_bytes, members_s=members_s, memory_bytes=memory_bytes())
 
 
 async def _spent(
@@ -178,7 +180,8 @@ async def _members(spec: SharedSpec) -> tuple[int, float]:
     began = time.monotonic()
     keeper: Any = pool_actor(spec.name)
     members = await keeper.after.remote(POLICY_PART, -1, 0.0)
-    return len(cloudpickle.dumps(members)), time.monotonic() - began
+    seconds = time.monotonic() - began
+    return len(cloudpickle.dumps(members)), seconds
 
 
 async def _steps(policy: OpenPolicy) -> int:

@@ -19,7 +19,9 @@ class Cluster:
     tokens_per_s: float = 30.0  # of each sequence
     step_tokens: int = 50
     replicas_per_verifier: int = 4
-    read_s: float = 0.004
+    read_s: float = 0.004  # a call of the verifier
+    together: int = 16  # children of a round of beam search
+    siblings: int = 4  # of one prefix
 
     @property
     def most_steps_per_s(self) -> float:
@@ -32,6 +34,8 @@ class Cluster:
             replicas=self.replicas,
             verifiers=max(1, self.replicas // self.replicas_per_verifier),
             sequences=self.replicas * self.sequences_per_replica,
+            together=self.together,
+            siblings=self.siblings,
             write_s=self.step_tokens / self.tokens_per_s,
             read_s=self.read_s,
         )
@@ -54,7 +58,23 @@ def drivers_needed(cluster: Cluster, costs: LoopCosts, *, seconds: float = 10.0)
     return many, found
 
 
-def told(cluster: Cluster, drivers: int, found: Outcome) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overheads:
+    """What the processes of which there is one each spend, in CPU seconds."""
+
+    row_s: float  # the command, for a row
+    watch_s: float  # the keeper, for a replica in a second
+    copy_s: float  # the keeper, for a replica in a copy of the list of members
+    member_bytes: float  # of a replica in that list
+
+
+CHANGES_PER_RESTART = 2  # of the list of members: a replica has left, and another one serves
+
+
+def told(cluster: Cluster, steps_per_row: int, costs: LoopCosts, overheads: Overheads) -> Mapping[str, Any]:
+    """What the cluster needs, and what of it is full. A busy share above 1 is more than one process can do."""
+    drivers, found = drivers_needed(cluster, costs)
+    copies = CHANGES_PER_RESTART * drivers * cluster.replicas
     return {
         "replicas": cluster.replicas,
         "drivers": drivers,
@@ -63,4 +83,10 @@ def told(cluster: Cluster, drivers: int, found: Outcome) -> Mapping[str, Any]:
         "event_loop_busy": found.busy,
         "calls_per_step": sum(found.calls.values()),
         "step_s": found.step_s,
+        "steps_per_s_of_a_driver": found.steps_per_s / drivers,
+        "writer_busy": found.steps_per_s / steps_per_row * overheads.row_s,
+        "steps_per_s_of_a_writer": steps_per_row / overheads.row_s,
+        "keeper_busy": cluster.replicas * overheads.watch_s,
+        "keeper_s_per_restart": copies * overheads.copy_s,
+        "mib_sent_per_restart": copies * overheads.member_bytes / 2**20,
     }

@@ -5,21 +5,22 @@ Cells are repeated in turn. On few cores speed says little about a cluster; CPU 
 must do, wherever it runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from experiments.bench.control_plane.calibration import Point, calibrate, held_out_error
-from experiments.bench.control_plane.cell import STRATEGIES, Cell, CellRun, Load, Spent, run_cell
-from experiments.bench.control_plane.large import Cluster, drivers_needed, told
+from experiments.bench.control_plane.cell import BEAM, STRATEGIES, Cell, CellRun, Load, Spent, run_cell
+from experiments.bench.control_plane.large import Cluster, Overheads, told
 from experiments.bench.control_plane.nodes import several_nodes
+from experiments.bench.control_plane.simulation import LoopCosts, System, simulate
 from experiments.bench.control_plane.usage import COMMAND, KEEPER, ROLES
 from experiments.bench.core import Measured, interleave, ratio_of, spread
 
 NODES = 4
 QUICK = (Cell(drivers=1, replicas=4), Cell(drivers=1, replicas=64), Cell(drivers=4, replicas=64))
 FULL = tuple(Cell(drivers=drivers, replicas=replicas) for drivers in (1, 2, 4) for replicas in (4, 16, 64, 256))
-CALLS = ("poll", "update", "read", "release")  # that steps cause
+CALLS = ("poll", "update", "read")  # that steps cause, and somebody waits for
 
 
 async def measure(
@@ -40,18 +41,24 @@ async def measure(
         return run
 
     with several_nodes(NODES):
-        loops = await interleave(repeats, {str(cell): runner(cell) for cell in cells}, on_repeat)
-    fewest = min(cells, key=lambda cell: (cell.drivers, cell.replicas))
-    most = max((cell for cell in cells if cell.drivers == fewest.drivers), key=lambda cell: cell.replicas)
-    points = [_point(cell, name, _of(runs[cell], name), load) for cell in cells for name in STRATEGIES]
-    for cell in cells:
+        await interleave(repeats, {str(cell): runner(cell) for cell in cells}, on_repeat)
+    for cell, own in runs.items():
         for name in STRATEGIES:
-            on_repeat(f"{cell}, {name}: {_line(_of(runs[cell], name))}")
+            on_repeat(f"{cell}, {name}: {_line(_of(own, name))}")
+    return measured_of(runs, load)
+
+
+def measured_of(runs: Mapping[Cell, Sequence[CellRun]], load: Load) -> Measured:
+    """What the cells took: as many runs of each."""
+    fewest = min(runs, key=lambda cell: (cell.drivers, cell.replicas))
+    most = max((cell for cell in runs if cell.drivers == fewest.drivers), key=lambda cell: cell.replicas)
+    loops = {cell: [_loop_s(run.spent["beam_search"]) for run in runs[cell]] for cell in (fewest, most)}
     return Measured(
-        **ratio_of(loops[str(most)], loops[str(fewest)]),
+        **ratio_of(loops[most], loops[fewest]),
         baseline=f"{fewest} with the same load; CPU seconds of the driver's event loop per step of beam search",
         goal="<= 1.5",
         settings={
+            "cell": str(most),
             "nodes": NODES,
             "processes_of_replicas": load.processes,
             "problems": load.problems,
@@ -59,12 +66,9 @@ async def measure(
             "tokens_per_s": load.writing.tokens_per_s,
             "step_tokens": load.writing.step_tokens,
             "solution_steps": load.writing.solution_steps,
-            "repeats": repeats,
+            "repeats": len(runs[fewest]),
         },
-        details={
-            "cells": {str(cell): _cell(runs[cell]) for cell in cells},
-            **_model(points),
-        },
+        details={"cells": {str(cell): _cell(own) for cell, own in runs.items()}, **_model(runs, load)},
     )
 
 
@@ -73,6 +77,7 @@ def _cell(runs: Sequence[CellRun]) -> dict[str, Any]:
         **{name: _told(_of(runs, name)) for name in STRATEGIES},
         "members_bytes": runs[0].members_bytes,
         "members_s": spread([run.members_s for run in runs]),
+        "process_mib": {role: round(size / 2**20) for role, size in runs[0].memory_bytes.items()},
     }
 
 
@@ -124,14 +129,14 @@ def _loop_s(spent: Spent) -> float:
     return spent.usage.event_loops / spent.steps
 
 
-def _model(points: Sequence[Point]) -> dict[str, Any]:
+def _model(runs: Mapping[Cell, Sequence[CellRun]], load: Load) -> dict[str, Any]:
     """The fitted costs with their errors, and what they say about a large cluster."""
+    points = [_point(cell, name, _of(own, name), load) for cell, own in runs.items() for name in STRATEGIES]
     if len({point.replicas for point in points}) < 3:
         return {}  # too few to tell what grows
     fitted = calibrate(points)
     beam = fitted.costs["beam_search"]
-    cluster = Cluster()
-    drivers, found = drivers_needed(cluster, beam)
+    steps_per_row = BEAM.n * load.writing.solution_steps
     return {
         "event_loop_us": {
             "step": {name: 1e6 * costs.step_s for name, costs in fitted.costs.items()},
@@ -143,5 +148,45 @@ def _model(points: Sequence[Point]) -> dict[str, Any]:
             "max": max(abs(fitted.error(point)) for point in points),
             "held_out": held_out_error(points),
         },
-        "simulated": told(cluster, drivers, found),
+        "simulated_cells": {
+            str(cell): _simulated(cell, load, beam, _of(own, "beam_search")) for cell, own in runs.items()
+        },
+        "simulated": told(Cluster(), steps_per_row, beam, _overheads(runs)),
     }
+
+
+def _simulated(cell: Cell, load: Load, costs: LoopCosts, own: Sequence[Spent]) -> dict[str, float]:
+    """Beam search in a measured cell, beside what was measured. The simulation has a core for each event loop."""
+    system = System(
+        drivers=cell.drivers,
+        replicas=cell.replicas,
+        verifiers=cell.verifiers,
+        sequences=load.in_flight * BEAM.n,
+        together=BEAM.n,
+        siblings=BEAM.n // BEAM.beam_width,
+        write_s=load.writing.step_tokens / load.writing.tokens_per_s,
+        read_s=load.reading.call_s,
+    )
+    found = simulate(system, costs)
+    loop_s = costs.of_step(calls=sum(found.calls.values()), looks=cell.replicas + cell.verifiers)
+    return {
+        "calls_per_step": sum(found.calls.values()),
+        "calls_per_step_measured": sum(_calls(own).values()),
+        "loop_ms_per_step": 1000 * loop_s,
+        "loop_ms_per_step_measured": 1000 * median(map(_loop_s, own)),
+        "steps_per_s": found.steps_per_s,
+        "steps_per_s_measured": median(one.steps / one.seconds for one in own),
+    }
+
+
+def _overheads(runs: Mapping[Cell, Sequence[CellRun]]) -> Overheads:
+    """Of the processes of which there is one each, by the largest cells."""
+    most = max(cell.replicas for cell in runs)
+    large = [run for cell, own in runs.items() if cell.replicas == most for run in own]
+    spent = [one for run in large for one in run.spent.values()]
+    return Overheads(
+        row_s=median(one.usage.by_role[COMMAND] / one.rows for one in spent),
+        watch_s=median(one.usage.by_role[KEEPER] / one.seconds for one in spent) / most,
+        copy_s=median(run.members_s for run in large) / most,
+        member_bytes=large[0].members_bytes / most,
+    )

@@ -52,6 +52,8 @@ class System:
     replicas: int
     verifiers: int  # replicas of the verifier
     sequences: int  # in flight, of all drivers
+    together: int = 1  # of them wait for each other after each step, as the children of a beam do
+    siblings: int = 1  # of those go to the same replicas, where their prefix was written and read
     write_s: float  # of a step
     read_s: float  # of a call of the verifier
     trip_s: float = 0.001  # of a call there and back
@@ -104,6 +106,8 @@ class _Driver:
         self._per_replica = self._num / system.replicas
         self._asked = [0.0] * self._num  # when each sequence's step was
         self._home = [0] * self._num  # the replica that writes it
+        self._reader = [0] * self._num  # the verifier's replica that reads it
+        self._unread = [0] * (1 + self._num // system.together)  # sequences, by those that wait for each other
         self._polls = [_Channel("poll", 1) for _ in range(system.replicas)]
         self._updates = [_Channel("update", 1) for _ in range(system.replicas)]
         self._reads = [_Channel("read", 2) for _ in range(system.verifiers)]
@@ -116,9 +120,19 @@ class _Driver:
 
     def begin(self) -> None:
         """All sequences are somewhere in their first step."""
-        for sequence in range(self._num):
-            self._home[sequence] = self.rng.randrange(self.system.replicas)
-            self._after(self.rng.random() * self.system.write_s, partial(self._written, sequence))
+        for first in range(0, self._num, self.system.together):
+            for sequence in self._placed(first):
+                self._after(self.rng.random() * self.system.write_s, partial(self._written, sequence))
+
+    def _placed(self, first: int) -> range:
+        """Chooses replicas for the next step of the sequences that wait for each other."""
+        group = range(first, min(first + self.system.together, self._num))
+        self._unread[first // self.system.together] = len(group)
+        for sequence in group:
+            if (sequence - first) % self.system.siblings == 0:
+                home, reader = self.rng.randrange(self.system.replicas), self.rng.randrange(self.system.verifiers)
+            self._home[sequence], self._reader[sequence] = home, reader
+        return group
 
     # a step on its way round
 
@@ -146,20 +160,25 @@ class _Driver:
         channel.under_way = 0
         self._poll(channel)
         for sequence in steps:
-            reads = self.rng.choice(self._reads)
-            reads.waiting.append(sequence)
-            self._send(reads, self.system.reading(self.rng, self.system.read_s), self._read)
+            self._reads[self._reader[sequence]].waiting.append(sequence)
+        for reader in {self._reader[sequence] for sequence in steps}:
+            self._send(self._reads[reader], self.system.reading(self.rng, self.system.read_s), self._read)
 
     def _read(self, steps: list[int]) -> None:
-        """The verdicts are there: the next steps are asked for."""
+        """Verdicts are there. The next steps are asked for where no other has to be waited for."""
+        asked: list[int] = []
         for sequence in steps:
             self.steps += 1
+            group = sequence // self.system.together
+            self._unread[group] -= 1
+            if not self._unread[group]:
+                asked += self._placed(group * self.system.together)
+        for sequence in asked:
             self.step_seconds += self.now - self._asked[sequence]
             self._asked[sequence] = self.now
-            self._home[sequence] = self.rng.randrange(self.system.replicas)
-            updates = self._updates[self._home[sequence]]
-            updates.waiting.append(sequence)
-            self._send(updates, 0.0, lambda steps: None, self._begun)
+            self._updates[self._home[sequence]].waiting.append(sequence)
+        for home in {self._home[sequence] for sequence in asked}:
+            self._send(self._updates[home], 0.0, lambda steps: None, self._begun)
 
     def _begun(self, steps: list[int]) -> None:
         for sequence in steps:
@@ -191,7 +210,10 @@ class _Driver:
         self._after(self.system.trip_s + seconds, lambda: self._work(self.costs.call_s, back))
 
     def _work(self, seconds: float, follow: Callable[[], None]) -> None:
-        """The event loop does this in its turn."""
+        """The event loop does this in its turn. What takes no time waits for none."""
+        if not seconds:
+            follow()
+            return
         self._queue.append((self.system.work(self.rng, seconds), follow))
         if not self._working:
             self._next()

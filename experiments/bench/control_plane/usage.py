@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import mean
 
 import psutil
 
@@ -57,9 +58,17 @@ def role_of(cmdline: list[str]) -> str:
     return next((role for start, role in _TITLES.items() if title.startswith(start)), RAY)
 
 
-def memory_bytes(pid: int) -> int:
-    """That a process has for itself alone."""
-    return int(psutil.Process(pid).memory_full_info().uss)
+def memory_bytes() -> dict[str, float]:
+    """What a process of a role has for itself alone, in the mean."""
+    found: dict[str, list[int]] = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            role = role_of(process.cmdline())
+            if role != RAY:
+                found.setdefault(role, []).append(process.memory_full_info().uss)
+        except psutil.NoSuchProcess:
+            continue  # it ended meanwhile
+    return {role: mean(sizes) for role, sizes in found.items()}
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -33,7 +33,7 @@ async def test_a_cell_says_what_its_steps_cost_and_writes_as_many_as_it_is_given
         assert 0 < told["loop_ms_per_step"]["median"] <= cpu["drivers"]
         calls = told["calls_per_step"]
         assert 0 < calls["poll"] and 0 < calls["read"] <= 2
-    assert cell["members_bytes"] > 0
+    assert cell["members_bytes"] > 0 and set(cell["process_mib"]) == {"drivers", "replicas", "keeper"}
     assert len(lines) == 1 + 2
 
 

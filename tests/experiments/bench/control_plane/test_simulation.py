@@ -5,7 +5,7 @@ from math import exp, factorial
 
 import pytest
 
-from experiments.bench.control_plane.simulation import LoopCosts, System, exponential, pace_s, simulate
+from experiments.bench.control_plane.simulation import LoopCosts, System, exponential, fixed, pace_s, simulate
 
 STEP = LoopCosts(step_s=0.01, call_s=0.0, look_s=0.0)
 # a driver that is alone, and no time but that of writing and of the event loop
@@ -53,6 +53,24 @@ def test_drivers_share_the_sequences():
 
 def test_what_grows_with_the_pool_costs_the_loop_its_time():
     looking = LoopCosts(step_s=0.01, call_s=0.0, look_s=0.00001)
-    found = simulate(replace(BARE, sequences=200), looking, seconds=20.0)
+    found = simulate(replace(BARE, sequences=200, work=fixed), looking, seconds=20.0)
     assert found.busy == pytest.approx(1.0, abs=0.01)
     assert found.steps_per_s == pytest.approx(1 / (0.01 + 800 * 0.00001), rel=0.05)
+
+
+def test_sequences_that_wait_for_each_other_are_as_slow_as_the_slowest():
+    """Nothing takes time but writing: a round of n is the largest of n exponential times, 1 + 1/2 + ... + 1/n."""
+    free = LoopCosts(step_s=0.0, call_s=0.0, look_s=0.0)
+    alone = replace(BARE, sequences=64, work=fixed)
+    for together in (1, 16):
+        found = simulate(replace(alone, together=together, siblings=1), free, seconds=40.0)
+        round_s = 0.2 * sum(1 / n for n in range(1, together + 1))
+        assert found.step_s == pytest.approx(round_s, rel=0.05)
+        assert found.steps_per_s == pytest.approx(64 / round_s, rel=0.05)
+
+
+def test_siblings_share_the_call_that_asks_for_them():
+    free = LoopCosts(step_s=0.0, call_s=0.0, look_s=0.0)
+    system = replace(BARE, sequences=64, together=16, siblings=4, work=fixed)
+    found = simulate(system, free, seconds=10.0)
+    assert found.calls["update"] == pytest.approx(1 / 4, rel=0.05) and found.calls["read"] > 1 / 4
