@@ -12,6 +12,8 @@ BENCHES = {  # name -> module; those over recorded samples take a results folder
     "early_stop": "experiments.bench.early_stop",
     "verifier": "experiments.bench.verifier",
     "stream": "experiments.bench.stream",
+    "control_plane": "experiments.bench.control_plane.run",
 }
 RECORDED = ("adaptive", "early_stop")
+IN_CELLS = ("control_plane",)  # a small set of them, or all
 OF_ENGINES = ("orchestration", "beam")  # of the tiny pair, or of a policy and a verifier that the user names

@@ -26,7 +26,8 @@ from orchestrator.typed import typed
 NAME = "experiments.bench.control_plane.engine:NullEngine"
 NUM_WORDS = 256
 CONTEXT_LENGTH = 32_768
-_STEP_END, _END = "\n\n", "<end>"
+_STEP_END, _END = NUM_WORDS, NUM_WORDS + 1  # the tokens after the words
+_TEXTS = {_STEP_END: "\n\n", _END: "<end>"}
 _SHAPE = ModelShape(weights_per_token=0, head_weights=0, num_layers=0, attention_width=0)
 
 
@@ -62,8 +63,6 @@ class NullEngine:
         self._pace = random.Random(0)
         self.tokenizer = null_tokenizer()
         self.context_length = CONTEXT_LENGTH
-        self._step_end = self.tokenizer.token_to_id(_STEP_END)
-        self._end = self.tokenizer.token_to_id(_END)
 
     @classmethod
     async def load(cls, config: PolicyConfig, *, index: int, num_threads: int) -> "NullEngine":
@@ -121,7 +120,7 @@ class NullEngine:
                     return
                 self._counters["deltas"] += 1
                 self._counters["generated_tokens"] += len(delta)
-                self._counters["steps"] += sum(token in (self._step_end, self._end) for token in delta)
+                self._counters["steps"] += sum(token in (_STEP_END, _END) for token in delta)
                 ends = start + writing.delta_tokens >= len(token_ids)
                 yield Delta(delta, cached, finish if ends else None)
         finally:
@@ -143,7 +142,7 @@ class NullEngine:
         token_ids: list[int] = []
         for token in self._solution_from(generation):
             token_ids.append(token)
-            if token == self._end:
+            if token == _END:
                 return token_ids, Finish.EOS
             if token in stop_token_ids:
                 return token_ids, Finish.BOUNDARY
@@ -156,10 +155,10 @@ class NullEngine:
         rng, step_tokens = random.Random(generation.seed), self._writing.step_tokens
         prefix_ids = generation.prefix_ids
         num_prompt = len(prefix_ids) if generation.num_prompt is None else generation.num_prompt
-        for left in reversed(range(self._writing.solution_steps - prefix_ids[num_prompt:].count(self._step_end))):
+        for left in reversed(range(self._writing.solution_steps - prefix_ids[num_prompt:].count(_STEP_END))):
             length = max(1, round(step_tokens * rng.uniform(0.5, 1.5)))
             yield from rng.choices(range(NUM_WORDS), k=length - 1)
-            yield self._step_end if left else self._end
+            yield _STEP_END if left else _END
 
 
 def null_prompt(seed: int, words: int = 64) -> str:
@@ -170,11 +169,11 @@ def null_prompt(seed: int, words: int = 64) -> str:
 @cache
 def null_tokenizer() -> Tokenizer:
     """One token for each word, one that ends a step and one that ends a solution."""
-    words = [*(f"w{number}" for number in range(NUM_WORDS)), _STEP_END]
+    words = [*(f"w{number}" for number in range(NUM_WORDS)), _TEXTS[_STEP_END]]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens([AddedToken(_END, special=True)])
+    tokenizer.add_special_tokens([AddedToken(_TEXTS[_END], special=True)])
     return tokenizer
 
 

@@ -1,5 +1,6 @@
 """A named pool of null engines and null verifiers, many of them in one process."""
 
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from orchestrator.replicas.blueprint import Blueprint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedSpec(PoolSpec):
-    """A pool whose replicas go into these processes, one after the other in turn."""
+    """A pool whose replicas go into these processes, by name, one after the other in turn."""
 
-    processes: Sequence[Any]
+    processes: Sequence[str]
 
     def blueprints(self) -> dict[str, Blueprint]:
         made = PoolSpec.blueprints(self)
@@ -23,11 +24,12 @@ class SharedSpec(PoolSpec):
 
 
 @asynccontextmanager
-async def processes_on_nodes(num: int) -> AsyncIterator[list[Any]]:
-    """So many, spread over the nodes, for as long as the context lasts."""
-    created = [create_process(scheduling_strategy="SPREAD") for _ in range(num)]
+async def processes_on_nodes(num: int) -> AsyncIterator[dict[str, Any]]:
+    """So many, by name, spread over the nodes, for as long as the context lasts."""
+    names = [f"replicas/{uuid.uuid4().hex}" for _ in range(num)]
+    created = {name: create_process(name, scheduling_strategy="SPREAD") for name in names}
     try:
         yield created
     finally:
-        for process in created:
+        for process in created.values():
             kill_actor(process)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from orchestrator.core.errors import ReplicaError
-from orchestrator.ray_calls import answered, create_actor, submit
-from orchestrator.replicas.blueprint import Blueprint
+from orchestrator.ray_calls import actor_named, answered, create_actor, submit
+from orchestrator.replicas.blueprint import NAMESPACE, Blueprint
 from orchestrator.replicas.members import Member
 
 _MOST_CALLS = 100_000  # at a time: each driver has a long poll at each replica
@@ -45,9 +45,10 @@ class ReplicaProcess:
         return self._calls
 
 
-def create_process(**options: Any) -> Any:
-    """A handle to a `ReplicaProcess`. Whoever creates it ends it (`ray_calls.kill_actor`)."""
-    return create_actor(ReplicaProcess, num_cpus=0, max_concurrency=_MOST_CALLS, **options)
+def create_process(name: str, **options: Any) -> Any:
+    """A handle to a `ReplicaProcess` of that name. Whoever creates it ends it (`ray_calls.kill_actor`)."""
+    named = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": _MOST_CALLS}
+    return create_actor(ReplicaProcess, **named, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +79,18 @@ class _Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedBlueprint(Blueprint):
-    """A blueprint whose replicas go into these processes, one after the other in turn."""
+    """A blueprint whose replicas go into these processes, by name, one after the other in turn."""
 
-    processes: Sequence[Any]
+    processes: Sequence[str]
 
     @classmethod
-    def of(cls, blueprint: Blueprint, processes: Sequence[Any]) -> "SharedBlueprint":
+    def of(cls, blueprint: Blueprint, processes: Sequence[str]) -> "SharedBlueprint":
         own = {field.name: getattr(blueprint, field.name) for field in fields(blueprint)}
         return cls(**own, processes=processes)
 
     async def start(self, index: int, epoch: int) -> Member:
-        who, process = self.who(index), self.processes[index % len(self.processes)]
+        who, name = self.who(index), self.processes[index % len(self.processes)]
+        process: Any = actor_named(name, NAMESPACE)
         handle = ReplicaHandle(process, f"{self.kind}/{index}/{epoch}")
         pid, host = await answered(submit(process.place.remote), who, self.start_timeout_s)
         try:

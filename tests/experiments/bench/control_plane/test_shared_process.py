@@ -27,7 +27,9 @@ async def test_searches_over_replicas_that_share_processes_write_and_score_every
     policy, verifier = null_policy(WRITING, replicas=5), null_verifier(Reading(call_s=0.0), replicas=3)
     async with AsyncExitStack() as stack:
         processes = await stack.enter_async_context(processes_on_nodes(2))
-        spec = SharedSpec(name="shared", policy=policy, steps=StepConfig(), verifier=verifier, processes=processes)
+        spec = SharedSpec(
+            name="shared", policy=policy, steps=StepConfig(), verifier=verifier, processes=tuple(processes)
+        )
         await stack.enter_async_context(own_pool(spec))
         writing, judging = await open_pools(stack, policy=policy, steps=spec.steps, verifier=verifier, pool=spec.name)
         assert isinstance(judging, VerifierPool)
