@@ -311,7 +311,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="orchestration, beam, attach, adaptive, early_stop, verifier or stream.", show_default=False
+            help="orchestration, beam, attach, driver, adaptive, early_stop, verifier, stream or control_plane.",
+            show_default=False,
         ),
     ],
     repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,
@@ -327,11 +328,14 @@ def bench(
         typer.Option(help="With --policy, for beam: folder of a streaming PRM, or random-mamba2-130m (timing only)."),
     ] = None,
     problems: Annotated[int, typer.Option(help="With --policy: problems of a repeat, all in flight.", min=1)] = 16,
+    full: Annotated[
+        bool, typer.Option("--full", help="For control_plane: all its cells, in five times the minutes.")
+    ] = False,
 ) -> None:
     """Measure one promise as a ratio to a baseline, into results/bench/NAME.json (NAME-POLICY.json with --policy)."""
     from importlib import import_module
 
-    from experiments.bench import BENCHES, OF_ENGINES, RECORDED
+    from experiments.bench import BENCHES, IN_CELLS, OF_ENGINES, RECORDED
     from experiments.bench.core import recorded, write
 
     if name not in BENCHES:
@@ -340,6 +344,8 @@ def bench(
         raise UserError(f"bench: --policy is for {' and '.join(OF_ENGINES)}, got {name}")
     if verifier is not None and policy is None:
         raise UserError("bench: --verifier goes with --policy, whose tokens it reads, got no --policy")
+    if full and name not in IN_CELLS:
+        raise UserError(f"bench: --full is for {' and '.join(IN_CELLS)}, got {name}")
     module, file = import_module(BENCHES[name]), name
     with console.status(f"measuring {name}"):
         if name in RECORDED:
@@ -350,6 +356,9 @@ def bench(
             with subject_of(policy, verifier, problems) as subject:
                 file = name if policy is None else f"{name}-{subject.name}"
                 measured = asyncio.run(module.measure(subject, repeats=repeats, on_repeat=console.print))
+        elif full:
+            file = f"{name}-full"
+            measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print, cells=module.FULL))
         else:
             measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print))
     path = write(file, measured, out)

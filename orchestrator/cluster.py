@@ -49,7 +49,7 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
         _start_local(config.num_cpus or max(os.cpu_count() or 1, replicas), environment)
     else:
         if config.address.startswith(f"{_LOOPBACK}:"):
-            _join_local()
+            join_local()
         try:
             ray.init(address=config.address, runtime_env=environment, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -116,7 +116,7 @@ def _stay_on_loopback() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of its own default, token authentication
 
 
-def _join_local() -> None:
+def join_local() -> None:
     """Prepares for a local Ray of `headrace up`: on loopback, and with this user's token, as such a Ray wants. Ray does
     so itself for an address that it finds, but not for one that it is given."""
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available

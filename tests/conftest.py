@@ -70,6 +70,10 @@ def _resource(module: str) -> str:
     if path.name in ("test_sandbox.py", "test_unit_tests.py"):
         return "the sandbox"
     text = path.read_text(encoding="utf-8")
-    if (path.parent.name == "running" and path.name in ("test_run.py", "test_serve.py")) or "tests.two_nodes" in text:
+    if (
+        (path.parent.name == "running" and path.name in ("test_run.py", "test_serve.py"))
+        or "two_nodes" in text
+        or "several_nodes" in text
+    ):
         return "a Ray of its own"
     return "the pools" if "policy_pool" in text or "local_ray" in text or "orchestrator/verifier" in module else module

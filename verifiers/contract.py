@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from orchestrator.core.nouns import Score
 from orchestrator.core.protocols import Solution
+from orchestrator.core.values import numerous
 
 LAYOUT_VERSION = 1  # of a state that travels; bumped when the meaning of its numbers changes
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Tokens to read. Without `boundaries`, a run whose `key` is held already is not read again."""
@@ -31,6 +33,7 @@ class Run:
     solution: Solution | None = None  # whole, whatever the parent; only for a host that reads text
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
     """A run was read; its state is held under its key."""

@@ -7,10 +7,13 @@ BENCHES = {  # name -> module; those over recorded samples take a results folder
     "orchestration": "experiments.bench.orchestration",
     "beam": "experiments.bench.beam",
     "attach": "experiments.bench.attach",
+    "driver": "experiments.bench.driver",
     "adaptive": "experiments.bench.adaptive",
     "early_stop": "experiments.bench.early_stop",
     "verifier": "experiments.bench.verifier",
     "stream": "experiments.bench.stream",
+    "control_plane": "experiments.bench.control_plane.run",
 }
 RECORDED = ("adaptive", "early_stop")
+IN_CELLS = ("control_plane",)  # a small set of them, or all
 OF_ENGINES = ("orchestration", "beam")  # of the tiny pair, or of a policy and a verifier that the user names

@@ -17,13 +17,16 @@ Amounts = Mapping[str, float]  # by these names
 
 
 class Account:
-    """Owner of the counts of one search, or of a run: each search's account then has the run's as its parent."""
+    """Owner of the counts of one search, or of a run: each search's account then has the run's as its parent. It counts
+    what has a cap."""
 
     def __init__(
         self, budget: Budget, parent: "Account | None" = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._budget = budget
+        caps = {kind: getattr(budget, kind) for kind in COUNTED}
+        self._caps: dict[str, float] = {kind: cap for kind, cap in caps.items() if cap is not None}
         self._parent = parent
+        self.counted: frozenset[str] = frozenset(self._caps) | (frozenset() if parent is None else parent.counted)
         self._clock = clock
         self._spent: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
@@ -32,8 +35,7 @@ class Account:
     @property
     def capped(self) -> bool:
         """Whether there is a cap on anything but time."""
-        own = any(getattr(self._budget, kind) is not None for kind in COUNTED)
-        return own or (self._parent is not None and self._parent.capped)
+        return bool(self.counted)
 
     @property
     def remaining(self) -> Remaining:
@@ -81,11 +83,11 @@ class Account:
 
     def spend(self, **amounts: float) -> None:
         """Spends what no hold was taken for."""
-        for kind, amount in amounts.items():
-            self._move(kind, 0, amount)
+        for kind in self.counted & amounts.keys():
+            self._move(kind, 0, amounts[kind])
 
     def _own(self, kind: str) -> float | None:
-        cap = getattr(self._budget, kind)
+        cap = self._caps.get(kind)
         return None if cap is None else cap - self._spent[kind] - self._held[kind]
 
     def _move(self, kind: str, held: float, spent: float) -> None:
@@ -100,22 +102,23 @@ class Hold:
 
     def __init__(self, account: Account, amounts: Amounts) -> None:
         self._account = account
-        self._left = dict(amounts)
-        for kind, amount in amounts.items():
-            account._move(kind, amount, 0)
+        self._left: dict[str, float] = {}
+        self.grow(amounts)
 
     def use(self, **amounts: float) -> None:
         """Spends; beyond what was held only where a verifier's cost is known afterwards."""
-        for kind, amount in amounts.items():
-            covered = min(amount, self._left.get(kind, 0))
-            self._left[kind] = self._left.get(kind, 0) - covered
-            self._account._move(kind, -covered, amount)
+        for kind in self._account.counted:
+            if amount := amounts.get(kind, 0):
+                covered = min(amount, self._left.get(kind, 0))
+                self._left[kind] = self._left.get(kind, 0) - covered
+                self._account._move(kind, -covered, amount)
 
     def grow(self, amounts: Amounts) -> None:
         """Promises more."""
-        for kind, amount in amounts.items():
-            self._left[kind] = self._left.get(kind, 0) + amount
-            self._account._move(kind, amount, 0)
+        for kind in self._account.counted:
+            if amount := amounts.get(kind, 0):
+                self._left[kind] = self._left.get(kind, 0) + amount
+                self._account._move(kind, amount, 0)
 
     def shrink(self, amounts: Amounts) -> None:
         """Gives some of it back."""

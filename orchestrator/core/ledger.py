@@ -1,8 +1,17 @@
 """What a search cost, and what it may cost."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from operator import add, attrgetter
+from typing import Any
+
+from orchestrator.core.values import made, numerous
+
+Cost = Mapping[str, float]
+"""What something added to a ledger: amounts by the names of the fields that add up."""
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """Compute spent, in exact counts; FLOPs by the formula in `orchestrator.core.flops`. Ledgers add up (the peak by
@@ -25,11 +34,32 @@ class Ledger:
     peak_state_bytes: int = 0  # verifier states held at the same time
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
-        return Ledger(**sums, peak_state_bytes=max(self.peak_state_bytes, other.peak_state_bytes))
+        sums = map(add, _amounts(self), _amounts(other))
+        return made(Ledger, *sums, max(self.peak_state_bytes, other.peak_state_bytes))
 
 
-_SUMMED = tuple(f.name for f in fields(Ledger) if f.name != "peak_state_bytes")
+_SUMMED = tuple(field.name for field in fields(Ledger))[:-1]  # the last is the peak
+_amounts = attrgetter(*_SUMMED)
+
+
+class Tally:
+    """A ledger while costs are added to it. Whoever adds owns it."""
+
+    def __init__(self, start: Ledger = Ledger()) -> None:
+        self._sums: dict[str, Any] = dict(zip(_SUMMED, _amounts(start), strict=True))
+        self._peak_state_bytes = start.peak_state_bytes
+
+    def add(self, cost: Cost) -> None:
+        sums = self._sums
+        for name, amount in cost.items():
+            sums[name] += amount
+
+    def states_held(self, num_bytes: int) -> None:
+        """So much is held of verifier states now."""
+        self._peak_state_bytes = max(self._peak_state_bytes, num_bytes)
+
+    def ledger(self) -> Ledger:
+        return made(Ledger, *self._sums.values(), self._peak_state_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,14 @@ Token ids are the truth about a trajectory. Text is for people, voters and grade
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 from orchestrator.core.confidence import StepConfidence
 from orchestrator.core.ledger import Ledger
+from orchestrator.core.values import numerous
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class Problem:
         return "\n\n".join(f"{message.role}: {message.content}" for message in self.messages)
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A verifier's belief that every step so far is correct: mean and standard deviation, both in [0, 1]."""
@@ -49,6 +52,7 @@ class Score:
     std: float = 0.0
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """A run of tokens up to and including the token that completes a step boundary (or the end)."""
@@ -88,6 +92,7 @@ class StateHandle:
     num_tokens: int
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
     """A prefix of a solution, or a whole one."""
@@ -105,12 +110,12 @@ class Trajectory:
 
     @property
     def completion_ids(self) -> tuple[int, ...]:
-        return tuple(token for step in self.steps for token in step.token_ids)
+        return tuple(chain.from_iterable([step.token_ids for step in self.steps]))
 
     @property
     def token_ids(self) -> tuple[int, ...]:
         """Prompt and completion."""
-        return self.prompt_ids + self.completion_ids
+        return tuple(chain(self.prompt_ids, *[step.token_ids for step in self.steps]))
 
     @property
     def num_tokens(self) -> int:
@@ -152,9 +157,6 @@ class Trajectory:
         return any(step.score is not None for step in self.steps) and all(
             step.score is not None or step.forced or step.thinking for step in self.steps
         )
-
-    def extended(self, step: Step) -> "Trajectory":
-        return replace(self, steps=(*self.steps, step))
 
 
 class EndReason(StrEnum):

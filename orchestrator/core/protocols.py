@@ -15,6 +15,7 @@ from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
 from orchestrator.core.nouns import Comparison, Problem, Score, SearchResult, Selection, StateHandle, Trajectory
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.core.values import numerous
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ class Sampling:
         return text[: min(found)] if found else None
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """One sequence to continue. `prefix_ids` is prompt and completion so far; tokens are drawn with `seed`."""
@@ -107,6 +109,7 @@ class Finish(StrEnum):
     ABORTED = "aborted"  # by the caller
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """A finished step of a sequence (or its unfinished tail), as soon as its last token is known.

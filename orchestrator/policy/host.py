@@ -15,6 +15,7 @@ from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import Phase, ThinkingMarkers
+from orchestrator.core.values import Parcel, numerous
 from orchestrator.policy.admission import Admission
 from orchestrator.policy.engines.contract import Delta, TokenEngine
 from orchestrator.policy.likeliest import Reader
@@ -31,6 +32,7 @@ class ClientForgotten(ReplicaError):
     """The client did not poll for so long that its requests were aborted; it may connect again."""
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """A generation to run. `seen` is text sampled before its prefix ended, where a stop string may have begun;
@@ -140,7 +142,7 @@ class PolicyHost:
         state = self._client(client)
         state.paced = clock() + min(_MOST_PACE_S, _PACE_S + _PACE_S_PER_SEQUENCE * len(state.jobs))
         items, state.items = state.items, []
-        return Batch(items=items, pending_tokens=state.pending_tokens)
+        return Batch(items=Parcel(items), pending_tokens=state.pending_tokens)
 
     def forget(self, client: str) -> None:
         """Frees what a client has here: it is gone."""

@@ -136,7 +136,7 @@ class PolicyPool:
         PoolExhausted."""
         writing = PoolStream([self._checked(generation) for generation in requests], self._abort, self._cancel)
         if self._ended is not None:
-            writing.arrived.put_nowait(self._ended)
+            writing.put(self._ended)
         else:
             self._waiting.extend(writing.requests)
             self._pump()
@@ -185,7 +185,7 @@ class PolicyPool:
                 f"policy: a generation needs a prefix and max_tokens >= 1, got {len(generation.prefix_ids)} tokens "
                 f"and max_tokens {generation.max_tokens}"
             )
-        return replace(generation, max_tokens=min(generation.max_tokens, room))
+        return generation if generation.max_tokens <= room else replace(generation, max_tokens=room)
 
     def _pump(self) -> None:
         """Places waiting requests, in order, for as long as there is room for the first of them."""
@@ -200,11 +200,10 @@ class PolicyPool:
             self._waiting.popleft()
 
     def _place(self, request: PolicyRequest) -> PolicyReplica | None:
-        loads = {index: replica.load for index, replica in self._serving.items() if replica.has_room(request)}
-        if not loads:
-            return None
-        if self._config.replicas == 1:
-            return self._serving[0]
+        roomy = [replica for replica in self._serving.values() if replica.has_room(request)]
+        if not roomy or self._config.replicas == 1:
+            return roomy[0] if roomy else None
+        loads = {replica.member.index: replica.load for replica in roomy}
         prefix_ids = request.generation.prefix_ids
         index = choose_replica(loads, self._affinity.preferred(prefix_ids), rng=self._rng)
         self._affinity.record(prefix_ids, index)
@@ -251,8 +250,10 @@ class PolicyPool:
                 if self._config.replicas > 1:
                     whole = (*request.generation.prefix_ids, *request.token_ids, *item.token_ids)
                     self._affinity.record(whole, replica.member.index)
-            cached_tokens = min(item.cached_tokens, len(request.generation.prefix_ids))
-            request.take(replace(item, cached_tokens=cached_tokens))
+            num_prefix = len(request.generation.prefix_ids)
+            if item.cached_tokens > num_prefix:  # what it had written, too, when it was sent again
+                item = replace(item, cached_tokens=num_prefix)
+            request.take(item)
         self._pump()
 
     # replicas
@@ -335,5 +336,5 @@ class PolicyPool:
         requests = [*self._waiting, *(r for replica in self._serving.values() for r in replica.requests.values())]
         self._waiting.clear()
         for writing in {request.writing for request in requests if not request.done}:
-            writing.arrived.put_nowait(self._ended)
+            writing.put(self._ended)
         self._some_serving.set()

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import first_error
+from orchestrator.core.values import Parcel
 from orchestrator.policy.admission import fits
 from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.host import Batch, Work
@@ -119,7 +120,7 @@ class PolicyReplica:
             await self._wake.wait()
             self._wake.clear()
             aborts, self._aborts = self._aborts, []
-            submits, self._submits = [s for s in self._submits if s[0] in self.requests], []
+            submits, self._submits = Parcel(s for s in self._submits if s[0] in self.requests), []
             await self._timely("update", self._config.stall_timeout_s, submits, aborts)
 
     async def _receive(self, deliver: "Callable[[PolicyReplica, Batch], None]") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
@@ -9,6 +10,7 @@ from typing import Protocol, Self
 from orchestrator.core.errors import HeadraceError
 from orchestrator.core.protocols import Generation, Segment
 from orchestrator.core.seeds import derive_seed
+from orchestrator.core.values import changed
 from orchestrator.policy.host import Work
 from orchestrator.policy.steps import stop_reach
 
@@ -30,7 +32,8 @@ class PoolStream:
         abort: "Callable[[Sequence[PolicyRequest]], None]",
         cancel: "Callable[[Sequence[PolicyRequest]], None]",
     ) -> None:
-        self.arrived: asyncio.Queue[tuple[int, Segment] | HeadraceError] = asyncio.Queue()
+        self._arrived: deque[tuple[int, Segment] | HeadraceError] = deque()
+        self._news = asyncio.Event()
         self.requests = [PolicyRequest(writing=self, index=i, generation=g) for i, g in enumerate(generations)]
         self._abort = abort
         self._cancel = cancel
@@ -42,11 +45,18 @@ class PoolStream:
     async def __anext__(self) -> tuple[int, Segment]:
         if not self._unfinished:
             raise StopAsyncIteration
-        item = await self.arrived.get()  # the pool keeps deadlines, replica by replica
+        while not self._arrived:
+            self._news.clear()
+            await self._news.wait()  # the pool keeps deadlines, replica by replica
+        item = self._arrived.popleft()
         if isinstance(item, HeadraceError):
             raise item
         self._unfinished -= item[1].finish is not None
         return item
+
+    def put(self, item: tuple[int, Segment] | HeadraceError) -> None:
+        self._arrived.append(item)
+        self._news.set()
 
     def abort(self, indices: Sequence[int]) -> None:
         self._abort([self.requests[index] for index in indices])
@@ -110,16 +120,16 @@ class PolicyRequest:
             self.confidences += segment.confidence.tokens
         if segment.finish is not None:
             self.done = True
-            segment = replace(
+            segment = changed(
                 segment,
                 discarded_tokens=segment.discarded_tokens + self.lost_tokens,
                 lost_tokens=self.lost_tokens,
                 queue_s=self.queue_s,
                 engine_s=self.engine_s,
             )
-        self.writing.arrived.put_nowait((self.index, segment))
+        self.writing.put((self.index, segment))
 
     def fail(self, error: HeadraceError) -> None:
         """Ends the caller's whole call."""
         self.done = True
-        self.writing.arrived.put_nowait(error)
+        self.writing.put(error)

@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from orchestrator.core.account import Amounts, PlannedSequence, total
 from orchestrator.core.errors import UserError, first_error
-from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Status, Step, Trajectory
 from orchestrator.core.protocols import Finish, Generation, Policy, Sampling
 from orchestrator.core.seeds import derive_seed
+from orchestrator.core.values import changed
 from orchestrator.session.books import Books
 from orchestrator.session.scoring import Scoring
 from orchestrator.session.sequences import LiveSequence, SequencesInFlight
 from orchestrator.session.speculation import Speculation
-from orchestrator.session.tracks import Track
+from orchestrator.session.tracks import Track, forks_of
 
 
 class Writing:
@@ -38,7 +37,7 @@ class Writing:
         self._extract = extract
         self._books = books
         self._scoring = scoring
-        self._in_flight = SequencesInFlight(policy, books.spend)
+        self._in_flight = SequencesInFlight(policy, books.tally.add)
         self.ahead = Speculation(self._in_flight, 0 if books.account.capped else speculation)
         self._num_children: dict[tuple[int, ...], int] = {}
         self._num_writing = 0  # calls of `write`
@@ -91,11 +90,13 @@ class Writing:
                 news = asyncio.Event()
                 if scored and writing:
                     tasks.create_task(self._scoring.read_on(writing, news))
-                while not all(track.written for track in writing):
+                unwritten = writing
+                while unwritten:
                     await arrived.wait()
                     arrived.clear()
-                    for track in writing:
+                    for track in unwritten:
                         self._take(track, how)
+                    unwritten = [track for track in unwritten if not track.written]
                     news.set()
         except BaseExceptionGroup as group:
             raise first_error(group) from None
@@ -104,17 +105,17 @@ class Writing:
                 raise
             await self._cut(writing, how)
         finally:
-            unwritten = [track.sequence for track in writing if track.sequence is not None and not track.written]
-            self._in_flight.give_up(unwritten)
             for track in writing:
                 assert track.sequence is not None
+                if not track.written:
+                    self._in_flight.give_up([track.sequence])
                 track.sequence.in_call = False
                 if not track.sequence.aborting:
                     track.sequence.hold.close()
             self._deadlines.discard(late)
             self._num_writing -= 1
             self._returned.set()
-        return [track.trajectory for track in tracks]
+        return [track.trajectory() for track in tracks]
 
     def _deadline(self) -> float | None:
         """When the search must end, on the loop's clock."""
@@ -131,8 +132,8 @@ class Writing:
             left, parts = self._books.account.secured, len(tracks)
             tight = left.candidates is not None and left.candidates < parts
             for index, track in enumerate(tracks):
-                affordable = self._planned(track.trajectory, scored).affordable(left, parts=parts, index=index)
-                room = self.hard_cap(track.trajectory) - track.trajectory.num_tokens
+                affordable = self._planned(track, scored).affordable(left, parts=parts, index=index)
+                room = self.hard_cap(track.prefix) - track.num_tokens
                 tight |= affordable is not None and affordable < room
             if not tight:
                 return
@@ -141,63 +142,60 @@ class Writing:
 
     def _tracks(self, prefixes: Sequence[Trajectory], n: int) -> list[Track]:
         """One track per child; the first child of a prefix takes up the sequence that ran ahead of it."""
-        tracks = []
+        tracks: list[Track] = []
         for prefix in prefixes:
             first = self._num_children.get(prefix.path, 0)
             self._num_children[prefix.path] = first + n
-            ahead = self.ahead.take(prefix) if n else None
-            for child in range(n):
-                sequence = ahead if child == 0 else None
-                tracks.append(
-                    Track(
-                        trajectory=replace(prefix, path=(*prefix.path, first + child)),
-                        shared_handle=prefix.handle,
-                        sequence=sequence,
-                        hold=None if sequence is None else sequence.hold,
-                    )
-                )
+            forks = forks_of(prefix, [(*prefix.path, child) for child in range(first, first + n)])
+            if forks and (ahead := self.ahead.take(prefix)) is not None:
+                forks[0].sequence, forks[0].hold = ahead, ahead.hold
+            tracks += forks
         return tracks
 
     def _begin(self, tracks: list[Track], how: Generation, scored: bool) -> list[Track]:
         """Sends what is to be written, as far as the budget goes. The tracks that are being written."""
         new = [track for track in tracks if track.sequence is None]
         if scored:
-            self._scoring.hold_prompt([track.trajectory for track in tracks])
-        left = self._books.account.secured
+            self._scoring.hold_prompt(tracks)
+        left, capped = self._books.account.secured, self._books.account.capped
         late = left.seconds is not None and left.seconds <= 0
         allowed = len(new) if left.candidates is None else max(0, left.candidates)
         for track in new[allowed:]:
             self._books.cut_short = True
-            track.trajectory, track.written = replace(track.trajectory, status=Status.PRUNED), True
+            track.status, track.written = Status.PRUNED, True
         new = new[:allowed]
         sequences = []
         for index, track in enumerate(new):
-            most_thinking = self._thinking_left(track.trajectory)
-            hard_cap = self.hard_cap(track.trajectory)
+            most_thinking = self._thinking_left(track)
+            hard_cap = self.hard_cap(track.prefix)
             if most_thinking is not None and most_thinking <= 0:
-                track.trajectory = self._thought(track.trajectory, hard_cap) or track.trajectory
+                self._end_thinking(track, hard_cap)
                 most_thinking = None
-            trajectory = track.trajectory
-            room = hard_cap - trajectory.num_tokens
-            planned = self._planned(trajectory, scored)
-            affordable = 0 if late else planned.affordable(left, parts=len(new), index=index)
+            room = hard_cap - track.num_tokens
+            planned = self._planned(track, scored) if capped else None
+            affordable = None if planned is None else planned.affordable(left, parts=len(new), index=index)
+            if late:
+                affordable = 0
             if affordable is not None and affordable < room:
-                room, hard_cap = affordable, trajectory.num_tokens + affordable
+                room, hard_cap = affordable, track.num_tokens + affordable
             room = min(room, how.max_tokens)
             if room <= 0:
-                self._books.cut_short |= hard_cap < self.hard_cap(trajectory)
-                track.trajectory, track.written = self.ended(trajectory, Status.TRUNCATED), True
+                self._books.cut_short |= hard_cap < self.hard_cap(track.prefix)
+                self.end(track, Status.TRUNCATED)
                 continue
-            request = replace(
-                how,
-                prefix_ids=trajectory.token_ids,
-                num_prompt=len(trajectory.prompt_ids),
-                max_tokens=room,
-                max_thinking=most_thinking,
-                seed=derive_seed(self._run_seed, trajectory.problem.id, trajectory.path),
+            track.hold = self._books.account.hold({} if planned is None else planned.amounts(room))
+            track.sequence = LiveSequence(
+                request=changed(
+                    how,
+                    prefix_ids=track.token_ids,
+                    num_prompt=len(track.prefix.prompt_ids),
+                    max_tokens=room,
+                    max_thinking=most_thinking,
+                    seed=derive_seed(self._run_seed, track.prefix.problem.id, track.path),
+                ),
+                hold=track.hold,
+                hard_cap=hard_cap,
             )
-            track.hold = self._books.account.hold(planned.amounts(room))
-            track.sequence = LiveSequence(request=request, hold=track.hold, hard_cap=hard_cap)
             sequences.append(track.sequence)
         self._in_flight.begin(sequences)
         return [track for track in tracks if track.sequence is not None]
@@ -205,58 +203,55 @@ class Writing:
     def _most(self, tracks: list[Track], scored: bool) -> Amounts:
         """With so much no track is cut by a budget, of which each has an equal part."""
         most: dict[str, float] = {}
-        for trajectory in (track.trajectory for track in tracks):
-            room = self.hard_cap(trajectory) - trajectory.num_tokens
-            for kind, amount in self._planned(trajectory, scored).amounts(max(0, room)).items():
+        for track in tracks:
+            room = self.hard_cap(track.prefix) - track.num_tokens
+            for kind, amount in self._planned(track, scored).amounts(max(0, room)).items():
                 most[kind] = max(most.get(kind, 0), amount)
         parts = {kind: len(tracks) * amount for kind, amount in most.items()}
-        return total([parts, self._scoring.prompt_cost([track.trajectory for track in tracks]) if scored else {}])
+        return total([parts, self._scoring.prompt_cost(tracks) if scored else {}])
 
-    def _planned(self, trajectory: Trajectory, scored: bool) -> PlannedSequence:
+    def _planned(self, track: Track, scored: bool) -> PlannedSequence:
         return PlannedSequence(
             shape=self._policy.shape,
-            prefix=len(trajectory.token_ids),
+            prefix=len(track.token_ids),
             scored=scored,
-            unread=self._scoring.unread(trajectory) if scored else 0,
+            unread=self._scoring.unread(track) if scored else 0,
             verifier_flops_per_token=self._scoring.flops_per_token if scored else 0.0,
-            most_thinking=self._thinking_left(trajectory),
+            most_thinking=self._thinking_left(track),
             marker=0 if self._end_of_thinking is None else len(self._end_of_thinking.token_ids),
         )
 
     def _take(self, track: Track, how: Generation) -> None:
-        """Moves what has arrived into the trajectory; what is past a boundary stays in the sequence."""
+        """Moves what has arrived into the track; what is past a boundary stays in the sequence."""
         sequence = track.sequence
         assert sequence is not None
         while not track.written and sequence.segments:
             segment, cost = sequence.segments.popleft()
-            trajectory = replace(track.trajectory, cost=track.trajectory.cost + cost)
+            track.cost.add(cost)
             stopped = self._sampling.before_stop(segment.text) if segment.finish is Finish.STOP else None
             if segment.token_ids or segment.text:  # a chat API tells a thought without its tokens
-                text = segment.text if stopped is None else stopped
-                step = Step(
-                    token_ids=segment.token_ids,
-                    text=text,
-                    logprob=segment.logprob,
-                    confidence=segment.confidence,
-                    thinking=segment.thinking,
+                track.append(
+                    Step(
+                        token_ids=segment.token_ids,
+                        text=segment.text if stopped is None else stopped,
+                        logprob=segment.logprob,
+                        confidence=segment.confidence,
+                        thinking=segment.thinking,
+                    )
                 )
-                trajectory = trajectory.extended(step)
-            track.written = segment.finish is not None or how.until_step
-            thought = self._thought(trajectory, sequence.hard_cap) if segment.finish is Finish.THOUGHT else None
-            if thought is not None:
-                trajectory, track.written = thought, how.until_step
+            thought = segment.finish is Finish.THOUGHT and self._end_thinking(track, sequence.hard_cap)
+            track.written = how.until_step if thought else segment.finish is not None or how.until_step
             if segment.finish is Finish.EOS or stopped is not None:
-                trajectory = self.ended(trajectory, Status.FINISHED, sequence)
-            elif segment.finish is Finish.THOUGHT and thought is None:
-                trajectory = self.ended(trajectory, Status.TRUNCATED, sequence)
-            elif track.written and trajectory.num_tokens >= sequence.hard_cap:
-                self._books.cut_short |= sequence.hard_cap < self.hard_cap(trajectory)
-                trajectory = self.ended(trajectory, Status.TRUNCATED, sequence)
+                self.end(track, Status.FINISHED)
+            elif segment.finish is Finish.THOUGHT and not thought:
+                self.end(track, Status.TRUNCATED)
+            elif track.written and track.num_tokens >= sequence.hard_cap:
+                self._books.cut_short |= sequence.hard_cap < self.hard_cap(track.prefix)
+                self.end(track, Status.TRUNCATED)
                 self._in_flight.give_up([sequence])
             elif segment.finish is None and track.written:
-                self.ahead.keep(trajectory, sequence)
-            track.trajectory = trajectory
-            if thought is not None and not track.written:
+                self.ahead.keep(track, sequence)
+            if thought and not track.written:
                 sequence = self._go_on(track, sequence, how, discarded=segment.discarded_tokens)
         if not track.written and sequence.error is not None:
             raise sequence.error
@@ -265,21 +260,21 @@ class Writing:
     def _go_on(self, track: Track, thought: LiveSequence, how: Generation, *, discarded: int) -> LiveSequence:
         """The sequence that goes on where the thinking was ended; it has what that one left of its tokens. Where there
         is a budget, that pays for those which were sampled past the end and `discarded`."""
-        trajectory, hard_cap = track.trajectory, thought.hard_cap
+        hard_cap = thought.hard_cap
         affordable = thought.request.max_tokens - thought.sampled
-        room = min(hard_cap - trajectory.num_tokens, affordable + discarded)
+        room = min(hard_cap - track.num_tokens, affordable + discarded)
         if self._books.account.capped and affordable < room:
-            room, hard_cap = affordable, trajectory.num_tokens + affordable
+            room, hard_cap = affordable, track.num_tokens + affordable
         if room <= 0:
-            self._books.cut_short |= hard_cap < self.hard_cap(trajectory)
-            track.trajectory, track.written = self.ended(trajectory, Status.TRUNCATED, thought), True
+            self._books.cut_short |= hard_cap < self.hard_cap(track.prefix)
+            self.end(track, Status.TRUNCATED)
             return thought
-        request = replace(
+        request = changed(
             how,
-            prefix_ids=trajectory.token_ids,
-            num_prompt=len(trajectory.prompt_ids),
+            prefix_ids=track.token_ids,
+            num_prompt=len(track.prefix.prompt_ids),
             max_tokens=room,
-            seed=derive_seed(self._run_seed, trajectory.problem.id, (*trajectory.path, trajectory.num_tokens)),
+            seed=derive_seed(self._run_seed, track.prefix.problem.id, (*track.path, track.num_tokens)),
         )
         sequence = LiveSequence(request=request, hold=thought.hold, hard_cap=hard_cap, arrived=thought.arrived)
         sequence.in_call = True
@@ -295,18 +290,24 @@ class Writing:
         [ids] = await self._policy.encode_text([markers.ending])
         self._end_of_thinking = Step(token_ids=ids, text=markers.ending, forced=True, thinking=True)
 
-    def _thinking_left(self, trajectory: Trajectory) -> int | None:
+    def _thinking_left(self, track: Track) -> int | None:
         """Tokens that its thinking may still have; None: no cap, or it is over."""
         most, markers = self._sampling.max_thinking_tokens, self._policy.thinking
-        if most is None or markers is None or trajectory.reply or markers.end in trajectory.thoughts:
+        if most is None or markers is None:
+            return None
+        trajectory = track.trajectory()
+        if trajectory.reply or markers.end in trajectory.thoughts:
             return None
         return most - trajectory.thinking_tokens
 
-    def _thought(self, trajectory: Trajectory, hard_cap: int) -> Trajectory | None:
-        """Its thinking, ended; None where there is no room for the marker."""
+    def _end_thinking(self, track: Track, hard_cap: int) -> bool:
+        """Appends the marker that ends it; False where there is no room for that."""
         marker = self._end_of_thinking
         assert marker is not None
-        return trajectory.extended(marker) if trajectory.num_tokens + len(marker.token_ids) <= hard_cap else None
+        fits = track.num_tokens + len(marker.token_ids) <= hard_cap
+        if fits:
+            track.append(marker)
+        return fits
 
     async def _cut(self, tracks: list[Track], how: Generation) -> None:
         """Time is up: what is unwritten ends here, with the steps that it has."""
@@ -317,20 +318,22 @@ class Writing:
                 self._take(track, how)
                 self._in_flight.give_up([track.sequence])
         for track in tracks:
-            if not track.written:
-                track.trajectory, track.written = self.ended(track.trajectory, Status.TRUNCATED, track.sequence), True
-            elif track.trajectory.status is Status.RUNNING:
-                self.ahead.drop([track.trajectory])
-                track.trajectory = self.ended(track.trajectory, Status.TRUNCATED, track.sequence)
+            if track.written and track.status is Status.RUNNING:
+                self.ahead.drop([track])
+            if not track.status.done:
+                self.end(track, Status.TRUNCATED)
 
-    def ended(self, trajectory: Trajectory, status: Status, sequence: LiveSequence | None = None) -> Trajectory:
+    def end(self, track: Track, status: Status) -> None:
         """A candidate; or pruned, when no more candidates are allowed. A sequence's is allowed since it began."""
-        if sequence is not None:
-            sequence.hold.use(candidates=1)
+        track.written = True
+        if track.sequence is not None:
+            track.sequence.hold.use(candidates=1)
         elif self._books.account.left("candidates") == 0:
             self._books.cut_short = True
-            return replace(trajectory, status=Status.PRUNED)
+            track.status = Status.PRUNED
+            return
         else:
             self._books.account.spend(candidates=1)
-        self._books.spend(Ledger(candidates=1))
-        return replace(trajectory, status=status, answer=self._extract(trajectory.reply))
+        self._books.tally.add({"candidates": 1})
+        track.status = status
+        track.answer = self._extract("".join([step.text for step in track.steps if not step.thinking]))

@@ -13,7 +13,7 @@ from functools import partial
 
 from orchestrator.core.account import Hold
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.ledger import Ledger
+from orchestrator.core.ledger import Cost
 from orchestrator.core.protocols import Generation, GenerationStream, Policy, Segment
 
 _DRAIN_S = 5.0  # for the last segments of aborted sequences
@@ -26,7 +26,7 @@ class LiveSequence:
     request: Generation
     hold: Hold
     hard_cap: int  # tokens after the prompt at which its trajectory is truncated
-    segments: deque[tuple[Segment, Ledger]] = field(default_factory=deque)
+    segments: deque[tuple[Segment, Cost]] = field(default_factory=deque)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)  # for the call that waits for it
     sampled: int = 0
     num_segments: int = 0
@@ -46,7 +46,7 @@ class LiveSequence:
 class SequencesInFlight:
     """Owner of a session's sequences and of the tasks that receive them; every cost goes to `spend` at once."""
 
-    def __init__(self, policy: Policy, spend: Callable[[Ledger], None]) -> None:
+    def __init__(self, policy: Policy, spend: Callable[[Cost], None]) -> None:
         self._policy = policy
         self._spend = spend
         self._receiving: dict[asyncio.Task[None], list[LiveSequence]] = {}
@@ -71,7 +71,7 @@ class SequencesInFlight:
             lost = sum(len(segment.token_ids) for segment, _ in sequence.segments)
             sequence.segments.clear()
             if lost:
-                self._spend(Ledger(discarded_tokens=lost))
+                self._spend({"discarded_tokens": lost})
             if not sequence.finished:
                 sequence.abort()
 
@@ -112,13 +112,14 @@ class SequencesInFlight:
         if segment.lost_tokens:
             counted = replace(segment, discarded_tokens=segment.discarded_tokens - segment.lost_tokens)
             paid = _cost(self._policy.shape, sequence, counted)
-        sequence.sampled += cost.generated_tokens
+        sequence.sampled += len(segment.token_ids) + segment.discarded_tokens
         sequence.num_segments += 1
-        sequence.hold.use(policy_tokens=paid.generated_tokens, flops=paid.policy_flops)
+        sequence.hold.use(policy_tokens=paid["generated_tokens"], flops=paid["policy_flops"])
         if segment.finish is not None:
             sequence.finished = True
         if sequence.given_up:
-            self._spend(cost + Ledger(discarded_tokens=len(segment.token_ids)))
+            self._spend(cost)
+            self._spend({"discarded_tokens": len(segment.token_ids)})
             if sequence.finished and not sequence.in_call:
                 sequence.hold.close()
             return
@@ -127,26 +128,24 @@ class SequencesInFlight:
         sequence.arrived.set()
 
 
-def _cost(shape: ModelShape, sequence: LiveSequence, segment: Segment) -> Ledger:
+def _cost(shape: ModelShape, sequence: LiveSequence, segment: Segment) -> Cost:
     """What a segment added. Requests that never got to sample cost nothing: nothing of their prefix was read."""
-    request = sequence.request
+    request, before = sequence.request, sequence.sampled
     prefix = len(request.prefix_ids) if segment.prompt_tokens is None else segment.prompt_tokens
     sampled = len(segment.token_ids) + segment.discarded_tokens
-
-    def flops(tokens: int) -> float:
-        """Of the request with so many tokens sampled."""
-        return shape.sampling_flops(prefix=prefix, cached=segment.cached_tokens, sampled=tokens)
-
-    first = sequence.sampled == 0 and sampled > 0
+    cached = segment.cached_tokens
+    flops = shape.sampling_flops(prefix=prefix, cached=cached, sampled=before + sampled)
+    flops_before = shape.sampling_flops(prefix=prefix, cached=cached, sampled=before)
+    first = before == 0 and sampled > 0
     past_boundary = sampled if sequence.num_segments else segment.discarded_tokens
-    return Ledger(
-        prompt_tokens=prefix if first else 0,
-        cached_tokens=segment.cached_tokens if first else 0,
-        generated_tokens=sampled,
-        thinking_tokens=len(segment.token_ids) if segment.thinking else 0,
-        discarded_tokens=segment.discarded_tokens,
-        speculative_tokens=past_boundary if request.until_step else 0,
-        policy_flops=flops(sequence.sampled + sampled) - flops(sequence.sampled),
-        queue_s=segment.queue_s,
-        engine_s=segment.engine_s,
-    )
+    return {
+        "prompt_tokens": prefix if first else 0,
+        "cached_tokens": cached if first else 0,
+        "generated_tokens": sampled,
+        "thinking_tokens": len(segment.token_ids) if segment.thinking else 0,
+        "discarded_tokens": segment.discarded_tokens,
+        "speculative_tokens": past_boundary if request.until_step else 0,
+        "policy_flops": flops - flops_before,
+        "queue_s": segment.queue_s,
+        "engine_s": segment.engine_s,
+    }

@@ -18,7 +18,7 @@ from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.session.books import Books
 from orchestrator.session.generation import Writing
 from orchestrator.session.scoring import Scoring
-from orchestrator.session.tracks import Track
+from orchestrator.session.tracks import Track, track_of
 
 
 class SearchSession:
@@ -81,7 +81,7 @@ class SearchSession:
 
     @property
     def ledger(self) -> Ledger:
-        return self._books.ledger
+        return self._books.tally.ledger()
 
     @property
     def remaining(self) -> Remaining:
@@ -153,11 +153,11 @@ class SearchSession:
         return await self._writing.write(prefixes, n, how, scored)
 
     async def score(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        tracks = [Track(trajectory=trajectory, shared_handle=trajectory.handle) for trajectory in trajectories]
+        tracks = [track_of(trajectory) for trajectory in trajectories]
         affordable, holds = [], []
-        costs = [self._reading_cost(trajectory) for trajectory in trajectories]
-        await self._books.account.secure(total([self._scoring.prompt_cost(trajectories), *costs]))
-        self._scoring.hold_prompt(trajectories)
+        costs = [self._reading_cost(track) for track in tracks]
+        await self._books.account.secure(total([self._scoring.prompt_cost(tracks), *costs]))
+        self._scoring.hold_prompt(tracks)
         for track, amounts in zip(tracks, costs, strict=True):
             if self._books.account.fits(amounts):
                 track.hold = self._books.account.hold(amounts)
@@ -170,10 +170,10 @@ class SearchSession:
         finally:
             for hold in holds:
                 hold.close()
-        return [track.trajectory for track in tracks]
+        return [track.trajectory() for track in tracks]
 
-    def _reading_cost(self, trajectory: Trajectory) -> Amounts:
-        tokens = self._scoring.unread(trajectory)
+    def _reading_cost(self, track: Track) -> Amounts:
+        tokens = self._scoring.unread(track)
         return {"verifier_tokens": tokens, "flops": tokens * self._scoring.flops_per_token}
 
     async def group_answers(self, trajectories: Sequence[Trajectory]) -> list[int | None]:
@@ -185,12 +185,13 @@ class SearchSession:
         self._writing.ahead.drop(trajectories)
         injected = []
         for trajectory in trajectories:
-            room = self._writing.hard_cap(trajectory) - trajectory.num_tokens
-            if len(ids) > room:
-                injected.append(self._writing.ended(trajectory, Status.TRUNCATED))
+            track = track_of(trajectory)
+            if len(ids) > self._writing.hard_cap(trajectory) - trajectory.num_tokens:
+                self._writing.end(track, Status.TRUNCATED)
             else:
                 thinking = _thinks(trajectory, self._policy.thinking)
-                injected.append(trajectory.extended(Step(token_ids=ids, text=text, forced=True, thinking=thinking)))
+                track.append(Step(token_ids=ids, text=text, forced=True, thinking=thinking))
+            injected.append(track.trajectory())
         return injected
 
     def retract(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -198,9 +199,9 @@ class SearchSession:
         for trajectory in trajectories:
             *steps, last = trajectory.steps
             sampled = 0 if last.forced else len(last.token_ids)
-            lost = Ledger(discarded_tokens=sampled, candidates=-int(trajectory.status.done))
-            self._books.spend(lost)
-            self._books.account.spend(candidates=lost.candidates)
+            lost = {"discarded_tokens": sampled, "candidates": -int(trajectory.status.done)}
+            self._books.tally.add(lost)
+            self._books.account.spend(candidates=lost["candidates"])
             kept.append(
                 replace(
                     trajectory,
@@ -208,7 +209,7 @@ class SearchSession:
                     status=Status.RUNNING,
                     answer=None,
                     handle=None,
-                    cost=trajectory.cost + lost,
+                    cost=trajectory.cost + Ledger(**lost),
                     unjudged=None,
                     retracted_tokens=trajectory.retracted_tokens + sampled,
                 )
@@ -218,7 +219,7 @@ class SearchSession:
 
     def release(self, trajectories: Sequence[Trajectory]) -> None:
         self._writing.ahead.drop(trajectories)
-        self._scoring.free({t.handle for t in trajectories if t.handle is not None})
+        self._scoring.free([trajectory.handle for trajectory in trajectories])
 
 
 def _thinks(trajectory: Trajectory, markers: ThinkingMarkers | None) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.nouns import Trajectory
 from orchestrator.session.sequences import LiveSequence, SequencesInFlight
+from orchestrator.session.tracks import Track
 
 _FIRST = 4  # continuations that are decided before it is judged whether speculation pays
 
@@ -32,9 +33,9 @@ class Speculation:
         pays = self._taken >= self._dropped or self._taken + self._dropped < _FIRST
         return self._depth if pays else 0
 
-    def keep(self, trajectory: Trajectory, sequence: LiveSequence) -> None:
-        """The sequence runs on, while the trajectory is handed out as far as it goes."""
-        self._ahead[trajectory.path] = _Ahead(sequence, trajectory.num_tokens)
+    def keep(self, track: Track, sequence: LiveSequence) -> None:
+        """The sequence runs on, while the track is handed out as far as it goes."""
+        self._ahead[track.path] = _Ahead(sequence, track.num_tokens)
 
     def take(self, trajectory: Trajectory) -> LiveSequence | None:
         """The sequence that continues this trajectory, if one does."""
@@ -47,7 +48,7 @@ class Speculation:
         self._taken += 1
         return ahead.sequence
 
-    def drop(self, trajectories: Sequence[Trajectory]) -> None:
+    def drop(self, trajectories: Sequence[Trajectory | Track]) -> None:
         """Nobody will continue these."""
         found = [ahead for t in trajectories if (ahead := self._ahead.pop(t.path, None)) is not None]
         self._dropped += len(found)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.core.errors import HeadraceError, UserError
+from orchestrator.core.values import Parcel
 from orchestrator.replicas.members import Health
 from orchestrator.verifier.held import HeldStates
 from orchestrator.verifier.loading import host_class, load_host
@@ -85,13 +86,14 @@ class VerifierActor:
     async def described(self) -> tuple[int, str, VerifierInfo] | None:
         return None if self._info is None else (os.getpid(), socket.gethostname(), self._info)
 
-    async def read(self, runs: Sequence[Run]) -> list[Answer]:
+    async def read(self, runs: Sequence[Run]) -> Parcel[Answer]:
         request = _Request(runs)
         self._held.read(runs)
         self._requests.append(request)
         self._thread.submit(self._read_next)  # one turn for each request: none is left behind
         with self._waiting():
-            return await asyncio.wrap_future(request.answers)
+            answers: list[Answer] = await asyncio.wrap_future(request.answers)
+            return Parcel(answers)
 
     async def stats(self) -> dict[str, int]:
         return {"tokens_read": self._tokens_read, "waiting": len(self._requests), "states": len(self._held)}

@@ -15,12 +15,26 @@ _PACE_KEPT = 0.8  # how much of the earlier calls' pace is kept at each call
 
 
 @dataclass(slots=True, eq=False)
+class Asked:
+    """Readings that were asked for together. Who waits for them waits once, for all."""
+
+    num_open: int  # that have no outcome yet
+    answered: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def settled(self) -> None:
+        """One of them has its outcome."""
+        self.num_open -= 1
+        if not self.num_open and not self.answered.done():
+            self.answered.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
 class Job:
     """A reading on its way to its verdict."""
 
     reading: ScoreRequest
     key: str  # of the state after its last token
-    verdict: asyncio.Future[Verdict]
+    asked: Asked
     handle: StateHandle | None  # what it can start from
     routed_tokens: int = 0
     tokens_read: int = 0
@@ -29,18 +43,31 @@ class Job:
     suspect: bool = False  # a call that held it failed: it is read alone
     lost: list[tuple[int, int]] = field(default_factory=list)  # (replica, epoch) that was lost while it had it
     raised: list[tuple[int, int]] = field(default_factory=list)  # (replica, epoch) that raised while they read it alone
+    outcome: Verdict | BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.outcome is not None or self.asked.answered.cancelled()
+
+    def settle(self, outcome: Verdict | BaseException) -> None:
+        self.outcome = outcome
+        self.asked.settled()
 
 
-def job_of(reading: ScoreRequest, key: str) -> Job:
+def job_of(reading: ScoreRequest, key: str, asked: Asked) -> Job:
     """Raises ValueError for boundaries or a handle that don't fit the tokens."""
     num_tokens, boundaries, handle = len(reading.token_ids), reading.boundaries, reading.handle
-    if any(b <= a for a, b in zip((0, *boundaries), (*boundaries, num_tokens + 1), strict=False)):
-        raise ValueError(f"verifier: boundaries must increase within 1..{num_tokens}, got {boundaries}")
+    before = 0
+    for boundary in (*boundaries, num_tokens + 1):
+        if boundary <= before:
+            raise ValueError(f"verifier: boundaries must increase within 1..{num_tokens}, got {boundaries}")
+        before = boundary
     if handle is not None and handle.num_tokens > num_tokens:
         raise ValueError(f"verifier: handle covers {handle.num_tokens} tokens, the reading has {num_tokens}")
     if handle is not None and boundaries and boundaries[0] <= handle.num_tokens:
         handle = None  # a state can't tell the scores before it
-    return Job(reading=reading, key=key, verdict=asyncio.get_running_loop().create_future(), handle=handle)
+    return Job(reading=reading, key=key, asked=asked, handle=handle)
 
 
 @dataclass(slots=True, eq=False)

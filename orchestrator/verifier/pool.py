@@ -17,12 +17,13 @@ from typing import Any
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Score, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
+from orchestrator.core.values import Parcel
 from orchestrator.ray_calls import ReplicaBroken, ReplicaLost
 from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Members, Membership
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierRaised
-from orchestrator.verifier.batch import Batch, Job, job_of
+from orchestrator.verifier.batch import Asked, Batch, Job, job_of
 from orchestrator.verifier.blame import Blame, Fault
 from orchestrator.verifier.blueprint import absolute, verifier_blueprint
 from orchestrator.verifier.held import new_key
@@ -129,21 +130,24 @@ class VerifierPool:
         """Verdicts in order. Raises PoolExhausted, ReplicaError."""
         if self._closed:
             raise ReplicaError("verifier: the pool is closed")
-        jobs = [job_of(reading, self._new_key()) for reading in readings]
+        if not readings:
+            return []
+        asked = Asked(len(readings))
+        jobs = [job_of(reading, self._new_key(), asked) for reading in readings]
         for job in jobs:
             self._states.enter(job.reading)
         self._arrived.extend(jobs)
         self._schedule_flush()
         try:
-            outcomes = await asyncio.gather(*(job.verdict for job in jobs), return_exceptions=True)
+            await asked.answered
         except asyncio.CancelledError:
-            self._release_verdicts([job.verdict.result() for job in jobs if _succeeded(job.verdict)])
+            self._release_verdicts([job.outcome for job in jobs if isinstance(job.outcome, Verdict)])
             raise
-        verdicts = [outcome for outcome in outcomes if isinstance(outcome, Verdict)]
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
+        verdicts = [job.outcome for job in jobs if isinstance(job.outcome, Verdict)]
+        for job in jobs:
+            if isinstance(job.outcome, BaseException):
                 self._release_verdicts(verdicts)
-                raise outcome
+                raise job.outcome
         return verdicts
 
     def release(self, handles: Sequence[StateHandle]) -> None:
@@ -190,7 +194,8 @@ class VerifierPool:
 
     def _place(self, jobs: Sequence[Job]) -> None:
         """Chooses the replica for which each job waits."""
-        if not any(replica.up for replica in self._replicas):
+        up = [replica for replica in self._replicas if replica.up]
+        if not up:
             self._unplaced += jobs
             exhausted = self._membership.current.exhausted
             if exhausted is not None and not any(replica.queue.calls for replica in self._replicas):
@@ -199,13 +204,17 @@ class VerifierPool:
             return
         for job in jobs:
             home = None if job.handle is None else self._states.home(job.handle)
-            loads = {r.index: r.queue.pending_tokens / self._config.batch_tokens for r in self._replicas if r.up}
-            target = self._replicas[choose_replica(loads, None if home is None else home.index)]
+            target = up[0] if len(up) == 1 else self._least_loaded(up, home)
             covered = job.handle.num_tokens if job.handle is not None and home is not None else 0
             job.routed_tokens = max(1, len(job.reading.token_ids) - covered)
             if job.handle is not None and home is None and job.reading.keep_parent:
                 self._states.remember(job.handle.key, target, target.epoch)  # it will be rebuilt there: siblings follow
             target.queue.add(job)
+
+    def _least_loaded(self, up: Sequence[Replica], home: Replica | None) -> Replica:
+        """Or the one that holds the state, unless it is overloaded."""
+        loads = {replica.index: replica.queue.pending_tokens / self._config.batch_tokens for replica in up}
+        return self._replicas[choose_replica(loads, None if home is None else home.index)]
 
     def _send(self, replica: Replica) -> None:
         """Has the replica read as many of its readings as it can take now; those whose states come from the same place
@@ -252,8 +261,11 @@ class VerifierPool:
 
     async def _read(self, replica: Replica, epoch: int, runs: Sequence[tuple[Job, Run]]) -> list[Job]:
         """Has a replica read the runs. The jobs whose states it does not hold."""
-        answers: list[Answer] = await replica.ask(epoch, lambda actor: actor.read.remote([run for _, run in runs]))
+        asked = Parcel(run for _, run in runs)
+        answers: list[Answer] = await replica.ask(epoch, lambda actor: actor.read.remote(asked))
         missing: list[Job] = []
+        if any(isinstance(answer, Read | Unreadable) for answer in answers):
+            self._excuse(self._blame.answered(replica.index))
         for (job, run), answer in zip(runs, answers, strict=True):
             if isinstance(answer, Read | Unreadable):
                 job.tokens_read += answer.tokens_read
@@ -261,7 +273,6 @@ class VerifierPool:
                 if job.reading.handle is not None and run.parent is None:
                     covered = job.reading.handle.num_tokens
                     job.reingested_tokens += min(answer.tokens_read, covered)
-                self._excuse(self._blame.answered(replica.index))
             if run.key != job.key:  # a rebuilt parent
                 assert job.handle is not None
                 self._states.remember(job.handle.key, replica, epoch)
@@ -282,16 +293,16 @@ class VerifierPool:
         self._states.leave(reading, freed=freed)
         handle = StateHandle(replica=replica.index, epoch=epoch, key=job.key, num_tokens=len(reading.token_ids))
         verdict = self._verdict(job, answer.scores, handle)
-        if verdict.unjudged is not None or job.verdict.done():
+        if verdict.unjudged is not None or job.done:
             self.release([handle])
-        if not job.verdict.done():
-            job.verdict.set_result(verdict)
+        if not job.done:
+            job.settle(verdict)
 
     def _refuse(self, job: Job, reason: str) -> None:
         """Says why there is no score, and what was read for that."""
         self._states.leave(job.reading)
-        if not job.verdict.done():
-            job.verdict.set_result(self._verdict(job, (), None, reason))
+        if not job.done:
+            job.settle(self._verdict(job, (), None, reason))
 
     def _verdict(
         self, job: Job, scores: Sequence[Score], handle: StateHandle | None, unjudged: str | None = None
@@ -313,9 +324,9 @@ class VerifierPool:
 
     def _left(self, job: Job) -> bool:
         """Whether nobody waits for its verdict any more."""
-        if job.verdict.done():
+        if job.done:
             self._states.leave(job.reading)
-        return job.verdict.done()
+        return job.done
 
     def _excuse(self, lost: Sequence[tuple[int, int]]) -> None:
         if lost:
@@ -367,9 +378,9 @@ class VerifierPool:
 
     def _fail(self, jobs: Sequence[Job], error: BaseException) -> None:
         for job in jobs:
-            if not job.verdict.done():
+            if not job.done:
                 self._states.leave(job.reading)
-                job.verdict.set_exception(error)
+                job.settle(error)
 
     def _release_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         self.release([verdict.handle for verdict in verdicts if verdict.handle is not None])
@@ -382,7 +393,3 @@ class VerifierPool:
         await asyncio.gather(*tasks, return_exceptions=True)
         waiting = [job for replica in self._replicas for job in replica.queue.drain()]
         self._fail([*self._arrived, *self._unplaced, *waiting], ReplicaError("verifier: the pool was closed"))
-
-
-def _succeeded(verdict: "asyncio.Future[Verdict]") -> bool:
-    return verdict.done() and not verdict.cancelled() and verdict.exception() is None

@@ -39,7 +39,7 @@ def wrong_scores(scores: Sequence[Score], wanted: int) -> str | None:
         return f"the verifier gave {len(scores)} scores, wanted {wanted}"
     for score in scores:
         for value in (score.mean, score.std):
-            if not isinstance(value, Real):
+            if not isinstance(value, float | Real):  # a float is known at once
                 return f"the score is not a number (mean {score.mean!r}, std {score.std!r})"
             if not isfinite(value):
                 return f"the score is not a finite number (mean {score.mean}, std {score.std})"

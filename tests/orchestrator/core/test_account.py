@@ -24,6 +24,17 @@ def test_what_is_held_is_left_to_nobody_and_what_was_not_used_goes_back() -> Non
     assert (search.left("candidates"), run.left("policy_tokens")) == (1, 75)
 
 
+def test_a_search_counts_what_it_or_its_run_has_a_cap_on() -> None:
+    search = Account(Budget(candidates=2), parent=Account(Budget(policy_tokens=100)))
+    assert search.counted == {"candidates", "policy_tokens"} and search.capped
+    hold = search.hold({"policy_tokens": 60, "flops": 1e9})
+    hold.use(verifier_tokens=5, flops=2e9)
+    search.spend(verifier_tokens=7, candidates=1)
+    assert search.left("verifier_tokens") is None and search.left("flops") is None
+    assert (search.left("candidates"), search.left("policy_tokens")) == (1, 40)
+    assert not Account(Budget(seconds=1.0)).capped
+
+
 def test_a_search_ends_with_the_first_of_its_own_end_and_its_runs() -> None:
     now = 0.0
     run = Account(Budget(seconds=10.0), clock=lambda: now)

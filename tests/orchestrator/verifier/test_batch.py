@@ -1,11 +1,10 @@
 """What a replica is sent, in which calls, and what when it lacks the states that readings start from. No Ray."""
 
-import asyncio
 from dataclasses import replace
 
 from orchestrator.core.nouns import Problem, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Solution
-from orchestrator.verifier.batch import Batch, CallQueue, Job
+from orchestrator.verifier.batch import Asked, Batch, CallQueue, Job
 
 CARRY = StateHandle(replica=0, epoch=0, key="parent", num_tokens=3)
 TOKENS = ScoreRequest(token_ids=(1, 2, 3, 4, 5), boundaries=(5,), handle=CARRY)
@@ -14,8 +13,7 @@ SOLUTION = Solution(problem=Problem.from_prompt("p", "?"), steps=("a", "b"), ask
 
 async def batch(readings: list[ScoreRequest]) -> Batch:
     def job_of(number: int, reading: ScoreRequest) -> Job:
-        verdict = asyncio.get_running_loop().create_future()
-        return Job(reading=reading, key=f"child {number}", verdict=verdict, handle=reading.handle)
+        return Job(reading=reading, key=f"child {number}", asked=Asked(1), handle=reading.handle)
 
     return Batch(jobs=[job_of(number, reading) for number, reading in enumerate(readings)])
 
@@ -50,9 +48,8 @@ def queue(batch_tokens: int = 100, stall_timeout_s: float = 4.0, one_run_per_cal
 
 
 def job(num_tokens: int, *, suspect: bool = False) -> Job:
-    verdict = asyncio.get_running_loop().create_future()
     reading = ScoreRequest(token_ids=(1,) * num_tokens, boundaries=(num_tokens,))
-    return Job(reading=reading, key="", verdict=verdict, handle=None, routed_tokens=num_tokens, suspect=suspect)
+    return Job(reading=reading, key="", asked=Asked(1), handle=None, routed_tokens=num_tokens, suspect=suspect)
 
 
 def sent(waiting: CallQueue) -> list[int]:

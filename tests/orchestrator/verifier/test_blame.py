@@ -1,10 +1,8 @@
 """Whose fault a failed call is. Pure: no replica is started."""
 
-import asyncio
-
 from orchestrator.core.nouns import StateHandle
 from orchestrator.core.protocols import ScoreRequest
-from orchestrator.verifier.batch import Job
+from orchestrator.verifier.batch import Asked, Job
 from orchestrator.verifier.blame import Blame, Fault
 
 CARRY = StateHandle(replica=0, epoch=0, key="parent", num_tokens=1)
@@ -12,8 +10,7 @@ CARRY = StateHandle(replica=0, epoch=0, key="parent", num_tokens=1)
 
 def jobs(count: int) -> list[Job]:
     def job(key: str) -> Job:
-        verdict = asyncio.get_running_loop().create_future()
-        return Job(reading=ScoreRequest(token_ids=(1,), boundaries=(1,)), key=key, verdict=verdict, handle=CARRY)
+        return Job(reading=ScoreRequest(token_ids=(1,), boundaries=(1,)), key=key, asked=Asked(1), handle=CARRY)
 
     return [job(str(number)) for number in range(count)]
 
