@@ -98,6 +98,8 @@ class PoolActor:
         self._opening: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._heard: dict[str, float] = {}  # by driver, when last
+        if was_restarted():  # nobody may call for hours, and replicas may die meanwhile
+            self._opening = asyncio.get_running_loop().create_task(self._open())
 
     async def open(self) -> PoolSpec:
         """What the pool keeps, once all of it serves. Raises UserError, ReplicaError."""
@@ -170,7 +172,7 @@ class PoolActor:
             blueprints = {part: replace(made, name=f"{name}/{part}") for part, made in blueprints.items()}
         if was_restarted():
             left_behind = {part: await blueprint.left_behind() for part, blueprint in blueprints.items()}
-            first_epoch = int(time.time())  # the earlier keeper used those below
+            first_epoch = time.time_ns() // 10**6  # the earlier keeper used those below
             self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in blueprints.items()}
             for part, keeper in self._keepers.items():
                 keeper.resume(left_behind[part])
