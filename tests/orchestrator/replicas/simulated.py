@@ -5,7 +5,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -241,8 +241,8 @@ class Driver:
 class World:
     """Owner of all processes."""
 
-    def __init__(self, config: PolicyConfig, *, forgets_s: float) -> None:
-        """`forgets_s`: after which a loss is forgotten."""
+    def __init__(self, config: PolicyConfig, *, forgets_s: float, shrinks_s: float = 300.0) -> None:
+        """`forgets_s`: after which a loss is forgotten. `shrinks_s`: without enough to do for all replicas."""
         self.config = config
         self.engines: list[Engine] = []
         self.no_room = False  # for another engine
@@ -253,6 +253,8 @@ class World:
         self._numbers = itertools.count()
         self._keeper_dies = False
         made = policies.policy_blueprint(config, StepConfig())
+        if made.scaling is not None:
+            made = replace(made, scaling=replace(made.scaling, down_after_s=shrinks_s))
         self.spec = SimpleNamespace(name="simulated", blueprints=lambda: {"policy": made})
         now = asyncio.get_running_loop().time
         clock = SimpleNamespace(monotonic=now, time_ns=lambda: 10**18 + int(now() * 10**9))
