@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.answers import open_answers
 from orchestrator.cluster import connected
 from orchestrator.core.answers import AnswerFormat
-from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig, most_replicas
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, SearchResult
 from orchestrator.core.protocols import Sampling, Strategy
@@ -57,7 +57,7 @@ async def open_headrace(
     policy = resolve_policy(PolicyConfig(model=policy) if isinstance(policy, str) else policy)
     verifier = VerifierConfig(model=verifier) if isinstance(verifier, str) else verifier
     judge = None if verifier is None else resolve(verifier, answer=answer)
-    replicas = policy.replicas + (0 if judge is None else judge.num_actors(policy.model))
+    replicas = most_replicas(policy) + (0 if judge is None else judge.num_actors(policy.model))
     with connected(ray or RayConfig(), replicas):
         async with AsyncExitStack() as stack:
             writes, judges = await open_pools(stack, policy=policy, steps=steps or StepConfig(), verifier=judge)

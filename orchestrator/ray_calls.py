@@ -24,6 +24,14 @@ class NoAnswer(ReplicaLost):
     """A call was not answered in time."""
 
 
+class NoRoom(NoAnswer):
+    """The cluster had no room for a replica in time."""
+
+
+class ReplicaRemoved(ReplicaLost):
+    """The replica was taken out of its pool, and is no fault of anybody."""
+
+
 class ReplicaBroken(ReplicaLost):
     """The replica answers with exceptions that nobody expects of it."""
 

@@ -24,7 +24,7 @@ from experiments.labelling.sources import Labelled, OpenSession, Sampled, as_lab
 from experiments.labelling.writer import Cost, LabelWriter, read_labels
 from experiments.running.run import versions
 from orchestrator.cluster import connected
-from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig, most_replicas
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, Trajectory
@@ -167,7 +167,7 @@ async def judge(
     if all(problems == everything for problems in done):
         return failed
     actors = [verifier.num_actors(plan.policy.model) for verifier in plan.verifiers.values()]
-    with connected(ray_of(plan.config.pool, plan.config.ray), plan.policy.replicas + max(actors)):
+    with connected(ray_of(plan.config.pool, plan.config.ray), most_replicas(plan.policy) + max(actors)):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy", 0)
             answers = await stack.enter_async_context(answers_of(plan.config.data))

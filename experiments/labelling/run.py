@@ -27,7 +27,7 @@ from experiments.running.run import versions
 from orchestrator.answers import open_answers
 from orchestrator.cluster import connected
 from orchestrator.core.answers import AnswerFormat
-from orchestrator.core.config import PolicyConfig
+from orchestrator.core.config import PolicyConfig, most_replicas
 from orchestrator.core.errors import UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem
@@ -203,7 +203,7 @@ async def _open_engines(
         return None
     on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
     judging = plan.verifier.num_actors(plan.policy.model) if plan.verifier else 0
-    stack.enter_context(connected(ray_of(config.pool, config.ray), plan.policy.replicas + judging))
+    stack.enter_context(connected(ray_of(config.pool, config.ray), most_replicas(plan.policy) + judging))
     policy, verifier = await open_pools(
         stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier, pool=config.pool
     )

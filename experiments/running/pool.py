@@ -135,13 +135,13 @@ def _table(
     record: PoolRecord,
     rows: Sequence[ReplicaRow],
     drivers: int,
-    before: dict[tuple[str, int, int], int | None],
+    before: dict[tuple[str, int, int | None], int | None],
     seconds: float,
 ) -> Table:
     attached = f"{drivers} command{'' if drivers == 1 else 's'} attached"
     title = f"{record.name} on Ray {record.address}, {attached}"
     table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # for 80 columns
-    for column in ("replica", "machine"):
+    for column in ("replica", "state", "machine"):
         table.add_column(column, no_wrap=True)
     for column in ("pid", "running", "waiting", "tokens/s", "KV", "states", "losses"):
         table.add_column(column, justify="right")
@@ -150,8 +150,9 @@ def _table(
         rate = None if row.tokens is None or earlier is None else (row.tokens - earlier) / seconds
         table.add_row(
             f"{row.part} {row.index}",
-            row.host,
-            str(row.pid),
+            row.stage,
+            row.host or "-",
+            "-" if row.pid is None else str(row.pid),
             _shown(row.running),
             _shown(row.waiting),
             _shown(rate),

@@ -18,7 +18,7 @@ from experiments.running.trust import Trust, judge
 from orchestrator.cluster import connected
 from orchestrator.core.account import Account
 from orchestrator.core.checkpoints import special_tokens
-from orchestrator.core.config import PolicyConfig
+from orchestrator.core.config import PolicyConfig, most_replicas
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.drivers.driver import DriverSetup
 from orchestrator.drivers.drivers import Drivers
@@ -147,7 +147,7 @@ async def execute(
 ) -> None:
     """Runs what has no row yet. Leaves nothing running, also when cancelled."""
     config = plan.config
-    replicas = plan.policy.replicas + (plan.verifier.num_actors(plan.policy.model) if plan.verifier else 0)
+    replicas = most_replicas(plan.policy) + (plan.verifier.num_actors(plan.policy.model) if plan.verifier else 0)
     with connected(ray_of(config.pool, config.ray), replicas):
         async with AsyncExitStack() as stack:
             on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from experiments.config import load_yaml, resolve_path
 from orchestrator.cluster import connected
+from orchestrator.core.config import most_replicas
 from orchestrator.policy.resolve import check_sampling, resolve_policy
 from orchestrator.pools.record import ray_of
 from orchestrator.serving.config import ServeConfig
@@ -44,7 +45,7 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
 def serve(config_path: Path, overrides: list[str], console: Console) -> None:
     """Serves until Ctrl-C or SIGTERM. Raises UserError, ReplicaError."""
     config = plan_serving(config_path, overrides)
-    replicas = config.policy.replicas
+    replicas = most_replicas(config.policy)
     if config.verifier is not None:
         replicas += resolve(config.verifier).num_actors(config.policy.model)
     with suppress(KeyboardInterrupt):

@@ -12,6 +12,26 @@ def _at_least(owner: str, name: str, value: float | None, least: float) -> None:
         raise ValueError(f"{owner}: {name} must be >= {least:g}, got {value}")
 
 
+def _check_scaling(owner: str, config: "PolicyConfig | VerifierConfig") -> None:
+    _at_least(owner, "replicas", config.replicas, 1)
+    _at_least(owner, "min_replicas", config.min_replicas, 1)
+    if config.max_replicas is None:
+        if config.min_replicas is not None:
+            raise ValueError(f"{owner}: min_replicas needs max_replicas, got min_replicas {config.min_replicas} alone")
+        return
+    _at_least(owner, "max_replicas", config.max_replicas, config.min_replicas or 1)
+    if config.replicas != 1:
+        raise ValueError(
+            f"{owner}: wanted replicas (a fixed number), or min_replicas and max_replicas, got replicas "
+            f"{config.replicas} and max_replicas {config.max_replicas}"
+        )
+
+
+def most_replicas(config: "PolicyConfig | VerifierConfig") -> int:
+    """How many there may be at one time."""
+    return config.max_replicas or config.replicas
+
+
 def _check_thinking(value: Any) -> None:
     if isinstance(value, Mapping):
         if set(value) == {"start", "end"} and all(isinstance(v, str) and v.strip() for v in value.values()):
@@ -60,6 +80,8 @@ class PolicyConfig:
     request_timeout_s: float = 600.0  # engine openai: without a token, or an answer
     flops_per_token: float | None = None  # engine openai: 2 x the weights, where the tokenizer's folder can't tell
     replicas: int = 1
+    min_replicas: int | None = None  # with max_replicas: in place of `replicas`, a number that moves with the work
+    max_replicas: int | None = None
     dtype: str = "auto"  # auto: bfloat16 where the device computes it natively, else float32
     max_model_len: int | None = None  # None: the model's own
     max_num_seqs: int = 256  # sequences that one engine decodes together
@@ -83,7 +105,8 @@ class PolicyConfig:
         for example in self.examples:
             if example.role not in ("user", "assistant"):
                 raise ValueError(f"policy: examples: role must be user or assistant, got {example.role!r}")
-        for name in ("replicas", "max_num_seqs", "tensor_parallel_size", "max_model_len"):
+        _check_scaling("policy", self)
+        for name in ("max_num_seqs", "tensor_parallel_size", "max_model_len"):
             _at_least("policy", name, getattr(self, name), 1)
         for name in ("max_restarts", "spare_seqs"):
             _at_least("policy", name, getattr(self, name), 0)
@@ -97,6 +120,8 @@ class VerifierConfig:
     model: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # of this verifier alone: its entry in `verifiers` says which
     replicas: int = 1
+    min_replicas: int | None = None  # with max_replicas: in place of `replicas`, a number that moves with the work
+    max_replicas: int | None = None
     slots: int = 1024  # states resident on a replica's device
     host_slots: int = 4096  # states spilled to host memory before the oldest is dropped (and rebuilt from tokens)
     batch_tokens: int = 4096  # most tokens (padding included) in one micro-batch
@@ -108,7 +133,8 @@ class VerifierConfig:
     stall_timeout_s: float = 120.0  # a busy replica that finishes nothing for so long counts as lost
 
     def __post_init__(self) -> None:
-        for name in ("replicas", "slots", "batch_tokens", "num_cpus"):
+        _check_scaling("verifier", self)
+        for name in ("slots", "batch_tokens", "num_cpus"):
             _at_least("verifier", name, getattr(self, name), 1)
         for name in ("host_slots", "num_gpus", "max_restarts"):
             _at_least("verifier", name, getattr(self, name), 0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 
 from orchestrator.child_processes import end_children_with_this_process
-from orchestrator.core.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig, most_replicas
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Message
 from orchestrator.policy.admission import Admission
@@ -37,7 +37,7 @@ class PolicyActor:
     async def load(self) -> PolicyInfo:
         """Raises UserError for a model that can't be loaded, ReplicaError for everything else."""
         cores = len(os.sched_getaffinity(0))
-        num_threads = self._num_threads or max(1, (cores - 1) // self._config.replicas)
+        num_threads = self._num_threads or max(1, (cores - 1) // most_replicas(self._config))
         engine = engine_class(self._config.engine)
         self._engine = await engine.load(self._config, index=self._index, num_threads=num_threads)
         info = self._engine.info()

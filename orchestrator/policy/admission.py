@@ -14,6 +14,8 @@ asks for more than it needs gets fewer sequences.
 from collections import Counter, OrderedDict
 from math import ceil
 
+from orchestrator.replicas.members import Load
+
 _OVERCOMMIT = 1.25  # sequences in an engine per sequence decoded together: it finds the next one waiting
 
 
@@ -21,6 +23,11 @@ def fits(tokens: int, *, running: int, reserved: int, capacity_tokens: int, max_
     """Whether an engine that runs so many requests, which may fill the `reserved` tokens of its KV cache, can run one
     more of `tokens` to its end without preempting another. One always fits alone."""
     return not running or (reserved + tokens <= capacity_tokens and running < ceil(_OVERCOMMIT * max_num_seqs))
+
+
+def in_replicas(tokens: int, sequences: int, *, capacity_tokens: int, max_num_seqs: int) -> float:
+    """Work as a share of what one engine runs at a time: so many sequences, which may fill so many tokens."""
+    return max(tokens / capacity_tokens, sequences / max_num_seqs)
 
 
 class Admission:
@@ -40,6 +47,15 @@ class Admission:
     @property
     def num_waiting(self) -> int:
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def load(self) -> Load:
+        room = {"capacity_tokens": self._capacity_tokens, "max_num_seqs": self._max_num_seqs}
+        waiting = sum(sum(requests.values()) for requests in self._waiting.values())
+        return Load(
+            running=in_replicas(self.num_reserved, len(self._running), **room),
+            waiting=in_replicas(waiting, self.num_waiting, **room),
+        )
 
     def add(self, client: str, request: int, tokens: int) -> None:
         """A request waits that may fill so many tokens of the cache."""

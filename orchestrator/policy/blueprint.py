@@ -5,10 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from orchestrator.core.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig, most_replicas
 from orchestrator.policy.actor import PolicyActor, first_of_threads, resources
 from orchestrator.replicas.blueprint import Blueprint
 from orchestrator.replicas.placement import placement_options
+from orchestrator.replicas.scaling import scaling_of
 
 
 def policy_blueprint(config: PolicyConfig, steps: StepConfig, threads: int | None = None) -> Blueprint:
@@ -19,7 +20,8 @@ def policy_blueprint(config: PolicyConfig, steps: StepConfig, threads: int | Non
         actor=PolicyActor,
         arguments=lambda index: (config, steps, index, threads),
         options=partial(_options, config),
-        replicas=config.replicas,
+        replicas=most_replicas(config),
+        scaling=scaling_of(config),
         max_restarts=config.max_restarts,
         start_timeout_s=config.start_timeout_s,
         stall_timeout_s=config.stall_timeout_s,

@@ -158,7 +158,7 @@ class PolicyHost:
     def health(self) -> Health:
         """Of the engine: see `TokenEngine.progress`. Raises ReplicaError when it died."""
         self._check_alive()
-        return Health(busy=self._engine.num_running > 0, progress=self._engine.progress)
+        return Health(busy=self._engine.num_running > 0, progress=self._engine.progress, load=self._admission.load)
 
     async def watch(self) -> None:
         """Forgets stalled clients until cancelled."""

@@ -15,12 +15,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Self
 
-from orchestrator.core.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig, StepConfig, most_replicas
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.policy.admission import in_replicas
 from orchestrator.policy.blueprint import absolute, policy_blueprint
 from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.host import Batch, ClientForgotten
@@ -29,6 +30,7 @@ from orchestrator.policy.requests import PolicyRequest, PoolStream
 from orchestrator.ray_calls import ReplicaLost
 from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Member, Members, Membership
+from orchestrator.replicas.waiting import tell_waiting
 from orchestrator.routing import PrefixAffinity, choose_replica
 
 log = logging.getLogger(__name__)
@@ -41,15 +43,18 @@ class PolicyPool:
     context_length: int
     fingerprint: str
     thinking: ThinkingMarkers | None
+    _info: PolicyInfo
 
     def __init__(self, config: PolicyConfig, membership: Membership, client: str) -> None:
         """Use `open`."""
         self._config = config
+        self._most_replicas = most_replicas(config)
         self._membership = membership
         self._client = client
         self._working: dict[tuple[int, int], asyncio.Task[None]] = {}  # with replicas, by place and epoch
         self._last: dict[int, Member] = {}  # that it worked with, by place
         self._serving: dict[int, PolicyReplica] = {}  # by place
+        self._draining: set[int] = set()  # places whose replicas are given nothing new
         self._some_serving = asyncio.Event()  # or none ever will
         self._ended: HeadraceError | None = None  # why nothing can be generated any more
         self._waiting: deque[PolicyRequest] = deque()  # first come, first served; bounded by what callers ask for
@@ -82,13 +87,16 @@ class PolicyPool:
         info: PolicyInfo = membership.current.serving[0].info
         pool.shape, pool.context_length, pool.fingerprint = info.shape, info.context_length, info.fingerprint
         pool.thinking = info.thinking
-        following = asyncio.create_task(pool._follow(membership.current))
+        pool._info = info
+        tasks = [asyncio.create_task(pool._follow(membership.current))]
+        if config.max_replicas is not None:
+            tasks.append(asyncio.create_task(tell_waiting(membership, client, pool._num_waiting)))
         try:
             await asyncio.gather(*(replica.joined.wait() for replica in pool._attend(membership.current)))
             yield pool
         finally:
             pool._end(PoolExhausted("policy pool: closed"))
-            tasks = [following, *pool._working.values()]
+            tasks += pool._working.values()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -164,7 +172,7 @@ class PolicyPool:
                 await self._some_serving.wait()
             if self._ended is not None:
                 raise self._ended
-            replica = min(self._serving.values(), key=lambda replica: replica.load)
+            replica = min(self._serving.values(), key=lambda one: (one.member.index in self._draining, one.load))
             try:
                 return await replica.ask(call)
             except ReplicaLost as error:
@@ -200,8 +208,12 @@ class PolicyPool:
             self._waiting.popleft()
 
     def _place(self, request: PolicyRequest) -> PolicyReplica | None:
-        roomy = [replica for replica in self._serving.values() if replica.has_room(request)]
-        if not roomy or self._config.replicas == 1:
+        roomy = [
+            replica
+            for index, replica in self._serving.items()
+            if replica.has_room(request) and index not in self._draining
+        ]
+        if not roomy or self._most_replicas == 1:
             return roomy[0] if roomy else None
         loads = {replica.member.index: replica.load for replica in roomy}
         prefix_ids = request.generation.prefix_ids
@@ -247,7 +259,7 @@ class PolicyPool:
                 continue
             if item.finish is not None:
                 replica.drop(request_id)
-                if self._config.replicas > 1:
+                if self._most_replicas > 1:
                     whole = (*request.generation.prefix_ids, *request.token_ids, *item.token_ids)
                     self._affinity.record(whole, replica.member.index)
             num_prefix = len(request.generation.prefix_ids)
@@ -268,6 +280,7 @@ class PolicyPool:
         """The replicas that are new."""
         attending = []
         epochs = {member.index: member.epoch for member in members.serving}
+        self._draining = {member.index for member in members.serving if member.draining}
         for (index, epoch), task in self._working.items():
             if epochs.get(index) != epoch:
                 task.cancel()  # the keeper has ended it
@@ -285,7 +298,18 @@ class PolicyPool:
         elif isinstance(self._ended, PoolExhausted) and members.serving:
             self._ended = None  # a loss was forgotten, and a replica serves again
             self._some_serving.clear()
+        self._pump()  # one may have been taken back
         return attending
+
+    def _num_waiting(self) -> float:
+        """Work that waits here, counted in replicas."""
+        waiting = [request.num_reserved for request in self._waiting if not request.done]
+        return in_replicas(
+            sum(waiting),
+            len(waiting),
+            capacity_tokens=self._info.kv_capacity_tokens,
+            max_num_seqs=self._info.max_num_seqs,
+        )
 
     async def _work_with(self, replica: PolicyReplica) -> None:
         """Has a replica work until it is lost, or the keeper says so."""
@@ -298,8 +322,11 @@ class PolicyPool:
                 replica.joined.set()
                 self._pump()
                 try:
-                    await replica.serve(self._deliver)
+                    # a task of its own: a task group swallows a cancellation that comes together with an error
+                    await asyncio.create_task(replica.serve(self._deliver))
                 except ClientForgotten:
+                    if (task := asyncio.current_task()) is not None and task.cancelling():
+                        return
                     log.warning("%s gave this client up: its requests are sent again", replica.who)
                     await replica.connect()
                     self._take_back(replica)

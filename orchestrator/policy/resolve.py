@@ -5,7 +5,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from orchestrator.core.checkpoints import check_policy_checkpoint
-from orchestrator.core.config import PolicyConfig
+from orchestrator.core.config import PolicyConfig, most_replicas
 from orchestrator.core.errors import UserError
 from orchestrator.core.protocols import Sampling, Strategy
 from orchestrator.policy.engines import check_engine
@@ -39,11 +39,14 @@ def _of_servers(config: PolicyConfig, find: Callable[[str], str]) -> PolicyConfi
             raise UserError(f"policy.urls: wanted http://host:8000/v1, got {url}")
         if parts.username is not None or parts.password is not None:
             raise UserError(f"policy.urls: {parts.hostname}: a key does not belong in an address; wanted api_key_env")
-    if config.replicas not in (1, len(config.urls)):
-        raise UserError(f"policy.replicas: each of {len(config.urls)} urls is a replica, got {config.replicas}")
+    if most_replicas(config) not in (1, len(config.urls)):
+        key = "replicas" if config.max_replicas is None else "max_replicas"
+        raise UserError(f"policy.{key}: each of {len(config.urls)} urls is a replica, got {most_replicas(config)}")
     api_key(config.api_key_env, "policy.api_key_env")
     tokenizer = find(config.tokenizer) if config.tokenizer else ""
-    return replace(config, replicas=len(config.urls), tokenizer=tokenizer)
+    if config.max_replicas is None:
+        config = replace(config, replicas=len(config.urls))
+    return replace(config, tokenizer=tokenizer)
 
 
 def is_chat_api(config: PolicyConfig) -> bool:

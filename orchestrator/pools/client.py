@@ -108,6 +108,9 @@ class RemoteMembership:
         self.current = replace(self.current, exhausted=None)  # until the keeper says so
         submit(lambda: self._keeper.excuse.remote(self._part, lost))
 
+    def waits(self, driver: str, replicas: float) -> None:
+        submit(lambda: self._keeper.waits.remote(self._part, driver, replicas))
+
 
 def _who(pool: str) -> str:
     return f"pool {pool}: its keeper"

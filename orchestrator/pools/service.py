@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -98,6 +98,8 @@ class PoolActor:
         self._opening: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._heard: dict[str, float] = {}  # by driver, when last
+        if was_restarted():  # nobody may call for hours, and replicas may die meanwhile
+            self._opening = asyncio.get_running_loop().create_task(self._open())
 
     async def open(self) -> PoolSpec:
         """What the pool keeps, once all of it serves. Raises UserError, ReplicaError."""
@@ -130,6 +132,11 @@ class PoolActor:
         await self.open()
         self._keepers[part].excuse(lost)
 
+    async def waits(self, part: str, driver: str, replicas: float) -> None:
+        await self.open()
+        if driver in self._heard:  # else it is gone, and nobody would take it back
+            self._keepers[part].waits(driver, replicas)
+
     async def pid(self) -> int:
         return os.getpid()
 
@@ -146,13 +153,9 @@ class PoolActor:
     async def status(self) -> tuple[list[ReplicaRow], int]:
         """What each replica reports, and how many drivers are attached."""
         await self.open()
-        places = [(part, member) for part, keeper in self._keepers.items() for member in keeper.current.serving]
-        asked = [_asked(member, lambda actor: actor.stats.remote()) for _, member in places]
-        stats = await asyncio.gather(*asked, return_exceptions=True)
-        rows = [
-            replica_row(part, member, None if isinstance(stat, BaseException) else stat)
-            for (part, member), stat in zip(places, stats, strict=True)
-        ]
+        places = [(part, standing) for part, keeper in self._keepers.items() for standing in keeper.standings]
+        stats = await asyncio.gather(*(_stats(standing.member) for _, standing in places))
+        rows = [replica_row(part, standing, stat) for (part, standing), stat in zip(places, stats, strict=True)]
         return rows, len(self._heard)
 
     async def close(self) -> None:
@@ -170,7 +173,7 @@ class PoolActor:
             blueprints = {part: replace(made, name=f"{name}/{part}") for part, made in blueprints.items()}
         if was_restarted():
             left_behind = {part: await blueprint.left_behind() for part, blueprint in blueprints.items()}
-            first_epoch = int(time.time())  # the earlier keeper used those below
+            first_epoch = time.time_ns() // 10**6  # the earlier keeper used those below
             self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in blueprints.items()}
             for part, keeper in self._keepers.items():
                 keeper.resume(left_behind[part])
@@ -195,9 +198,22 @@ class PoolActor:
                 await self.leave(driver)
 
     async def _forget(self, driver: str) -> None:
+        for keeper in self._keepers.values():
+            keeper.waits(driver, 0.0)
         members = [member for keeper in self._keepers.values() for member in keeper.current.serving]
         asked = [_asked(member, lambda actor: actor.forget.remote(driver)) for member in members]
         await asyncio.gather(*asked, return_exceptions=True)  # one that does not answer is on its way out
+
+
+async def _stats(member: Member | None) -> Mapping[str, int] | None:
+    """None: it did not answer, or there is none."""
+    if member is None:
+        return None
+    try:
+        stats: Mapping[str, int] = await _asked(member, lambda actor: actor.stats.remote())
+    except HeadraceError:
+        return None
+    return stats
 
 
 async def _asked(member: Member, call: Any) -> Any:

@@ -19,6 +19,8 @@ from orchestrator.verifier.resolve import ResolvedVerifier
 _OF_THE_POOL = {
     "policy": {
         "replicas",
+        "min_replicas",
+        "max_replicas",
         "placement",
         "max_num_seqs",
         "spare_seqs",
@@ -33,6 +35,8 @@ _OF_THE_POOL = {
     },
     "verifier": {
         "replicas",
+        "min_replicas",
+        "max_replicas",
         "placement",
         "slots",
         "host_slots",

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.policy.engines.contract import PolicyInfo
-from orchestrator.replicas.members import Member
+from orchestrator.replicas.keeper import Standing
+from orchestrator.replicas.scaling import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +15,9 @@ class ReplicaRow:
     part: str
     index: int
     losses: int  # of its place
-    host: str
-    pid: int
+    stage: str  # how far it is
+    host: str | None = None
+    pid: int | None = None
     clients: int | None = None
     running: int | None = None  # sequences in the engine
     waiting: int | None = None  # for room in it, or to be read
@@ -24,18 +26,29 @@ class ReplicaRow:
     states: int | None = None  # of trajectories that a verifier holds
 
 
-def replica_row(part: str, member: Member, stats: Mapping[str, int] | None) -> ReplicaRow:
-    """From what the replica reports; None: it did not answer."""
-    found = stats or {}
+_STAGES = {
+    Stage.SERVES: "serves",
+    Stage.DRAINS: "drains",
+    Stage.LOADS: "loads",
+    Stage.WAITS: "no room yet",
+    Stage.IDLE: "not wanted",
+    Stage.EMPTY: "given up",
+}
+
+
+def replica_row(part: str, standing: Standing, stats: Mapping[str, int] | None) -> ReplicaRow:
+    """From what the replica reports; None: it did not answer, or there is none."""
+    found, member = stats or {}, standing.member
     reserved = None
-    if isinstance(member.info, PolicyInfo) and "reserved_tokens" in found:
+    if member is not None and isinstance(member.info, PolicyInfo) and "reserved_tokens" in found:
         reserved = found["reserved_tokens"] / member.info.kv_capacity_tokens
     return ReplicaRow(
         part=part,
-        index=member.index,
-        losses=member.losses,
-        host=member.host,
-        pid=member.pid,
+        index=standing.index,
+        losses=standing.losses,
+        stage=_STAGES[standing.stage],
+        host=None if member is None else member.host,
+        pid=None if member is None else member.pid,
         clients=found.get("clients"),
         running=found.get("running"),
         waiting=found.get("waiting"),

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.core.errors import ReplicaError
 from orchestrator.ray_calls import (
     NoAnswer,
+    NoRoom,
     ReplicaLost,
     actor_named,
     answered,
@@ -17,6 +18,7 @@ from orchestrator.ray_calls import (
     submit,
 )
 from orchestrator.replicas.members import Health, Member
+from orchestrator.replicas.scaling import Scaling
 
 NAMESPACE = "headrace"  # of all named actors
 _STOP_TIMEOUT_S = 10.0
@@ -35,22 +37,24 @@ class Blueprint:
     actor: type
     arguments: Callable[[int], tuple[Any, ...]]  # of the actor in a place
     options: Callable[[], Mapping[str, Any]]  # Ray's, among them what it sets aside; asked when the cluster is up
-    replicas: int
+    replicas: int  # at most
     max_restarts: int
     start_timeout_s: float  # to find room, and to load
     stall_timeout_s: float
+    scaling: Scaling | None = None  # None: as many as there may be
     name: str = ""  # where its actors outlive whoever made them: under which they are found
 
     def who(self, index: int) -> str:
         return f"{self.kind}: replica {index}"
 
-    async def start(self, index: int, epoch: int) -> Member:
+    async def start(self, index: int, epoch: int, on_placed: Callable[[], None]) -> Member:
         """Makes a replica that serves. Raises UserError for what can't be loaded, ReplicaLost when it dies meanwhile,
-        and NoAnswer when it takes too long, or the cluster has no room for it."""
+        NoRoom when the cluster has none for it, and NoAnswer when it takes too long."""
         who, options = self.who(index), {**self.options(), **self._kept(index, epoch)}
         actor = create_actor(self.actor, *self.arguments(index), **options)
         try:
             pid, host = await self._placed(actor, who, options)
+            on_placed()
             info = await answered(submit(actor.load.remote), f"{who}, while it loaded", self.start_timeout_s)
         except BaseException:
             kill_actor(actor)
@@ -117,7 +121,7 @@ class Blueprint:
             free = free_resources()
             labels = options.get("label_selector")
             among = f" on a node with the labels {labels}" if labels else ""
-            raise NoAnswer(
+            raise NoRoom(
                 f"{who} did not start in {self.start_timeout_s:g} s; it needs {options.get('num_cpus', 0):g} CPU and "
                 f"{options.get('num_gpus', 0):g} GPU{among}, free in the cluster: {free.get('CPU', 0):g} CPU, "
                 f"{free.get('GPU', 0):g} GPU"

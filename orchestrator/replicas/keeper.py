@@ -1,44 +1,40 @@
-"""Starts, watches and restarts the replicas of one pool, and tells drivers who serves.
+"""Starts, watches, restarts and removes the replicas of one pool, and tells drivers who serves.
 
 Each place in the pool may lose its replica `max_restarts` times; a loss is forgotten after an hour, so that a pool
-which runs for days does not wear out. A place that has used its restarts up stays empty until then.
+which runs for days does not wear out. A place that has used its restarts up stays empty until then. Where the number of
+replicas moves with the work, some places have none. A replica that leaves one first finishes what it has.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ReplicaError, UserError
-from orchestrator.ray_calls import NoAnswer, ReplicaBroken, ReplicaLost
+from orchestrator.ray_calls import NoAnswer, NoRoom, ReplicaBroken, ReplicaLost
 from orchestrator.replicas.blueprint import Blueprint
-from orchestrator.replicas.members import Health, Member, Members
+from orchestrator.replicas.members import Health, Load, Member, Members
+from orchestrator.replicas.place import Place
+from orchestrator.replicas.scaling import Sample, Scaling, Stage, chosen, kept, needed, wanted
 
 log = logging.getLogger(__name__)
 
 _FORGETS_S = 3600.0  # a loss
 _LOOKS = 4  # at each replica, in the time after which it counts as stalled
 _MOST_BETWEEN_LOOKS_S = 5.0
+_SAMPLES = 5  # of the work, in the time after which a pool may grow
 
 
-@dataclass(slots=True, eq=False)
-class _Place:
-    """Where one replica after the other serves."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How it stands with a place."""
 
     index: int
-    first: asyncio.Future[None]  # once a replica has served, or why none could
-    epoch: int = 0
-    adopted: Member | None = None  # to begin with
-    member: Member | None = None  # that serves
-    losses: dict[int, float] = field(default_factory=dict)  # epoch -> when, by the loop's clock; those that count
-    excused: set[int] = field(default_factory=set)  # epochs whose loss won't count
-    why_lost: str = ""  # the replica before
-    empty: bool = False  # its restarts are used up
-    broken: ReplicaBroken | None = None  # what makes the member one that is to be ended
-    reported: bool = False  # the member by a driver, since the last look
-    look: asyncio.Event = field(default_factory=asyncio.Event)  # there is something to do before the next look
+    stage: Stage
+    member: Member | None  # that serves, or drains
+    losses: int  # that count
 
 
 class Keeper:
@@ -48,16 +44,19 @@ class Keeper:
         """`first_epoch`: above those of an earlier keeper."""
         loop = asyncio.get_running_loop()
         self._blueprint = blueprint
-        self._places = [_Place(index, loop.create_future(), epoch=first_epoch) for index in range(blueprint.replicas)]
+        self._places = [Place(index, loop.create_future(), epoch=first_epoch) for index in range(blueprint.replicas)]
         self._version = time.time_ns()  # no earlier keeper had it
         self._change = asyncio.Event()  # set, and replaced, at each
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._why_lost = ""  # whichever was lost last
+        self._num_wanted = blueprint.replicas if blueprint.scaling is None else blueprint.scaling.least
+        self._waiting: dict[str, float] = {}  # work that drivers hold back, in replicas
 
     async def open(self) -> None:
-        """Starts the replicas together, and returns when all of them serve. Raises UserError for what can't be loaded,
-        ReplicaError when one takes too long to start, or its restarts are used up before it serves."""
+        """Starts the replicas together, and returns when as many serve as are wanted first. Raises UserError for
+        what can't be loaded, ReplicaError when one takes too long to start, or its restarts are used up before it
+        serves."""
         self._begin()
         await asyncio.gather(*(place.first for place in self._places))
 
@@ -69,13 +68,19 @@ class Keeper:
             self._places[member.index].epoch = member.epoch
         for place in self._places:
             place.first.set_result(None)
+        self._num_wanted = max(self._num_wanted, len(left_behind))
         self._begin()
 
     def _begin(self) -> None:
+        self._settle()
         for place in self._places:
+            if not place.wanted.is_set() and not place.first.done():
+                place.first.set_result(None)  # nobody waits for it
             task = asyncio.create_task(self._keep(place))
             task.add_done_callback(partial(self._keep_ended, place))
             self._tasks.append(task)
+        if self._blueprint.scaling is not None:
+            self._tasks.append(asyncio.create_task(self._scale(self._blueprint.scaling)))
 
     async def close(self) -> None:
         """Ends all replicas."""
@@ -104,6 +109,15 @@ class Keeper:
             exhausted=exhausted,
         )
 
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """Of the places that have a replica, or should have one."""
+        return tuple(
+            Standing(index=place.index, stage=place.stage, member=place.member, losses=len(place.losses))
+            for place in self._places
+            if place.member is not None or place.wanted.is_set()
+        )
+
     async def after(self, version: int) -> Members:
         while self._version == version:
             await self._change.wait()
@@ -127,8 +141,14 @@ class Keeper:
                 place.empty = False
                 place.look.set()
         self._changed()
+        self._settle()
 
-    def _serves(self, place: _Place, member: Member) -> None:
+    def waits(self, driver: str, replicas: float) -> None:
+        self._waiting[driver] = replicas
+        if not replicas:
+            del self._waiting[driver]
+
+    def _serves(self, place: Place, member: Member) -> None:
         """Tells drivers so, those that gave it up, too."""
         place.member = replace(member, since=self._version + 1)
         self._changed()
@@ -138,12 +158,51 @@ class Keeper:
         self._change.set()
         self._change = asyncio.Event()
 
+    # how many there are
+
+    async def _scale(self, scaling: Scaling) -> None:
+        """Has as many replicas as the work calls for."""
+        clock = asyncio.get_running_loop().time
+        samples: list[Sample] = []
+        while True:
+            await asyncio.sleep(scaling.up_after_s / _SAMPLES)
+            serving = [place for place in self._places if place.stage is Stage.SERVES]
+            loads = [place.load for place in self._places]
+            work = Load(
+                running=sum(load.running for load in loads),
+                waiting=sum(load.waiting for load in loads) + sum(self._waiting.values()),
+            )
+            samples = kept([*samples, Sample(at=clock(), replicas=needed(work, len(serving)))], clock(), scaling)
+            number = wanted(samples, clock(), self._num_wanted, scaling)
+            if number != self._num_wanted:
+                log.info("%s: %d replicas are wanted, and not %d", self._blueprint.kind, number, self._num_wanted)
+                self._num_wanted = number
+                self._settle()
+
+    def _settle(self) -> None:
+        """Says which places should have a replica."""
+        if self._closing:
+            return
+        best = chosen(
+            [place.stage for place in self._places], self._num_wanted, [place.load.running for place in self._places]
+        )
+        scaling, now = self._blueprint.scaling, asyncio.get_running_loop().time()
+        changes = [
+            place.call() if scaling is None or place.index in best else place.dismiss(now + scaling.drain_timeout_s)
+            for place in self._places
+        ]
+        if any(changes):
+            self._changed()
+
     # the life of a place
 
-    async def _keep(self, place: _Place) -> None:
+    async def _keep(self, place: Place) -> None:
         """Raises HeadraceError when the place never served, and won't."""
         while True:
+            await place.wanted.wait()
             lost = await self._employ(place)
+            if lost is None:
+                continue
             if not place.first.done() and (place.empty or isinstance(lost, UserError | NoAnswer)):
                 raise lost  # the next start would fail, too
             if place.empty:
@@ -152,14 +211,17 @@ class Keeper:
             else:
                 log.warning("%s was lost, restart %d: %s", self._who(place), len(place.losses), lost)
 
-    async def _employ(self, place: _Place) -> HeadraceError:
-        """Has a replica serve in the place; why it was lost."""
+    async def _employ(self, place: Place) -> HeadraceError | None:
+        """Has a replica serve in the place; why it was lost, or None when it was not wanted any more."""
         adopted, place.adopted = place.adopted, None
         try:
-            member = adopted or await self._blueprint.start(place.index, place.epoch)
+            member = adopted or await self._start(place)
         except (UserError, ReplicaError) as error:
             self._count(place, error)
             return error
+        if member is None:
+            return None
+        lost = None
         try:
             member = replace(member, losses=len(place.losses))
             place.broken, place.reported = None, False
@@ -167,26 +229,52 @@ class Keeper:
             if not place.first.done():
                 place.first.set_result(None)
             lost = await self._until_lost(place, member)
-            self._count(place, lost)
+            if lost is None:
+                self._leaves(place, f"{self._who(place)}: it was removed, with less to do")
+            else:
+                self._count(place, lost)
             return lost
         finally:
             place.member = None
-            await self._blueprint.end(member, in_order=self._closing)
+            await self._blueprint.end(member, in_order=self._closing or lost is None)
 
-    def _count(self, place: _Place, lost: HeadraceError) -> None:
-        """Counts a loss, and finds out whether it was the last that the place may have."""
+    async def _start(self, place: Place) -> Member | None:
+        """Raises as `Blueprint.start`. None when no replica is wanted any more."""
+
+        def placed() -> None:
+            place.placed = True
+
+        place.starting = asyncio.create_task(self._blueprint.start(place.index, place.epoch, placed))
+        try:
+            return await place.starting
+        except asyncio.CancelledError:
+            if place.wanted.is_set() or self._closing:
+                raise
+            self._leaves(place, f"{self._who(place)}: it was not wanted any more")
+            return None
+        finally:
+            place.starting = None
+
+    def _count(self, place: Place, lost: HeadraceError) -> None:
+        """Counts a loss, and finds out whether it was the last that the place may have. Where others serve, to find
+        no room is none."""
         now = asyncio.get_running_loop().time()
-        self._why_lost = place.why_lost = str(lost)
-        if place.epoch not in place.excused:
+        self._why_lost = str(lost)
+        waits = isinstance(lost, NoRoom) and any(other.member is not None for other in self._places)
+        if place.epoch not in place.excused and not waits:
             place.losses[place.epoch] = now
         place.losses = {epoch: at for epoch, at in place.losses.items() if now - at < _FORGETS_S}
         place.empty = len(place.losses) > self._blueprint.max_restarts
-        place.epoch += 1
-        place.member = None
-        self._changed()
+        self._leaves(place, str(lost))
 
-    async def _until_lost(self, place: _Place, member: Member) -> HeadraceError:
-        """Looks at the replica now and then, and at once when a driver reports it."""
+    def _leaves(self, place: Place, why: str) -> None:
+        """The replica of a place is gone: tells drivers, and finds out which places should have one now."""
+        place.leave(why)
+        self._changed()
+        self._settle()
+
+    async def _until_lost(self, place: Place, member: Member) -> HeadraceError | None:
+        """Looks at the replica now and then, and at once when a driver reports it. None: it has left in order."""
         clock, stall_timeout_s = asyncio.get_running_loop().time, self._blueprint.stall_timeout_s
         between_looks_s = min(_MOST_BETWEEN_LOOKS_S, stall_timeout_s / _LOOKS)
         health, since = Health(busy=False, progress=-1), clock()
@@ -200,14 +288,17 @@ class Keeper:
                 found = await self._blueprint.health(member)
             except ReplicaError as error:
                 return error
+            place.load = found.load
+            if place.drains_until is not None and (found.load.idle or clock() >= place.drains_until):
+                return None
             if found != health or not found.busy:
                 health, since = found, clock()
             elif clock() - since >= stall_timeout_s:
                 return ReplicaLost(f"{self._who(place)}: no progress for {stall_timeout_s:g} s")
-            if reported:  # and it lives: the driver takes it back
-                self._serves(place, member)
+            if reported and place.member is not None:  # and it lives: the driver takes it back
+                self._serves(place, place.member)
 
-    async def _rest(self, place: _Place) -> None:
+    async def _rest(self, place: Place) -> None:
         """Leaves the place empty until a loss is excused, or forgotten."""
         clock = asyncio.get_running_loop().time
         place.look.clear()
@@ -216,8 +307,9 @@ class Keeper:
         place.empty = False
         place.look.clear()
         self._changed()
+        self._settle()
 
-    def _keep_ended(self, place: _Place, task: asyncio.Task[None]) -> None:
+    def _keep_ended(self, place: Place, task: asyncio.Task[None]) -> None:
         """Whoever waits for the place is told."""
         if task.cancelled() or (error := task.exception()) is None:
             return
@@ -227,8 +319,9 @@ class Keeper:
         log.error("%s: its keeper failed: %r", self._who(place), error)
         self._why_lost, place.empty = f"its keeper failed: {error!r}", True
         self._changed()
+        self._settle()
 
-    def _who(self, place: _Place) -> str:
+    def _who(self, place: Place) -> str:
         return self._blueprint.who(place.index)
 
 

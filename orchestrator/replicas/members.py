@@ -1,10 +1,24 @@
 """Who serves in a pool: what its keeper tells the drivers that use it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.core.errors import PoolExhausted, ReplicaError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Work, counted in replicas: 1.0 is what one runs at a time."""
+
+    running: float = 0.0
+    waiting: float = 0.0  # for room
+    held: int = 0  # states of searches that go on
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody misses the replica."""
+        return not (self.running or self.waiting or self.held)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +27,7 @@ class Health:
 
     busy: bool  # somebody waits for it
     progress: int  # changes whenever it has done some work
+    load: Load = field(default=Load(), compare=False)  # new work is no progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +42,7 @@ class Member:
     pid: int
     host: str  # name of its machine
     losses: int = 0  # in its place, that still count
+    draining: bool = False  # it finishes what it has, and is to be given nothing new
 
     @property
     def term(self) -> tuple[int, int]:
@@ -74,4 +90,9 @@ class Membership(Protocol):
 
     def excuse(self, lost: Sequence[tuple[int, int]]) -> None:
         """The loss of these replicas (place, epoch), which may still come, is not their fault: it does not count."""
+        ...
+
+    def waits(self, driver: str, replicas: float) -> None:
+        """So much of the driver's work waits for room, counted in replicas. It counts until the driver says otherwise,
+        or is gone."""
         ...

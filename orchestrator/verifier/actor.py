@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.core.errors import HeadraceError, UserError
 from orchestrator.core.values import Parcel
-from orchestrator.replicas.members import Health
+from orchestrator.replicas.members import Health, Load
 from orchestrator.verifier.held import HeldStates
 from orchestrator.verifier.loading import host_class, load_host
 from orchestrator.verifier.resolve import ResolvedVerifier
@@ -103,7 +103,12 @@ class VerifierActor:
         await self.release(self._held.of_client(client))
 
     async def health(self) -> Health:
-        return Health(busy=self._callers > 0, progress=self._host_calls)
+        if self._batch_tokens:
+            waiting = sum(request.num_tokens for request in self._requests) / self._batch_tokens
+        else:
+            waiting = len(self._requests)
+        load = Load(running=float(self._callers > 0), waiting=waiting, held=len(self._held))
+        return Health(busy=self._callers > 0, progress=self._host_calls, load=load)
 
     async def stop(self) -> None:
         """Nothing to do: the host has nothing that outlives its process."""

@@ -144,6 +144,13 @@ class CallQueue:
         self._busy_since = 0.0
         self._tokens, self._seconds = 0.0, 0.0  # of the calls that were answered, the earlier the less
 
+    @property
+    def num_waiting_calls(self) -> float:
+        """Calls of full size that those which wait would fill."""
+        if self._one_run_per_call:
+            return len(self._waiting)
+        return sum(job.routed_tokens for job in self._waiting) / self._batch_tokens
+
     def add(self, job: Job) -> None:
         self._waiting.append(job)
         self.pending_tokens += job.routed_tokens

@@ -3,8 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.core.config import most_replicas
 from orchestrator.replicas.blueprint import Blueprint
 from orchestrator.replicas.placement import placement_options
+from orchestrator.replicas.scaling import scaling_of
 from orchestrator.verifier.actor import VerifierActor
 from orchestrator.verifier.resolve import ResolvedVerifier
 
@@ -31,7 +33,8 @@ def verifier_blueprint(verifier: ResolvedVerifier) -> Blueprint:
         actor=VerifierActor,
         arguments=lambda index: (verifier,),
         options=lambda: options,
-        replicas=config.replicas,
+        replicas=most_replicas(config),
+        scaling=scaling_of(config),
         max_restarts=config.max_restarts,
         start_timeout_s=config.start_timeout_s,
         stall_timeout_s=config.stall_timeout_s,

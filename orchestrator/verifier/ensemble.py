@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
+from orchestrator.core.config import most_replicas
 from orchestrator.core.errors import first_error
 from orchestrator.core.nouns import StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
@@ -27,7 +28,8 @@ class EnsembleVerifier:
         self._options = options
         self._members = tuple(members)
         self._held: OrderedDict[str, Handles] = OrderedDict()  # by a handle's key
-        self._max_held = max(m.replicas * (m.slots + m.host_slots) for m in options.members)  # no more states exist
+        # no more states exist
+        self._max_held = max(most_replicas(m) * (m.slots + m.host_slots) for m in options.members)
         self._key_prefix = uuid.uuid4().hex[:8]
         self._keys = count()
 

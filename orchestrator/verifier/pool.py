@@ -14,13 +14,15 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
+from orchestrator.core.config import most_replicas
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.nouns import Score, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.core.values import Parcel
-from orchestrator.ray_calls import ReplicaBroken, ReplicaLost
+from orchestrator.ray_calls import ReplicaBroken, ReplicaLost, ReplicaRemoved
 from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Members, Membership
+from orchestrator.replicas.waiting import tell_waiting
 from orchestrator.routing import choose_replica
 from orchestrator.verifier.actor import VerifierRaised
 from orchestrator.verifier.batch import Asked, Batch, Job, job_of
@@ -45,9 +47,10 @@ class VerifierPool:
         self._config, self._entry = config, verifier.entry
         self._membership = membership
         self.info: VerifierInfo = membership.current.serving[0].info  # what the verifier says about itself
-        self._replicas = [Replica(index, verifier, self._on_lost) for index in range(config.replicas)]
-        self._states = States(self._replicas, config.replicas * (config.slots + config.host_slots))
-        self._blame = Blame(config.replicas)
+        most = most_replicas(config)
+        self._replicas = [Replica(index, verifier, self._on_lost) for index in range(most)]
+        self._states = States(self._replicas, most * (config.slots + config.host_slots))
+        self._blame = Blame(most)
         self._client = client
         self._keys = count()
         self._arrived: list[Job] = []  # in this tick of the loop
@@ -80,6 +83,8 @@ class VerifierPool:
         pool = cls(verifier, membership, client)
         pool._attend(membership.current)
         pool._spawn(pool._follow(), ())
+        if verifier.config.max_replicas is not None:
+            pool._spawn(tell_waiting(membership, client, pool._num_waiting), ())
         try:
             yield pool
         finally:
@@ -202,9 +207,10 @@ class VerifierPool:
                 waiting, self._unplaced = self._unplaced, []
                 self._fail(waiting, exhausted)
             return
+        takers = [replica for replica in up if not replica.draining] or up
         for job in jobs:
             home = None if job.handle is None else self._states.home(job.handle)
-            target = up[0] if len(up) == 1 else self._least_loaded(up, home)
+            target = takers[0] if len(takers) == 1 else self._least_loaded(takers, home)
             covered = job.handle.num_tokens if job.handle is not None and home is not None else 0
             job.routed_tokens = max(1, len(job.reading.token_ids) - covered)
             if job.handle is not None and home is None and job.reading.keep_parent:
@@ -247,6 +253,8 @@ class VerifierPool:
             if fault is Fault.REPLICA:
                 why = f"{replica.who}: it raises on one reading after another: {error}"
                 replica.lose(epoch, ReplicaBroken(why))
+        except ReplicaRemoved:
+            fault = Fault.OPEN  # nobody's
         except ReplicaLost as error:
             why = f"two replicas were lost while they read it; {error}"
             fault = self._blame.lost(replica.index, epoch, batch.jobs)
@@ -346,12 +354,20 @@ class VerifierPool:
         for replica in self._replicas:
             member = serving.get(replica.index)
             if replica.up and (member is None or member.epoch != replica.epoch):
-                replica.lose(replica.epoch, ReplicaError(members.why_lost[replica.index]))
+                why = members.why_lost[replica.index]
+                replica.lose(replica.epoch, ReplicaRemoved(why) if replica.draining else ReplicaError(why))
             if member is not None and (replica.member is None or replica.member.term < member.term):
                 replica.join(member)
+            replica.draining = member is not None and member.draining
+            if replica.draining:
+                self._arrived += replica.queue.drain()
         waiting, self._unplaced = self._unplaced, []
         self._arrived += waiting
         self._schedule_flush()
+
+    def _num_waiting(self) -> float:
+        """Work that waits here, counted in replicas: in calls of their size."""
+        return sum(replica.queue.num_waiting_calls for replica in self._replicas)
 
     def _on_lost(self, replica: Replica, error: ReplicaError) -> None:
         self._states.lost(replica)

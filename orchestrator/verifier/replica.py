@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.errors import ReplicaError
-from orchestrator.ray_calls import ReplicaLost, meaning, submit
+from orchestrator.ray_calls import ReplicaLost, ReplicaRemoved, meaning, submit
 from orchestrator.replicas.members import Member
 from orchestrator.verifier.batch import CallQueue
 from orchestrator.verifier.resolve import ResolvedVerifier
@@ -35,6 +35,7 @@ class Replica:
         self.index = index
         self.epoch = 0
         self.up = False
+        self.draining = False  # it is given nothing new
         self.member: Member | None = None  # the last one
         self.queue = CallQueue(
             batch_tokens=verifier.config.batch_tokens,
@@ -82,8 +83,9 @@ class Replica:
             with meaning(self.who):
                 return answer.result()
         except ReplicaLost as error:
-            self.lose(epoch, error)  # once: it may have been lost before
-            raise
+            lost = ReplicaRemoved(str(error)) if self.draining else error
+            self.lose(epoch, lost)  # once: it may have been lost before
+            raise lost from error.__cause__
         finally:
             if answer is not None:
                 answer.cancel()
@@ -120,4 +122,4 @@ class Replica:
 def _lost(gone: "asyncio.Future[ReplicaError]") -> ReplicaLost:
     """Why, as an error of its own for each caller."""
     why = gone.result() if gone.done() else "it serves no more"
-    return ReplicaLost(str(why))
+    return ReplicaRemoved(str(why)) if isinstance(why, ReplicaRemoved) else ReplicaLost(str(why))

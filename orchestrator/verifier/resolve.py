@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from orchestrator.core.answers import AnswerFormat
-from orchestrator.core.config import PolicyConfig, VerifierConfig
+from orchestrator.core.config import PolicyConfig, VerifierConfig, most_replicas
 from orchestrator.core.errors import UserError
 from orchestrator.typed import typed
 from verifiers import VERIFIERS, VerifierEntry
@@ -57,6 +57,8 @@ class ResolvedVerifier:
         own = {
             "model": config.model,
             "replicas": config.replicas,
+            "min_replicas": config.min_replicas,
+            "max_replicas": config.max_replicas,
             "placement": asdict(config.placement),
             "max_restarts": config.max_restarts,
             "start_timeout_s": config.start_timeout_s,
@@ -73,8 +75,8 @@ class ResolvedVerifier:
             return sum(member.num_actors(policy_model) for member in self.members)
         if isinstance(self.options, GenerativeOptions):
             engine = self.engine(policy_model)
-            return 0 if engine is None else engine.replicas
-        return self.config.replicas
+            return 0 if engine is None else most_replicas(engine)
+        return most_replicas(self.config)
 
 
 def resolve(config: VerifierConfig, find: Callable[[str], str] = str, *, answer: Any = None) -> ResolvedVerifier:

@@ -28,7 +28,7 @@ from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.policy import PolicyPool
 from orchestrator.policy import blueprint as policy_blueprint
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
-from orchestrator.policy.host import PolicyHost
+from orchestrator.policy.host import ClientForgotten, PolicyHost
 from orchestrator.policy.prompts import PromptEncoder
 from orchestrator.ray_calls import ReplicaLost
 from orchestrator.replicas import blueprint as blueprints
@@ -564,3 +564,9 @@ async def test_what_can_not_run_is_refused_at_once(opened: Open) -> None:
         with pytest.raises(ValueError, match="needs a prefix"):
             await run(pool, [sample(0)])
         assert await run(pool, []) == []
+
+
+async def test_a_pool_that_closes_while_a_replica_forgets_it_waits_for_nothing(cluster: Cluster, opened: Open) -> None:
+    async with opened(replicas=1) as pool:
+        [replica] = pool._serving.values()
+        replica._loss.set_exception(ClientForgotten("it did not poll for too long"))

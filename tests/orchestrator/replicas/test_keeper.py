@@ -12,6 +12,7 @@ from orchestrator.ray_calls import NoAnswer, ReplicaBroken, ReplicaLost
 from orchestrator.replicas import keeper as keepers
 from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Health, Member
+from orchestrator.replicas.scaling import Scaling
 from tests.waiting import until
 
 DEAD = ReplicaLost("scripted: replica 0: it died")
@@ -29,6 +30,7 @@ class Script:
     """A `Blueprint` whose replicas live in this test."""
 
     kind = "scripted"
+    scaling: Scaling | None = None
 
     def __init__(self, *, replicas: int = 1, max_restarts: int = 1, stall_timeout_s: float = 0.2) -> None:
         self.replicas, self.max_restarts, self.stall_timeout_s = replicas, max_restarts, stall_timeout_s
@@ -40,7 +42,7 @@ class Script:
     def who(self, index: int) -> str:
         return f"scripted: replica {index}"
 
-    async def start(self, index: int, epoch: int) -> Member:
+    async def start(self, index: int, epoch: int, on_placed: Callable[[], None]) -> Member:
         await self.starting.wait()
         if self.start_errors:
             raise self.start_errors.pop(0)
