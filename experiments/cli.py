@@ -311,7 +311,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="orchestration, beam, attach, adaptive, early_stop, verifier or stream.", show_default=False
+            help="orchestration, beam, attach, fairness, soak, adaptive, early_stop, verifier or stream.",
+            show_default=False,
         ),
     ],
     repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,
@@ -327,17 +328,23 @@ def bench(
         typer.Option(help="With --policy, for beam: folder of a streaming PRM, or random-mamba2-130m (timing only)."),
     ] = None,
     problems: Annotated[int, typer.Option(help="With --policy: problems of a repeat, all in flight.", min=1)] = 16,
+    pool: Annotated[
+        str | None, typer.Option(help="A named pool of the same models, for beam; without it, replicas of its own.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Of load, for soak.", min=1)] = 30,
 ) -> None:
     """Measure one promise as a ratio to a baseline, into results/bench/NAME.json (NAME-POLICY.json with --policy)."""
     from importlib import import_module
 
-    from experiments.bench import BENCHES, OF_ENGINES, RECORDED
+    from experiments.bench import BENCHES, OF_ENGINES, ON_POOLS, RECORDED, TIMED
     from experiments.bench.core import recorded, write
 
     if name not in BENCHES:
         raise UserError(f"bench: got {name!r}, wanted one of {', '.join(BENCHES)}")
     if policy is not None and name not in OF_ENGINES:
         raise UserError(f"bench: --policy is for {' and '.join(OF_ENGINES)}, got {name}")
+    if pool is not None and name not in ON_POOLS:
+        raise UserError(f"bench: --pool is for {' and '.join(ON_POOLS)}, got {name}")
     if verifier is not None and policy is None:
         raise UserError("bench: --verifier goes with --policy, whose tokens it reads, got no --policy")
     module, file = import_module(BENCHES[name]), name
@@ -349,7 +356,10 @@ def bench(
 
             with subject_of(policy, verifier, problems) as subject:
                 file = name if policy is None else f"{name}-{subject.name}"
-                measured = asyncio.run(module.measure(subject, repeats=repeats, on_repeat=console.print))
+                on = {} if pool is None else {"pool": pool}
+                measured = asyncio.run(module.measure(subject, repeats=repeats, on_repeat=console.print, **on))
+        elif name in TIMED:
+            measured = asyncio.run(module.measure(minutes=minutes, on_repeat=console.print))
         else:
             measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print))
     path = write(file, measured, out)

@@ -7,10 +7,14 @@ BENCHES = {  # name -> module; those over recorded samples take a results folder
     "orchestration": "experiments.bench.orchestration",
     "beam": "experiments.bench.beam",
     "attach": "experiments.bench.attach",
+    "fairness": "experiments.bench.fairness",
+    "soak": "experiments.bench.soak",
     "adaptive": "experiments.bench.adaptive",
     "early_stop": "experiments.bench.early_stop",
     "verifier": "experiments.bench.verifier",
     "stream": "experiments.bench.stream",
 }
 RECORDED = ("adaptive", "early_stop")
+ON_POOLS = ("beam",)  # run on a named pool, too
+TIMED = ("soak",)  # takes minutes in place of repeats
 OF_ENGINES = ("orchestration", "beam")  # of the tiny pair, or of a policy and a verifier that the user names
