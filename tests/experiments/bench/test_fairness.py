@@ -1,7 +1,7 @@
 """Facts about drivers that share one engine: real ones, on the tiny pair, with too small a KV cache for them."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from experiments.bench.driver_process import DriverProcess
 from experiments.bench.fairness import GREEDY, KV_CACHE_GIB, NUM_GREEDY, ONE, Shares
 from experiments.bench.named_pool import PoolWatch, idle
 from experiments.bench.tiny import TINY, VERIFIER
+from orchestrator.core.protocols import Finish, Generation
+from orchestrator.pools.open import open_pools
 from orchestrator.pools.service import own_pool
 from orchestrator.pools.spec import PoolSpec
 from orchestrator.pools.status import ReplicaRow
@@ -47,6 +49,19 @@ async def preemptions(shares: Shares) -> int | None:
 
 async def test_greedy_drivers_get_even_shares_and_preempt_nothing(shares: Shares) -> None:
     assert await shares.evenness() > 0.75
+    assert await preemptions(shares) == 0
+
+
+async def test_requests_that_fill_their_last_block_partly_preempt_nothing(shares: Shares) -> None:
+    async with AsyncExitStack() as stack:
+        policy, _ = await open_pools(stack, policy=TINY.policy, steps=TINY.steps, verifier=None, pool=POOL)
+        prompts = await policy.encode(TINY.problems(300, 0))
+        asked = [  # 80 tokens each, in three blocks of 32, and no two alike
+            Generation(prefix_ids=prompt[-34:], max_tokens=46, seed=0, temperature=1.0, top_p=1.0) for prompt in prompts
+        ]
+        async with aclosing(policy.generate(asked)) as segments:
+            finished = [segment.finish async for _, segment in segments if segment.finish is not None]
+    assert finished.count(Finish.LENGTH) > len(asked) / 4
     assert await preemptions(shares) == 0
 
 
