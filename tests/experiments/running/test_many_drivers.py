@@ -1,5 +1,6 @@
 """A run of two drivers end to end, on real engines: what is killed or interrupted costs time and no row."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from experiments.doctor import TINY_POLICY, TINY_PRM
@@ -78,8 +80,21 @@ class Commands:
         for survivor in tagged(self.tag):
             survivor.kill()
 
+    def drivers(self) -> list[psutil.Process]:
+        """That the pool's Ray runs."""
+        record = json.loads((self.folder / "headrace" / "pools" / "many.json").read_text())
+        below = psutil.Process(record["pid"]).children(recursive=True)
+        return [each for each in below if is_driver(each)]
+
     def wait_until_nothing_is_left(self) -> None:
-        wait_until(lambda: not tagged(self.tag), "nothing of the run is left", within_s=60)
+        wait_until(lambda: not tagged(self.tag) and not self.drivers(), "nothing of the run is left", within_s=60)
+
+
+def is_driver(process: psutil.Process) -> bool:
+    try:
+        return "".join(process.cmdline()[:1]).startswith("ray::Driver")
+    except psutil.Error:  # it has ended
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +104,11 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     (made.folder / "pool.yaml").write_text(POOL.format(policy=TINY_POLICY, prm=TINY_PRM))
     try:
         whole(made.start("up", str(made.folder / "pool.yaml")))
-        yield made
+        try:
+            yield made
+        finally:
+            whole(made.start("down", "many"))
     finally:
-        whole(made.start("down", "many"))
         made.end()
 
 
@@ -152,9 +169,8 @@ def wait_until_under_way(commands: Commands, process: subprocess.Popen[str], nam
 def test_a_driver_that_is_killed_costs_no_row(commands: Commands, undisturbed: pd.DataFrame) -> None:
     process = commands.run("killed-driver")
     wait_until_under_way(commands, process, "killed-driver")
-    drivers = [each for each in tagged(commands.tag) if each.cmdline()[:1] and "Driver" in each.cmdline()[0]]
-    assert len(drivers) == 2
-    drivers[0].kill()
+    one, _ = commands.drivers()
+    one.kill()
     whole(process)
     assert_as_undisturbed(candidates_of(commands, "killed-driver"), undisturbed)
 
