@@ -136,7 +136,7 @@ def candidates_of(commands: Commands, name: str) -> pd.DataFrame:
     assert len(problems) == NUM_SEARCHES and not problems.duplicated(KEYS).any()
     assert (problems.status == "ok").all(), problems.error.dropna().tolist()
     assert not candidates.duplicated([*KEYS, "candidate"]).any()
-    assert (candidates.groupby(KEYS).size() == problems.set_index(KEYS).num_candidates).all()
+    assert (candidates.groupby(KEYS).size() == problems.set_index(KEYS).num_candidates.sort_index()).all()
     return candidates
 
 
