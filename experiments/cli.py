@@ -311,7 +311,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="orchestration, beam, attach, driver, adaptive, early_stop, verifier, stream or control_plane.",
+            help="orchestration, beam, attach, fairness, soak, driver, control_plane, adaptive, early_stop, verifier or stream.",
             show_default=False,
         ),
     ],
@@ -331,17 +331,23 @@ def bench(
     full: Annotated[
         bool, typer.Option("--full", help="For control_plane: all its cells, in five times the minutes.")
     ] = False,
+    pool: Annotated[
+        str | None, typer.Option(help="A named pool of the same models, for beam; without it, replicas of its own.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Of load, for soak.", min=1)] = 30,
 ) -> None:
     """Measure one promise as a ratio to a baseline, into results/bench/NAME.json (NAME-POLICY.json with --policy)."""
     from importlib import import_module
 
-    from experiments.bench import BENCHES, IN_CELLS, OF_ENGINES, RECORDED
+    from experiments.bench import BENCHES, IN_CELLS, OF_ENGINES, ON_POOLS, RECORDED, TIMED
     from experiments.bench.core import recorded, write
 
     if name not in BENCHES:
         raise UserError(f"bench: got {name!r}, wanted one of {', '.join(BENCHES)}")
     if policy is not None and name not in OF_ENGINES:
         raise UserError(f"bench: --policy is for {' and '.join(OF_ENGINES)}, got {name}")
+    if pool is not None and name not in ON_POOLS:
+        raise UserError(f"bench: --pool is for {' and '.join(ON_POOLS)}, got {name}")
     if verifier is not None and policy is None:
         raise UserError("bench: --verifier goes with --policy, whose tokens it reads, got no --policy")
     if full and name not in IN_CELLS:
@@ -355,10 +361,13 @@ def bench(
 
             with subject_of(policy, verifier, problems) as subject:
                 file = name if policy is None else f"{name}-{subject.name}"
-                measured = asyncio.run(module.measure(subject, repeats=repeats, on_repeat=console.print))
+                on = {} if pool is None else {"pool": pool}
+                measured = asyncio.run(module.measure(subject, repeats=repeats, on_repeat=console.print, **on))
         elif full:
             file = f"{name}-full"
             measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print, cells=module.FULL))
+        elif name in TIMED:
+            measured = asyncio.run(module.measure(minutes=minutes, on_repeat=console.print))
         else:
             measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print))
     path = write(file, measured, out)

@@ -20,6 +20,7 @@ from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Problem, StateHandle
 from orchestrator.core.protocols import Policy, ScoreRequest, Strategy, Verdict, Verifier
 from orchestrator.pools.open import open_pools
+from orchestrator.pools.record import ray_of
 from orchestrator.search import for_each
 from orchestrator.verifier.resolve import resolve
 from strategies.beam_search import BeamSearch
@@ -80,14 +81,18 @@ def variants(subject: Subject) -> dict[str, Variant]:
     return made
 
 
-async def measure(subject: Subject, *, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
+async def measure(
+    subject: Subject, *, repeats: int, on_repeat: Callable[[str], None], pool: str | None = None
+) -> Measured:
+    """`pool`: a named one that keeps the subject's models; None: replicas that are started for this."""
     if subject.verifier is None:
         raise UserError("bench: beam: verifier is missing, wanted the folder of a streaming PRM or a word")
-    with connected(RayConfig(), replicas=2):
+    with connected(ray_of(pool, RayConfig()), replicas=2):
         async with AsyncExitStack() as stack:
             policy, verifier = await open_pools(
-                stack, policy=subject.policy, steps=subject.steps, verifier=resolve(subject.verifier)
+                stack, policy=subject.policy, steps=subject.steps, verifier=resolve(subject.verifier), pool=pool
             )
+            replicas = policy.num_ready
             assert verifier is not None
             ledgers: dict[str, Ledger] = {}
 
@@ -114,6 +119,8 @@ async def measure(subject: Subject, *, repeats: int, on_repeat: Callable[[str], 
         goal=subject.goals["beam"],
         settings={
             "policy": subject.name,
+            "pool": pool,
+            "policy_replicas": replicas,
             "n": BEAM.n,
             "beam_width": BEAM.beam_width,
             "problems_by_in_flight": dict(subject.num_problems),

@@ -1,34 +1,57 @@
-"""Composition of `headrace serve`: one YAML file to a running endpoint, everything cheap checked first."""
+"""Composition of `headrace serve`: one YAML file to a running endpoint, everything cheap checked first.
+
+`app` is the same endpoint for Serve's own configuration files, as KubeRay's RayService takes them.
+"""
 
 import json
 import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from ray.serve import Application
 from rich.console import Console
 from rich.markup import escape
 
 from experiments.config import load_yaml, resolve_path
 from orchestrator.cluster import connected
 from orchestrator.core.config import most_replicas
+from orchestrator.core.errors import UserError
 from orchestrator.policy.resolve import check_sampling, resolve_policy
 from orchestrator.pools.record import ray_of
 from orchestrator.serving.config import ServeConfig
-from orchestrator.serving.deployment import make_catalog, running_endpoint
+from orchestrator.serving.deployment import make_catalog, proxied_application, running_endpoint
 from orchestrator.serving.http_server import listen
 from orchestrator.verifier.check import check_budgets, check_verifier
 from orchestrator.verifier.resolve import resolve
 from strategies import STRATEGIES
 
 
+def app(args: Mapping[str, Any]) -> Application:
+    """Import path `experiments.running.serve:app`. `args`: `config`, a YAML file that every node has, and `overrides`.
+
+    Raises UserError, as Serve's `DEPLOY_FAILED` then says.
+    """
+    if not {"config"} <= args.keys() <= {"config", "overrides"}:
+        raise UserError(f"args: wanted config, and overrides or not, got {', '.join(args) or 'none'}")
+    return proxied_application(_checked(Path(args["config"]), list(args.get("overrides", ()))), STRATEGIES)
+
+
 def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
-    """Reads and checks the configuration and the checkpoints' outsides. Raises UserError."""
+    """Reads and checks the configuration, the checkpoints' outsides and the port. Raises UserError."""
+    config = _checked(config_path, overrides)
+    if config.ray.address is None:
+        listen(config.host, config.port).close()
+    return config
+
+
+def _checked(config_path: Path, overrides: list[str]) -> ServeConfig:
     config, _ = load_yaml(config_path, ServeConfig, overrides)
     make_catalog(config, STRATEGIES)
     policy = resolve_policy(config.policy, resolve_path)
@@ -37,8 +60,6 @@ def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     if verifier is not None:
         check_verifier(verifier)
         check_budgets(verifier, [config.budget])
-    if config.ray.address is None:
-        listen(config.host, config.port).close()
     return replace(config, policy=policy, verifier=None if verifier is None else verifier.config)
 
 

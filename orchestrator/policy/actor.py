@@ -44,7 +44,11 @@ class PolicyActor:
         self._host = PolicyHost(
             self._engine,
             self._steps,
-            admission=Admission(capacity_tokens=info.kv_capacity_tokens, max_num_seqs=info.max_num_seqs),
+            admission=Admission(
+                capacity_tokens=info.kv_capacity_tokens,
+                max_num_seqs=info.max_num_seqs,
+                block_tokens=info.kv_block_tokens,
+            ),
             spare_seqs=self._config.spare_seqs,
             thinking=info.thinking,
         )

@@ -33,9 +33,10 @@ def in_replicas(tokens: int, sequences: int, *, capacity_tokens: int, max_num_se
 class Admission:
     """Owner of who waits and of what is reserved."""
 
-    def __init__(self, *, capacity_tokens: int, max_num_seqs: int) -> None:
-        """`capacity_tokens`: of the KV cache."""
+    def __init__(self, *, capacity_tokens: int, max_num_seqs: int, block_tokens: int = 1) -> None:
+        """`capacity_tokens`: of the KV cache, which a request fills in whole blocks of `block_tokens`."""
         self._capacity_tokens = capacity_tokens
+        self._block_tokens = block_tokens
         self._max_num_seqs = max_num_seqs
         self._waiting: OrderedDict[str, OrderedDict[int, int]] = OrderedDict()  # client -> request -> its tokens
         self._running: dict[tuple[str, int], int] = {}
@@ -62,7 +63,7 @@ class Admission:
         if client not in self._waiting:
             self._given[client] = max(self._given.get(client, 0), self._level)
             self._waiting[client] = OrderedDict()
-        self._waiting[client][request] = tokens
+        self._waiting[client][request] = ceil(tokens / self._block_tokens) * self._block_tokens
 
     def take(self) -> tuple[str, int] | None:
         """The (client, request) to run now; None while there is no room for it."""

@@ -18,7 +18,7 @@ import psutil
 from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import ReplicaError
 
-_START_S = 180.0
+_START_S = 300.0  # for several attempts, of up to a minute each on a busy machine
 _END_S = 30.0
 
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0  # between two beats of a driver
 _LEASE_S = 4.0  # a driver that is not heard for so long is gone
+_LOOK_S = 0.25  # between two looks for such drivers
 _ANSWER_S = 10.0  # for a replica to answer what is asked of all
 _CLOSE_S = 30.0
 
@@ -191,7 +192,7 @@ class PoolActor:
     async def _watch(self) -> None:
         """Frees what drivers left behind that died."""
         while True:
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(_LOOK_S)
             now = time.monotonic()
             for driver in [driver for driver, heard in self._heard.items() if now - heard > _LEASE_S]:
                 log.warning("pool %s: a driver died: what it had is freed", self._spec.name)

@@ -24,6 +24,7 @@ class ReplicaRow:
     tokens: int | None = None  # sampled, or read, since it started
     reserved: float | None = None  # share of the KV cache that running sequences may fill
     states: int | None = None  # of trajectories that a verifier holds
+    preemptions: int | None = None  # of sequences by the engine, since it started
 
 
 _STAGES = {
@@ -55,4 +56,5 @@ def replica_row(part: str, standing: Standing, stats: Mapping[str, int] | None) 
         tokens=found.get("sampled_tokens", found.get("tokens_read")),
         reserved=reserved,
         states=found.get("states"),
+        preemptions=found.get("preemptions"),
     )

@@ -1,4 +1,7 @@
-"""The endpoint on Ray Serve: one replica whose event loop holds the HTTP server, the pools and the searches."""
+"""The endpoint on Ray Serve: one replica whose event loop holds the HTTP server, the pools and the searches.
+
+`proxied_application` is the same without a server, for Serve's own proxies, as in KubeRay's RayService.
+"""
 
 import logging
 import os
@@ -7,6 +10,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 
 import ray
+from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -32,6 +36,7 @@ _UNHEALTHY_S = 60.0  # a machine that is busy loading models answers late
 _ANSWER_S = 20.0  # beyond `limits.drain_s`: for the last answers to leave and the pools to close
 _CLOSE_S = 5.0  # for a replica to go that has stopped
 _A_LITTLE = 0.001  # of a node's own resource
+_OTHER_REQUESTS = 100  # beside searches in a proxied replica: looks at its health, and requests that it refuses
 
 
 class Endpoint:
@@ -41,9 +46,7 @@ class Endpoint:
     """
 
     def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> None:
-        if threads is None:  # Ray sets it in its workers; the policy pool reads what the user set
-            os.environ.pop("OMP_NUM_THREADS", None)
-        self._service = Service(config, make_catalog(config, strategies), partial(_open, config))
+        self._service = _service(config, strategies, threads)
         self._server = HttpServer(
             build_app(self._service), host=config.host, port=config.port, head_timeout_s=config.limits.body_timeout_s
         )
@@ -68,6 +71,22 @@ class Endpoint:
             raise failure
         if self._server.ended:
             raise ReplicaError("the HTTP server has ended")
+
+
+@serve.ingress()
+class ProxiedEndpoint:
+    """A replica behind Serve's proxies. Serve runs the app in its event loop, and ends the app's lifespan with it."""
+
+    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> None:
+        self._service = _service(config, strategies, threads)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_app(self._service)
+
+    async def check_health(self) -> None:
+        """Serve waits for this before it sends requests, and replaces a replica that fails it."""
+        if failure := await self._service.opened():
+            raise failure
 
 
 @contextmanager
@@ -128,6 +147,26 @@ def _application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) 
         graceful_shutdown_wait_loop_s=0.5,
     )
     return deployment.bind(config, strategies, os.environ.get("OMP_NUM_THREADS"))
+
+
+def proxied_application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> serve.Application:
+    """The endpoint as a Serve application. Whoever runs it may set more replicas: each opens the pools, or attaches to
+    the named one. `host` and `port` are the proxies'. Paths in `config` must be absolute on every node."""
+    deployment = serve.deployment(
+        ProxiedEndpoint,
+        name="endpoint",
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=config.limits.max_concurrent + _OTHER_REQUESTS,
+        health_check_timeout_s=_UNHEALTHY_S,
+        graceful_shutdown_timeout_s=config.limits.drain_s + _ANSWER_S,
+    )
+    return deployment.bind(config, strategies, os.environ.get("OMP_NUM_THREADS"))
+
+
+def _service(config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> Service:
+    if threads is None:  # Ray sets it in its workers; the policy pool reads what the user set
+        os.environ.pop("OMP_NUM_THREADS", None)
+    return Service(config, make_catalog(config, strategies), partial(_open, config))
 
 
 def _this_node() -> str:

@@ -199,6 +199,8 @@ def test_the_shipped_configs_are_valid():
         (("early_stop", "--policy", TINY_POLICY), ("--policy is for orchestration and beam, got early_stop",)),
         (("beam", "--verifier", TINY_PRM), ("--verifier goes with --policy",)),
         (("beam", "--policy", TINY_POLICY), ("beam: verifier is missing",)),
+        (("orchestration", "--pool", "tiny"), ("--pool is for beam, got orchestration",)),
+        (("beam", "--pool", "nowhere"), ("no pool 'nowhere' was started here",)),
     ],
 )
 def test_a_benchmark_of_other_models_is_refused_before_anything_starts(headrace, arguments, parts):

@@ -37,6 +37,7 @@ class PolicyInfo:
     kv_capacity_tokens: int
     max_num_seqs: int
     thinking: ThinkingMarkers | None = None
+    kv_block_tokens: int = 1  # a sequence fills the cache in whole blocks of so many
 
 
 class TokenEngine(Protocol):

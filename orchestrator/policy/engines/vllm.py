@@ -163,7 +163,10 @@ class VllmEngine:
             context_length=self.context_length,
             shape=shape,
             fingerprint=tokenizer_fingerprint(self._tokenizer.get_vocab()),
-            kv_capacity_tokens=cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size,
+            # one block is vLLM's own, and holds nothing
+            kv_capacity_tokens=(cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size)
+            - cache.block_size,
+            kv_block_tokens=cache.block_size,
             max_num_seqs=self._config.max_num_seqs,
             thinking=self._thinking,
         )

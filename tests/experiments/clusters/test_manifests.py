@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
 from experiments.config import PROJECT_ROOT
+from orchestrator.serving.config import Limits
 
 CLUSTER = PROJECT_ROOT / "configs" / "cluster"
 SLURM = CLUSTER / "slurm.sh"
@@ -39,6 +41,15 @@ JOB = {
     "submitterPodTemplate",
     "suspend",
     "ttlSecondsAfterFinished",
+}
+SERVICE = {
+    "deploymentUnhealthySecondThreshold",
+    "excludeHeadPodFromServeSvc",
+    "rayClusterConfig",
+    "serveConfigV2",
+    "serveService",
+    "serviceUnhealthySecondThreshold",
+    "upgradeStrategy",
 }
 RAY_CLUSTER = {
     "autoscalerOptions",
@@ -83,11 +94,25 @@ def jobs() -> list[Any]:
     return [pytest.param(documents(name)["RayJob"], id=name) for name in ("rayjob.yaml", "endpoint.yaml")]
 
 
-@pytest.mark.parametrize("job", jobs())
-def test_a_ray_job_has_kuberays_fields_and_what_they_want(job: dict[str, Any]) -> None:
-    assert job["apiVersion"] == "ray.io/v1" and set(job) == {"apiVersion", "kind", "metadata", "spec"}
-    spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
-    assert set(spec) <= JOB and set(cluster) <= RAY_CLUSTER and set(cluster["headGroupSpec"]) <= HEAD
+def ray_service() -> dict[str, Any]:
+    found: dict[str, Any] = documents("rayservice.yaml")["RayService"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("made", "known", "cluster_key"),
+    [
+        *((job.values[0], JOB, "rayClusterSpec") for job in jobs()),
+        (ray_service(), SERVICE, "rayClusterConfig"),
+    ],
+    ids=lambda value: value["metadata"]["name"] if isinstance(value, dict) else "",
+)
+def test_a_manifest_has_kuberays_fields_and_what_they_want(
+    made: dict[str, Any], known: set[str], cluster_key: str
+) -> None:
+    assert made["apiVersion"] == "ray.io/v1" and set(made) == {"apiVersion", "kind", "metadata", "spec"}
+    spec, cluster = made["spec"], made["spec"][cluster_key]
+    assert set(spec) <= known and set(cluster) <= RAY_CLUSTER and set(cluster["headGroupSpec"]) <= HEAD
     assert cluster["rayVersion"] == version("ray")  # the image has this environment
     for group in cluster["workerGroupSpecs"]:
         assert set(group) <= WORKERS and {"groupName", "minReplicas", "maxReplicas", "template"} <= set(group)
@@ -118,6 +143,19 @@ def test_the_service_finds_the_pod_on_which_the_endpoint_listens() -> None:
     [port] = service["ports"]
     assert f"port={port['targetPort']}" in found["RayJob"]["spec"]["entrypoint"].split()
     assert port["targetPort"] in {each["containerPort"] for each in head["spec"]["containers"][0]["ports"]}
+
+
+def test_serve_takes_what_the_ray_service_gives_it() -> None:
+    from experiments.running.serve import app
+
+    spec = ray_service()["spec"]
+    deployed = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
+    [application] = deployed.applications
+    assert application.import_path == f"{app.__module__}:{app.__name__}"
+    assert deployed.http_options.request_timeout_s > Limits().timeout_s  # the endpoint's own limit comes first
+    for group in (spec["rayClusterConfig"]["headGroupSpec"], *spec["rayClusterConfig"]["workerGroupSpecs"]):
+        [container] = group["template"]["spec"]["containers"]  # any of them may build the application
+        assert Path(application.args["config"]).parent.as_posix() in {m["mountPath"] for m in container["volumeMounts"]}
 
 
 @pytest.mark.parametrize("path", sorted(CLUSTER.iterdir()), ids=lambda path: path.name)

@@ -40,6 +40,17 @@ def test_a_request_larger_than_the_cache_runs_alone() -> None:
     assert taken(queue) == []
 
 
+def test_a_request_takes_whole_blocks_of_the_cache() -> None:
+    queue = Admission(capacity_tokens=128, max_num_seqs=1000, block_tokens=32)
+    for request in range(5):
+        queue.add("a", request, 33)
+    assert taken(queue) == [("a", 0), ("a", 1)]
+    assert queue.num_reserved == 128
+    queue.end("a", 0)
+    queue.end("a", 1)
+    assert queue.num_reserved == 0
+
+
 def test_no_more_sequences_run_than_a_quarter_above_those_that_decode_together() -> None:
     queue = admission(capacity=10_000, seqs=4)
     for request in range(9):
