@@ -7,7 +7,7 @@ that holds it. A replica does not die alone: a test of that gives each a process
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -88,11 +88,12 @@ class SharedBlueprint(Blueprint):
         own = {field.name: getattr(blueprint, field.name) for field in fields(blueprint)}
         return cls(**own, processes=processes)
 
-    async def start(self, index: int, epoch: int) -> Member:
+    async def start(self, index: int, epoch: int, on_placed: Callable[[], None]) -> Member:
         who, name = self.who(index), self.processes[index % len(self.processes)]
         process: Any = actor_named(name, NAMESPACE)
         handle = ReplicaHandle(process, f"{self.kind}/{index}/{epoch}")
         pid, host = await answered(submit(process.place.remote), who, self.start_timeout_s)
+        on_placed()
         try:
             make = submit(lambda: process.make.remote(handle.key, self.actor, self.arguments(index)))
             await answered(make, who, self.start_timeout_s)
