@@ -311,8 +311,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="orchestration, beam, attach, fairness, soak, driver, control_plane, adaptive, early_stop, verifier or "
-            "stream.",
+            help="orchestration, beam, attach, fairness, soak, driver, control_plane, adaptive, early_stop, verifier "
+            "or stream.",
             show_default=False,
         ),
     ],
