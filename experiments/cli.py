@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -311,7 +312,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="orchestration, beam, attach, adaptive, early_stop, verifier or stream.", show_default=False
+            help="orchestration, beam, attach, adaptive, early_stop, verifier, stream or faults.",
+            show_default=False,
         ),
     ],
     repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,
@@ -327,11 +329,13 @@ def bench(
         typer.Option(help="With --policy, for beam: folder of a streaming PRM, or random-mamba2-130m (timing only)."),
     ] = None,
     problems: Annotated[int, typer.Option(help="With --policy: problems of a repeat, all in flight.", min=1)] = 16,
+    num_faults: Annotated[int, typer.Option("--faults", help="For faults: how many strike.", min=1)] = 200,
+    seed: Annotated[int, typer.Option(help="For faults: which, and when.", min=0)] = 0,
 ) -> None:
     """Measure one promise as a ratio to a baseline, into results/bench/NAME.json (NAME-POLICY.json with --policy)."""
     from importlib import import_module
 
-    from experiments.bench import BENCHES, OF_ENGINES, RECORDED
+    from experiments.bench import BENCHES, OF_ENGINES, OF_FAULTS, RECORDED
     from experiments.bench.core import recorded, write
 
     if name not in BENCHES:
@@ -350,6 +354,9 @@ def bench(
             with subject_of(policy, verifier, problems) as subject:
                 file = name if policy is None else f"{name}-{subject.name}"
                 measured = asyncio.run(module.measure(subject, repeats=repeats, on_repeat=console.print))
+        elif name in OF_FAULTS:
+            say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+            measured = asyncio.run(module.measure(faults=num_faults, seed=seed, say=say))
         else:
             measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print))
     path = write(file, measured, out)

@@ -11,6 +11,8 @@ BENCHES = {  # name -> module; those over recorded samples take a results folder
     "early_stop": "experiments.bench.early_stop",
     "verifier": "experiments.bench.verifier",
     "stream": "experiments.bench.stream",
+    "faults": "experiments.bench.faults.measure",
 }
+OF_FAULTS = ("faults",)  # take a number of faults and a seed
 RECORDED = ("adaptive", "early_stop")
 OF_ENGINES = ("orchestration", "beam")  # of the tiny pair, or of a policy and a verifier that the user names
