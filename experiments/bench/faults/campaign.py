@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from experiments.bench.faults.kinds import Lasts, NothingStruck, kinds_of
+from experiments.bench.faults.kinds import NO_SCORE, Lasts, NothingStruck, kinds_of
 from experiments.bench.faults.leaks import alive
 from experiments.bench.faults.rows import Row, Truth, findings, read_rows
 from experiments.bench.faults.run import DisturbedRun
@@ -22,6 +22,7 @@ _RECOVERY_S = 240.0  # and then it is told as one that did not come
 _FIRST_ROW_S = 300.0
 _REST_S = 900.0  # for a run to end once nothing strikes it any more
 _IDLE_S = 30.0
+_WHOLE = ("best_of_n",)  # strategies whose tokens do not depend on scores
 _AGAIN_S = 1.0  # where there was nothing to strike, or the keeper did not say
 
 
@@ -87,7 +88,7 @@ class Campaign:
         """One run, with as many of the faults as it lasts for."""
         run, before = self._begin(), len(self._faults)
         try:
-            if not await until(_coroutine(lambda: bool(run.came) or run.over), _FIRST_ROW_S):
+            if not await until(_coroutine(lambda: bool(run.num_rows) or run.over), _FIRST_ROW_S):
                 raise HeadraceError("bench: a run did not begin")
             if self._scene.engine is not None:
                 self._scene.engine.pace_s = self._pace_s
@@ -130,16 +131,16 @@ class Campaign:
             struck = await kind.strike(scene, strike.choice)
         except (NothingStruck, HeadraceError):
             return False
-        fault = Fault(stage=self._stage, kind=strike.kind, began=began)
+        fault = Fault(stage=self._stage, kind=strike.kind, began=time.time())
         self._faults.append(fault)
         try:
             if kind.lasts is Lasts.FOR_SECONDS:
                 await asyncio.sleep(strike.lasts_s)
                 await kind.end(scene, struck)
-            num_rows = len(run.came)
+            num_rows = run.num_rows
 
             async def recovered() -> bool:
-                return (len(run.came) > num_rows or run.over) and await scene.whole(struck.gone)
+                return (run.num_rows > num_rows or run.over) and await scene.whole(struck.gone)
 
             if await until(recovered, _RECOVERY_S):
                 fault.recovery_s = time.monotonic() - began
@@ -155,15 +156,16 @@ class Campaign:
         """At a run that is over. What is wrong is told of the last fault before it came."""
         if not faults:
             return
-        at = {came.key: came.at for came in run.came}
         rows = read_rows(run.plan.folder)
         self._truth.compute(rows)
-        for finding in findings(rows, self._undisturbed, self._wanted, self._truth):
-            fault = _last_before(faults, at.get(finding.key, time.monotonic()))
+        at = {row.key: row.finished_at for row in rows}
+        swayed = {row.key for row in rows if _swayed(row, faults)}
+        for finding in findings(rows, self._undisturbed, self._wanted, self._truth, swayed):
+            fault = _last_before(faults, at.get(finding.key, time.time()))
             (fault.lost if finding.lost else fault.wrong).append(f"{finding.key}: {finding.what}")
             self._say(f"WRONG after {fault.kind}: {finding.key}: {finding.what}")
         for row in rows:
-            fault = _last_before(faults, at.get(row.key, time.monotonic()))
+            fault = _last_before(faults, row.finished_at)
             fault.unjudged += sum(candidate.unjudged is not None for candidate in row.candidates)
             fault.verifier_tokens += row.reingested_tokens
             if self._scene.engine is None:
@@ -206,6 +208,13 @@ class Campaign:
 
 def _last_before(faults: Sequence[Fault], when: float) -> Fault:
     return max((fault for fault in faults if fault.began <= when), key=lambda fault: fault.began, default=faults[0])
+
+
+def _swayed(row: Row, faults: Sequence[Fault]) -> bool:
+    """Whether a search by steps was under way when the verifier's verdict was no score: it went on without that step,
+    as it should, and no row tells."""
+    refused = [fault.began for fault in faults if fault.kind == NO_SCORE]
+    return row.key[1] not in _WHOLE and any(row.started_at <= when <= row.finished_at for when in refused)
 
 
 def _coroutine(condition: Callable[[], bool]) -> Any:

@@ -24,7 +24,7 @@ class Asker:
     """Owner of the client. An answer is wrong where it is not the first one."""
 
     def __init__(self, url: str) -> None:
-        self.answers: list[tuple[float, bool]] = []  # when it came, and whether it is right
+        self.answers: list[tuple[float, bool]] = []  # when it came (seconds since 1970), and whether it is right
         self.refused = 0  # asked again
         self._url = url
         self._body = {
@@ -54,7 +54,7 @@ class Asker:
                     response.raise_for_status()
                     text = response.json()["choices"][0]["message"]["content"]
                     self._first = text if self._first is None else self._first
-                    self.answers.append((time.monotonic(), text == self._first))
+                    self.answers.append((time.time(), text == self._first))
                 except httpx.HTTPError:
                     self.refused += 1
             await asyncio.sleep(_PAUSE_S)

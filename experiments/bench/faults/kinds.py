@@ -53,6 +53,7 @@ class Kind(Protocol):
         ...
 
 
+NO_SCORE = "verifier answers NaN"
 _OBEYED_S = 20.0
 
 Pids = Callable[[Scene], Awaitable[Sequence[int]]]  # of the processes that may be struck
@@ -198,7 +199,7 @@ def kinds_of(scene: Scene) -> dict[str, Kind]:
         "keeper stopped": Stopped(_keeper, Lasts.FOR_SECONDS),
         "verifier raises": Ordered(judge.RAISE),
         "verifier hangs": Ordered(judge.HANG, replaced=True),
-        "verifier answers NaN": Ordered(judge.NAN),
+        NO_SCORE: Ordered(judge.NAN),
     }
     if scene.engine is not None:
         kinds |= {"server late": Late(1.0), "server drops connections": Dropped()}

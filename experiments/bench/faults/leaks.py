@@ -1,6 +1,7 @@
 """What is left behind when all has ended: processes, tasks, sockets, shared memory."""
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ from experiments.bench.faults.disks import SHM
 from experiments.bench.faults.processes import ProcessId, marked
 
 _GONE_S = 30.0  # for what has been ended to be gone
-_OWN_KINDS = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,10 @@ class Held:
 
     @classmethod
     def now(cls) -> "Held":
+        gc.collect()  # Ray forgets sockets with which it looked for free ports
         return cls(
             frozenset(map(id, asyncio.all_tasks())),
-            len(psutil.Process().net_connections(_OWN_KINDS)),
+            len(psutil.Process().net_connections("all")),
             frozenset(path.name for path in SHM.iterdir()),
         )
 

@@ -1,13 +1,16 @@
 """Several Ray nodes on this machine. The first one stays; the others may be killed and replaced."""
 
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from experiments.bench.faults.processes import ProcessId, tree
+from orchestrator.core.errors import ReplicaError
 
+_ATTEMPTS = 5
 _CPUS = 2
 _STORE = 80 * 2**20  # bytes; Ray wants at least 75 MiB
 _HEALTH = {  # a node that does not answer is dead after about 8 s
@@ -34,7 +37,8 @@ class Nodes:
         return sorted(self._cluster.worker_nodes, key=lambda node: str(node.node_id))
 
     def add(self) -> None:
-        self._cluster.add_node(num_cpus=_CPUS, object_store_memory=_STORE)
+        """Raises ReplicaError."""
+        _started(lambda: self._cluster.add_node(num_cpus=_CPUS, object_store_memory=_STORE))
 
     def remove(self, node: Any) -> None:
         """What is left of it."""
@@ -47,6 +51,19 @@ def processes_of(node: Any) -> tuple[ProcessId, ...]:
     return tree(raylet.process.pid)
 
 
+def _started(start: Callable[[], Any]) -> Any:
+    """Ray gives a node 30 s to start, which a busy machine may exceed: so again. Raises ReplicaError."""
+    before = set(tree(os.getpid()))
+    for _ in range(_ATTEMPTS):
+        try:
+            return start()
+        except Exception as error:  # Ray raises no narrower type
+            why = error
+            for process in set(tree(os.getpid())) - before:
+                process.send(signal.SIGKILL)
+    raise ReplicaError(f"bench: a node did not start in {_ATTEMPTS} attempts: {why}")
+
+
 @contextmanager
 def several_nodes(num: int, folder: Path) -> Iterator[Nodes]:
     """So many, whose files are in the folder."""
@@ -54,7 +71,7 @@ def several_nodes(num: int, folder: Path) -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": _CPUS, "object_store_memory": _STORE, "include_dashboard": False, "_system_config": _HEALTH}
-    cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
+    cluster = _started(lambda: Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False))
     try:
         nodes = Nodes(cluster)
         for _ in range(num - 1):

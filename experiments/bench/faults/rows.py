@@ -33,6 +33,8 @@ class Row:
     error: str | None
     discarded_tokens: int  # of the policy: among them those that died with a replica
     reingested_tokens: int  # of the verifier: read again
+    started_at: float  # seconds since 1970, as the next
+    finished_at: float
     candidates: tuple[Candidate, ...]
 
 
@@ -56,8 +58,10 @@ def findings(
     undisturbed: Mapping[RowKey, Row] | None,
     wanted: Collection[RowKey],
     truth: "Truth",
+    swayed: Collection[RowKey] = (),
 ) -> Iterator[Finding]:
-    """`undisturbed`: rows whose tokens these should have; None: the policy draws others when it is asked again."""
+    """`undisturbed`: rows whose tokens these should have; None: the policy draws others when it is asked again.
+    `swayed`: searches that may have gone another way, because what they choose by was refused."""
     counts = Counter(row.key for row in rows)
     for key in wanted:
         if counts[key] != 1:
@@ -69,8 +73,7 @@ def findings(
         if row.error is not None:
             yield Finding(key=row.key, lost=True, what=row.error)
             continue
-        unjudged = any(candidate.unjudged for candidate in row.candidates)
-        if undisturbed is not None and not unjudged and _tokens(row) != _tokens(undisturbed[row.key]):
+        if undisturbed is not None and row.key not in swayed and _tokens(row) != _tokens(undisturbed[row.key]):
             yield Finding(key=row.key, lost=False, what="other tokens than undisturbed")
         for number, candidate in enumerate(row.candidates):
             if wrong := truth.wrong(row.key[0], candidate):
@@ -130,6 +133,8 @@ def _row(row: Any, candidates: Sequence[Any]) -> Row:
         error=None if row.status == "ok" else str(row.error),
         discarded_tokens=row.discarded_tokens,
         reingested_tokens=row.reingested_tokens,
+        started_at=row.started_at.timestamp(),
+        finished_at=row.finished_at.timestamp(),
         candidates=tuple(map(_candidate, candidates)),
     )
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,18 @@ from omegaconf import OmegaConf
 
 from experiments.running.run import Plan, execute, open_results, plan_run
 from orchestrator.core.errors import HeadraceError
-from orchestrator.results import CandidateRow, ProblemRow, RowKey
+from orchestrator.results import CandidateRow, ProblemRow
 
 _PAUSE_S = 1.0  # before a run is resumed that has ended early
 
 
-@dataclass(frozen=True, slots=True)
-class Came:
-    """A row, and when it came."""
-
-    key: RowKey
-    at: float
-
-
 class DisturbedRun:
-    """Owner of the task that runs. `came` and `ends` grow."""
+    """Owner of the task that runs. `num_rows` and `ends` grow."""
 
     def __init__(self, plan: Plan, on_note: Any = lambda note: None) -> None:
         self.plan = plan
-        self.came: list[Came] = []  # again, those that were not saved when the run ended early
-        self.ends: list[tuple[float, HeadraceError]] = []  # when it ended early, and why
+        self.num_rows = 0  # that came; again, those that were not saved when the run ended early
+        self.ends: list[tuple[float, HeadraceError]] = []  # when it ended early (seconds since 1970), and why
         self._on_note = on_note
         self._task: asyncio.Task[None] | None = None
 
@@ -61,14 +52,14 @@ class DisturbedRun:
                     )
                 return
             except HeadraceError as error:
-                if not self.came:  # it can't begin
+                if not self.num_rows:  # it can't begin
                     raise
-                self.ends.append((time.monotonic(), error))
+                self.ends.append((time.time(), error))
                 resume = True
             await asyncio.sleep(_PAUSE_S)
 
     def _on_row(self, row: ProblemRow, candidates: Sequence[CandidateRow]) -> None:
-        self.came.append(Came(row.key, time.monotonic()))
+        self.num_rows += 1
 
 
 def plan_of(folder: Path, settings: dict[str, Any]) -> Plan:

@@ -107,7 +107,8 @@ class ScriptedEngine:
                     raise _Dropped
                 stop_reason = token_ids[-1] if finish and token_ids[-1] in body["stop_token_ids"] else None
                 choice = {"index": 0, "text": "", "finish_reason": finish, "stop_reason": stop_reason}
-                yield _event(_answer([{**choice, "token_ids": token_ids, "logprobs": None}]))
+                logprobs = None if body.get("logprobs") is None else self._logprobs(token_ids, body["logprobs"])
+                yield _event(_answer([{**choice, "token_ids": token_ids, "logprobs": logprobs}]))
             usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 0, "total_tokens": 0}
             yield _event({**_answer([]), "usage": usage})
             yield b"data: [DONE]\n\n"
@@ -131,6 +132,13 @@ class ScriptedEngine:
                 chunk = []
             if finish is not None:
                 return
+
+    def _logprobs(self, token_ids: Sequence[int], num_likeliest: int) -> dict[str, Any]:
+        """The same of every token: an endpoint that starts asks for them."""
+        likeliest = {f"token_id:{token_id}": -1.0 for token_id in self._language.words[:num_likeliest]}
+        tops = [likeliest for _ in token_ids] if num_likeliest else None
+        tokens = ["" for _ in token_ids]
+        return {"token_logprobs": [-1.0 for _ in token_ids], "tokens": tokens, "top_logprobs": tops, "text_offset": []}
 
     def _first_seed(self, seed: int) -> int:
         """With which this was asked at first: what died before its first token was seen is asked with another one."""

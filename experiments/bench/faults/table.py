@@ -13,7 +13,7 @@ class Fault:
 
     stage: str
     kind: str
-    began: float
+    began: float  # seconds since 1970
     recovery_s: float | None = None  # None: it did not
     lost: list[str] = field(default_factory=list)  # rows
     wrong: list[str] = field(default_factory=list)  # scores and tokens

@@ -27,14 +27,22 @@ class Lengths:
 
 
 CANDIDATE = Candidate(token_ids=(1, 2, 3), step_ends=(2, 3), scores=(0.04, 0.05), unjudged=None)
-ROW = Row(key=KEY, error=None, discarded_tokens=0, reingested_tokens=0, candidates=(CANDIDATE,))
+ROW = Row(
+    key=KEY,
+    error=None,
+    discarded_tokens=0,
+    reingested_tokens=0,
+    started_at=1.0,
+    finished_at=3.0,
+    candidates=(CANDIDATE,),
+)
 
 
-def found(*rows: Row, undisturbed: bool = True) -> list[Finding]:
+def found(*rows: Row, undisturbed: bool = True, swayed: bool = False) -> list[Finding]:
     host: Any = Lengths()
     truth = Truth(host, {"p": (8, 9)})
     truth.compute(rows)
-    return list(findings(rows, {KEY: ROW} if undisturbed else None, {KEY}, truth))
+    return list(findings(rows, {KEY: ROW} if undisturbed else None, {KEY}, truth, {KEY} if swayed else ()))
 
 
 def of(**changes: Any) -> Row:
@@ -75,6 +83,12 @@ def test_a_score_that_is_not_that_from_scratch_and_other_tokens_are_wrong(row: R
 
 def test_a_candidate_without_scores_and_with_the_reason_is_not_wrong() -> None:
     assert found(of(scores=(None, None), unjudged="the score is not a finite number")) == []
+
+
+def test_tokens_may_be_others_where_a_verdict_was_refused_and_scores_may_not() -> None:
+    assert found(of(token_ids=(1, 2, 4)), swayed=True) == []
+    [finding] = found(of(token_ids=(1, 2, 4), scores=(0.04, 0.06)), swayed=True)
+    assert "from scratch" in finding.what
 
 
 def test_tokens_may_be_others_where_the_policy_draws_again() -> None:
