@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from experiments.bench.cli import app as bench_commands
 from experiments.progress import (
     answer_watcher,
     error_counter,
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     help="Test-time compute on Ray: search with a policy pool and a streaming verifier pool.",
 )
+app.add_typer(bench_commands, name="bench")
 console = Console()
 errors = Console(stderr=True)
 
@@ -304,80 +306,6 @@ def train_policy(
     if outcome is not None:
         console.print(str(outcome), highlight=False, soft_wrap=True)
     console.print(f"the policy, its metrics and a picture are in {plan.folder}", highlight=False)
-
-
-@app.command()
-def bench(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="orchestration, beam, attach, fairness, soak, driver, control_plane, adaptive, early_stop, verifier "
-            "or stream.",
-            show_default=False,
-        ),
-    ],
-    repeats: Annotated[int, typer.Option(help="Interleaved repeats.", min=1)] = 5,
-    recording: Annotated[Path, typer.Option(help="Results folder with samples, for adaptive and early_stop.")] = Path(
-        "results/tinymath"
-    ),
-    out: Annotated[Path, typer.Option(help="Folder of the JSON file.")] = Path("results/bench"),
-    policy: Annotated[
-        str | None, typer.Option(help="Checkpoint folder, for orchestration and beam; without it, the tiny policy.")
-    ] = None,
-    verifier: Annotated[
-        str | None,
-        typer.Option(help="With --policy, for beam: folder of a streaming PRM, or random-mamba2-130m (timing only)."),
-    ] = None,
-    problems: Annotated[int, typer.Option(help="With --policy: problems of a repeat, all in flight.", min=1)] = 16,
-    full: Annotated[
-        bool, typer.Option("--full", help="For control_plane: all its cells, in five times the minutes.")
-    ] = False,
-    pool: Annotated[
-        str | None, typer.Option(help="A named pool of the same models, for beam; without it, replicas of its own.")
-    ] = None,
-    minutes: Annotated[float, typer.Option(help="Of load, for soak.", min=1)] = 30,
-) -> None:
-    """Measure one promise as a ratio to a baseline, into results/bench/NAME.json (NAME-POLICY.json with --policy)."""
-    from importlib import import_module
-
-    from experiments.bench import BENCHES, IN_CELLS, OF_ENGINES, ON_POOLS, RECORDED, TIMED
-    from experiments.bench.core import recorded, write
-
-    if name not in BENCHES:
-        raise UserError(f"bench: got {name!r}, wanted one of {', '.join(BENCHES)}")
-    if policy is not None and name not in OF_ENGINES:
-        raise UserError(f"bench: --policy is for {' and '.join(OF_ENGINES)}, got {name}")
-    if pool is not None and name not in ON_POOLS:
-        raise UserError(f"bench: --pool is for {' and '.join(ON_POOLS)}, got {name}")
-    if verifier is not None and policy is None:
-        raise UserError("bench: --verifier goes with --policy, whose tokens it reads, got no --policy")
-    if full and name not in IN_CELLS:
-        raise UserError(f"bench: --full is for {' and '.join(IN_CELLS)}, got {name}")
-    module, file = import_module(BENCHES[name]), name
-    with console.status(f"measuring {name}"):
-        if name in RECORDED:
-            measured = recorded(module.measure(recording), module.BASELINE, module.GOAL, recording)
-        elif name in OF_ENGINES:
-            from experiments.bench.foreign import subject_of
-
-            with subject_of(policy, verifier, problems) as subject:
-                file = name if policy is None else f"{name}-{subject.name}"
-                on = {} if pool is None else {"pool": pool}
-                measured = asyncio.run(module.measure(subject, repeats=repeats, on_repeat=console.print, **on))
-        elif full:
-            file = f"{name}-full"
-            measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print, cells=module.FULL))
-        elif name in TIMED:
-            measured = asyncio.run(module.measure(minutes=minutes, on_repeat=console.print))
-        else:
-            measured = asyncio.run(module.measure(repeats=repeats, on_repeat=console.print))
-    path = write(file, measured, out)
-    console.print(
-        f"{name}: [bold]{measured.ratio:.3g}[/] [{measured.ratio_min:.3g}, {measured.ratio_max:.3g}], "
-        f"goal {measured.goal}, against {measured.baseline}; wrote {path}",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 @app.command()

@@ -33,6 +33,7 @@ from verifiers.streaming_prm import StreamingPRM
 RANDOM = {"random-mamba2-130m": LARGE}  # words for verifiers that are made for the occasion
 STEP_DELIMITER = "\n"
 MAX_TOKENS = 96
+NUM_PROBLEMS = 16  # of a repeat, all in flight
 _CONTEXT = 512  # tokens, or fewer where the policy has fewer
 _KV_CACHE_GIB = 2.0
 _SLOTS = 512  # of states: 9 GiB at mamba2-130m's sizes

@@ -196,10 +196,9 @@ def test_the_shipped_configs_are_valid():
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("early_stop", "--policy", TINY_POLICY), ("--policy is for orchestration and beam, got early_stop",)),
         (("beam", "--verifier", TINY_PRM), ("--verifier goes with --policy",)),
         (("beam", "--policy", TINY_POLICY), ("beam: verifier is missing",)),
-        (("orchestration", "--pool", "tiny"), ("--pool is for beam, got orchestration",)),
+        (("orchestration", "--problems", "3"), ("--problems goes with --policy",)),
         (("beam", "--pool", "nowhere"), ("no pool 'nowhere' was started here",)),
     ],
 )
