@@ -25,7 +25,7 @@ GREEDY = Load(in_flight=64, n=16)
 ONE_OF_MANY_SAMPLES = Load(in_flight=1, n=1024)
 ONE = Load(in_flight=1, n=16, searches=1)
 NUM_GREEDY = 4
-WINDOW_S = 20.0
+WINDOW_S = 40.0
 SETTLE_S = 4.0  # until all have begun and their shares are even
 _FREE_S = 60.0
 _ONE_S = 120.0

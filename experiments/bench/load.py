@@ -26,6 +26,7 @@ from orchestrator.verifier.resolve import resolve
 from strategies.best_of_n import BestOfN
 
 TICK_S = 0.25
+_TASKS_END_S = 10.0  # for what searches that are cancelled still say to replicas
 _NUM_PROBLEMS = 1000  # then again, with another seed
 
 
@@ -97,7 +98,10 @@ async def _go(searching: Searching, load: Load) -> None:
     with suppress(asyncio.CancelledError):
         async with _ticking(searching):
             await searching.run(load)
-    _say("ended", seconds=time.monotonic() - began, tasks_left=len(asyncio.all_tasks()) - num_tasks)
+    ended = time.monotonic()
+    while (left := len(asyncio.all_tasks()) - num_tasks) > 0 and time.monotonic() - ended < _TASKS_END_S:  # noqa: ASYNC110
+        await asyncio.sleep(TICK_S)
+    _say("ended", seconds=ended - began, tasks_left=left)
 
 
 @asynccontextmanager
