@@ -26,9 +26,10 @@ from orchestrator.pools.record import (
     log_path,
     records,
     running_record,
+    started_before,
     write_record,
 )
-from orchestrator.pools.service import close_pool, create_pool_actor, pool_actor
+from orchestrator.pools.service import close_pool, create_pool_actor, pool_actor, taken
 from orchestrator.pools.spec import PoolSpec
 from orchestrator.pools.status import ReplicaRow
 from orchestrator.ray_calls import answered, submit
@@ -70,7 +71,7 @@ def plan_pool(config_path: Path, overrides: list[str]) -> PoolPlan:
     if verifier is not None:
         check_verifier(verifier)
     if any(record.name == config.name for record in records()):
-        raise UserError(f"pool: {config.name} was started before; headrace down {config.name} ends it")
+        raise started_before(config.name)
     threads = first_of_threads(os.environ.get("OMP_NUM_THREADS", ""))
     spec = PoolSpec(name=config.name, policy=policy, steps=config.steps, verifier=verifier, threads=threads)
     return PoolPlan(spec=spec, ray=config.ray)
@@ -89,10 +90,12 @@ def up(plan: PoolPlan, on_stage: Callable[[str], None]) -> PoolRecord:
         if address is None:
             num_replicas = sum(made.replicas for made in plan.spec.blueprints().values())
             num_cpus = plan.ray.num_cpus or max(os.cpu_count() or 1, num_replicas)
-            address, pid = local_ray.start(num_cpus, log_path(name).with_suffix(".address"), log_path(name))
+            address_file = log_path(name).with_suffix(f".{os.getpid()}.address")  # another `up` may be at it
+            address, pid = local_ray.start(num_cpus, address_file, log_path(name))
+            undo.callback(local_ray.end, pid)
         record = PoolRecord(name=name, address=address, pid=pid)
-        undo.callback(forget, record)
         write_record(record)  # now, so that `down` finds what a killed `up` leaves
+        undo.callback(forget, record)
         with connected(replace(plan.ray, address=address), 0):
             if pool_actor(name) is not None:
                 undo.pop_all()
@@ -103,6 +106,8 @@ def up(plan: PoolPlan, on_stage: Callable[[str], None]) -> PoolRecord:
                 asyncio.run(answered(submit(keeper.open.remote), f"pool {name}: its keeper", float("inf")))
             except BaseException:
                 if pid is None:  # else all of it ends with its Ray
+                    if pool_actor(name) not in (keeper, None):  # both found the name free
+                        raise taken(name) from None
                     asyncio.run(close_pool(name))
                 raise
         undo.pop_all()

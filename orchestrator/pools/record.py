@@ -31,10 +31,22 @@ def check_name(name: str) -> str:
 
 
 def write_record(record: PoolRecord) -> None:
+    """Raises UserError where the name has a record: of two that are written at once, one is."""
     _folder().mkdir(parents=True, exist_ok=True)
     partly = _path(record.name).with_suffix(f".{os.getpid()}")
     partly.write_text(json.dumps(asdict(record)), encoding="utf-8")
-    partly.replace(_path(record.name))
+    try:
+        os.link(partly, _path(record.name))
+    except FileExistsError:
+        if any(found.name == record.name for found in records()):
+            raise started_before(record.name) from None
+        partly.replace(_path(record.name))  # what is there can't be read
+    finally:
+        partly.unlink(missing_ok=True)
+
+
+def started_before(name: str) -> UserError:
+    return UserError(f"pool: {name} was started before; headrace down {name} ends it")
 
 
 def remove_record(name: str) -> None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core.errors import HeadraceError, ReplicaError, first_error
+from orchestrator.core.errors import HeadraceError, ReplicaError, UserError, first_error
 from orchestrator.pools.spec import PoolSpec
 from orchestrator.pools.status import ReplicaRow, replica_row
 from orchestrator.ray_calls import (
@@ -39,10 +39,18 @@ _CLOSE_S = 30.0
 
 
 def create_pool_actor(spec: PoolSpec, *, detached: bool = True) -> Any:
-    """A handle to the keeper. Ray restarts it, however often; and ends it with this process, unless it is detached."""
+    """A handle to the keeper. Ray restarts it, however often; and ends it with this process, unless it is detached.
+    Raises UserError where there is a pool of that name."""
     lifetime = {"lifetime": "detached"} if detached else {}
     kept = {"name": _actor_name(spec.name), "namespace": NAMESPACE, "max_restarts": -1, **lifetime}
-    return create_actor(PoolActor, spec, detached, num_cpus=0, **kept)
+    try:
+        return create_actor(PoolActor, spec, detached, num_cpus=0, **kept)
+    except ValueError:  # Ray's, where the name is taken
+        raise taken(spec.name) from None
+
+
+def taken(pool: str) -> UserError:
+    return UserError(f"pool: {pool} was started on that Ray by another headrace up, at the same time")
 
 
 @asynccontextmanager

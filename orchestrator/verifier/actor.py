@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from orchestrator.child_processes import end_children_with_this_process
@@ -29,9 +31,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_TURN_S = 5.0  # for a reading to come whose turn it is: its driver may have died
+
 
 class VerifierRaised(HeadraceError):
     """The verifier's own code raised an exception, or broke its contract. The replica goes on."""
+
+
+class TurnLapsed(HeadraceError):
+    """The reading came too late for its turn: others are read by now."""
 
 
 @dataclass(slots=True)
@@ -46,6 +54,14 @@ class _Request:
         return sum(len(run.token_ids) for run in self.runs)
 
 
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """While it lasts nothing else is read."""
+
+    granted: Future[None] = field(default_factory=Future)
+    request: SimpleQueue[_Request] = field(default_factory=SimpleQueue)  # one, when it comes
+
+
 class VerifierActor:
     """Owns the host of one replica and its thread. `begin` and `load` come first."""
 
@@ -55,6 +71,8 @@ class VerifierActor:
         self._held = HeldStates(most=4 * (verifier.config.slots + verifier.config.host_slots))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="verifier")
         self._requests: deque[_Request] = deque()
+        self._turns: dict[int, _Turn] = {}  # that were asked for, and whose reading has not come
+        self._numbers = count()  # of turns
         self._batch_tokens = 0
         self._tokens_read = 0
         self._host_calls = 0  # that have ended
@@ -86,11 +104,31 @@ class VerifierActor:
     async def described(self) -> tuple[int, str, VerifierInfo] | None:
         return None if self._info is None else (os.getpid(), socket.gethostname(), self._info)
 
+<<<<<<< HEAD
     async def read(self, runs: Sequence[Run]) -> Parcel[Answer]:
+=======
+    async def turn(self) -> int:
+        """To read something alone: returns when nothing is read, and nothing will be before the `read` of this turn. So
+        whoever has it knows that no other reading ends the replica. It lapses after some seconds."""
+        number, turn = next(self._numbers), _Turn()
+        self._turns[number] = turn
+        self._thread.submit(self._hold, number, turn)
+        with self._waiting():
+            await asyncio.wrap_future(turn.granted)
+        return number
+
+    async def read(self, runs: Sequence[Run], turn: int | None = None) -> list[Answer]:
+        """Raises VerifierRaised, TurnLapsed."""
+>>>>>>> s5-d
         request = _Request(runs)
+        if turn is None:
+            self._requests.append(request)
+            self._thread.submit(self._read_next)  # once for each request: none is left behind
+        elif (held := self._turns.pop(turn, None)) is not None:
+            held.request.put(request)
+        else:
+            raise TurnLapsed(f"verifier: its turn lapsed after {_TURN_S:g} s")
         self._held.read(runs)
-        self._requests.append(request)
-        self._thread.submit(self._read_next)  # one turn for each request: none is left behind
         with self._waiting():
             answers: list[Answer] = await asyncio.wrap_future(request.answers)
             return Parcel(answers)
@@ -125,6 +163,21 @@ class VerifierActor:
     async def import_(self, keys: Sequence[str], blobs: Sequence[StateBlob | None]) -> None:
         self._held.imported(keys)
         await self._ask_host(lambda: self._host.import_(keys, blobs))
+
+    def _hold(self, number: int, turn: _Turn) -> None:
+        """Waits for the reading whose turn it is, and reads it."""
+        if not turn.granted.set_running_or_notify_cancel():
+            del self._turns[number]
+            return
+        turn.granted.set_result(None)
+        try:
+            request = turn.request.get(timeout=_TURN_S)
+        except Empty:
+            if self._turns.pop(number, None) is not None:
+                return
+            request = turn.request.get()  # it came at the last moment
+        if request.answers.set_running_or_notify_cancel():
+            self._read([request])
 
     def _read_next(self) -> None:
         """Reads the request that has waited longest, with those behind it that fit in a micro-batch. There may be none:

@@ -75,6 +75,7 @@ class Batch:
     """Jobs of one call. `copied`: names there of states that another replica holds."""
 
     jobs: list[Job]
+    begun: bool = False  # should the replica be lost now, it may be their fault
     copied: dict[str, str] = field(default_factory=dict)
     shared: frozenset[str] = frozenset()  # keys of states from which readings outside the batch start, too
 

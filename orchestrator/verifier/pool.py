@@ -24,8 +24,13 @@ from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Members, Membership
 from orchestrator.replicas.waiting import tell_waiting
 from orchestrator.routing import choose_replica
+<<<<<<< HEAD
 from orchestrator.verifier.actor import VerifierRaised
 from orchestrator.verifier.batch import Asked, Batch, Job, job_of
+=======
+from orchestrator.verifier.actor import TurnLapsed, VerifierRaised
+from orchestrator.verifier.batch import Batch, Job, job_of
+>>>>>>> s5-d
 from orchestrator.verifier.blame import Blame, Fault
 from orchestrator.verifier.blueprint import absolute, verifier_blueprint
 from orchestrator.verifier.held import new_key
@@ -246,18 +251,22 @@ class VerifierPool:
                 batch.copied = names if await self._states.copy(source, replica, epoch, names) else {}
             for attempt in (batch.as_told, batch.rebuilding, batch.from_scratch):
                 if batch.jobs:
-                    batch.jobs = await self._read(replica, epoch, attempt())
+                    batch.begun, turn = False, None
+                    if batch.jobs[0].suspect:  # alone, also among the readings of other drivers
+                        turn = await replica.ask(epoch, lambda actor: actor.turn.remote())
+                    batch.begun = True
+                    batch.jobs = await self._read(replica, epoch, attempt(), turn)
         except VerifierRaised as error:
             why = f"the verifier raises on it: {error}"
             fault = self._blame.raised(replica.index, epoch, batch.jobs)
             if fault is Fault.REPLICA:
                 why = f"{replica.who}: it raises on one reading after another: {error}"
                 replica.lose(epoch, ReplicaBroken(why))
-        except ReplicaRemoved:
+        except (ReplicaRemoved, TurnLapsed):
             fault = Fault.OPEN  # nobody's
         except ReplicaLost as error:
             why = f"two replicas were lost while they read it; {error}"
-            fault = self._blame.lost(replica.index, epoch, batch.jobs)
+            fault = self._blame.lost(replica.index, epoch, batch.jobs) if batch.begun else Fault.OPEN
         finally:
             num_tokens = sum(job.routed_tokens for job in jobs)
             replica.queue.ended(num_tokens, loop.time(), answered=fault is None)
@@ -267,10 +276,16 @@ class VerifierPool:
         elif fault is not None:
             self._arrived += batch.jobs
 
-    async def _read(self, replica: Replica, epoch: int, runs: Sequence[tuple[Job, Run]]) -> list[Job]:
+    async def _read(self, replica: Replica, epoch: int, runs: Sequence[tuple[Job, Run]], turn: int | None) -> list[Job]:
         """Has a replica read the runs. The jobs whose states it does not hold."""
+<<<<<<< HEAD
         asked = Parcel(run for _, run in runs)
         answers: list[Answer] = await replica.ask(epoch, lambda actor: actor.read.remote(asked))
+=======
+        answers: list[Answer] = await replica.ask(
+            epoch, lambda actor: actor.read.remote([run for _, run in runs], turn)
+        )
+>>>>>>> s5-d
         missing: list[Job] = []
         if any(isinstance(answer, Read | Unreadable) for answer in answers):
             self._excuse(self._blame.answered(replica.index))

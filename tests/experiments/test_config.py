@@ -58,7 +58,7 @@ def test_an_override_that_does_not_fit_is_the_users_error(tmp_path, override):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("model: some/folder", "model: m, replicaz: 2"), r"replicaz.*Did you mean: 'replicas'"),
+        (GOOD.replace("model: some/folder", "model: m, replicaz: 2"), r"replicaz.*Did you mean one of: 'replicas'"),
         (GOOD.replace("strategies:", "strategy:"), r"strategy.*Did you mean: 'strategies'"),
         (GOOD.replace("policy: {model: some/folder}\n", ""), "policy is missing"),
         (GOOD.replace("{model: some/folder}", "{}"), r"policy\.model is missing"),

@@ -1,5 +1,6 @@
 """Facts about the notes of the pools that were started on this machine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ def test_a_note_that_can_not_be_read_is_none(tmp_path: Path) -> None:
     [note] = tmp_path.rglob("tiny.json")
     note.with_name("half.json").write_text('{"name": "ha')
     assert find_record(None) == TINY
+
+
+def test_of_two_records_of_one_name_the_first_stays(tmp_path: Path) -> None:
+    write_record(TINY)
+    with pytest.raises(UserError, match="tiny was started before; headrace down tiny ends it"):
+        write_record(replace(TINY, address="127.0.0.1:2"))
+    assert find_record("tiny") == TINY
+    [note] = tmp_path.rglob("tiny*")
+    note.write_text('{"name": "ti')
+    write_record(TINY)
+    assert find_record("tiny") == TINY
 
 
 def test_a_command_goes_to_the_ray_of_its_pool_unless_it_has_an_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -323,6 +323,7 @@ class World:
         try:
             for driver in self.drivers:
                 await driver.die()
+            await asyncio.sleep(1.0)  # what they had asked for comes
             await self.keeper.life.close()
             for engine in self.engines:
                 await engine.end()

@@ -56,7 +56,7 @@ def stages(loop: ControlledLoop, world: World) -> list[str]:
         rows, _ = await world.keeper.status.remote()
         return [row.stage for row in rows]
 
-    return loop.run(told())  # type: ignore[no-any-return]
+    return loop.run(told())
 
 
 def grown(loop: ControlledLoop, world: World) -> tuple[Engine, Engine]:

@@ -56,7 +56,7 @@ def blueprint(placement: PlacementConfig, timeout_s: float = 120.0) -> Blueprint
 
 
 async def started(made: Blueprint) -> list[Member]:
-    members = [await made.start(index, 0) for index in range(made.replicas)]
+    members = [await made.start(index, 0, lambda: None) for index in range(made.replicas)]
     for member in members:
         await made.end(member, in_order=False)
     return members
@@ -74,7 +74,7 @@ async def test_replicas_spread_over_the_nodes_or_go_to_those_with_a_label(cluste
         assert await nodes_of(PlacementConfig(labels={"kind": "second"})) == [second, second]
         assert await nodes_of(PlacementConfig(spread=True, labels={"kind": "head"})) == [head, head]
         with pytest.raises(NoAnswer, match=r"on a node with the labels {'kind': 'third'}"):
-            await blueprint(PlacementConfig(labels={"kind": "third"}), timeout_s=2.0).start(0, 0)
+            await blueprint(PlacementConfig(labels={"kind": "third"}), timeout_s=2.0).start(0, 0, lambda: None)
 
 
 @pytest.mark.engines

@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.core.config import VerifierConfig
 from orchestrator.core.nouns import Score
-from orchestrator.verifier.actor import VerifierActor, VerifierRaised
+from orchestrator.verifier import actor as actors
+from orchestrator.verifier.actor import TurnLapsed, VerifierActor, VerifierRaised
 from orchestrator.verifier.resolve import ResolvedVerifier
 from tests.waiting import until
 from verifiers import VerifierEntry
@@ -149,3 +150,38 @@ async def test_readings_of_one_call_on_which_the_verifier_raises_are_no_fault_of
     assert (await first, good) == (0.1, 0.1)
     assert isinstance(bad, VerifierRaised)
     assert reads.calls == [["first"], ["bad", "good"], ["bad"], ["good"]]
+
+
+async def test_a_reading_that_has_the_turn_is_read_alone_and_the_others_after_it(reads: Reads) -> None:
+    actor = await loaded(reads, batch_tokens=100)
+    reads.gate.set()
+    turn = await actor.turn()
+    others = [asyncio.create_task(score(actor, key, 1)) for key in ("b", "c")]
+    await asyncio.sleep(0.05)
+    assert reads.calls == []
+    await actor.read([run("a", 3)], turn)
+    await asyncio.gather(*others)
+    assert reads.calls == [["a"], ["b", "c"]]
+
+
+async def test_no_turn_is_given_while_something_is_read(reads: Reads) -> None:
+    actor = await loaded(reads, batch_tokens=100)
+    first = asyncio.create_task(score(actor, "a", 1))
+    await begun(reads)
+    turn = asyncio.create_task(actor.turn())
+    await asyncio.sleep(0.05)
+    assert not turn.done()
+    reads.gate.set()
+    await first
+    await actor.read([run("b", 1)], await turn)
+    assert reads.calls == [["a"], ["b"]]
+
+
+async def test_a_turn_that_nobody_uses_lapses(reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors, "_TURN_S", 0.05)
+    actor = await loaded(reads, batch_tokens=100)
+    reads.gate.set()
+    turn = await actor.turn()
+    assert await score(actor, "b", 1) == 0.01
+    with pytest.raises(TurnLapsed):
+        await actor.read([run("a", 1)], turn)
