@@ -104,9 +104,6 @@ class VerifierActor:
     async def described(self) -> tuple[int, str, VerifierInfo] | None:
         return None if self._info is None else (os.getpid(), socket.gethostname(), self._info)
 
-<<<<<<< HEAD
-    async def read(self, runs: Sequence[Run]) -> Parcel[Answer]:
-=======
     async def turn(self) -> int:
         """To read something alone: returns when nothing is read, and nothing will be before the `read` of this turn. So
         whoever has it knows that no other reading ends the replica. It lapses after some seconds."""
@@ -117,9 +114,8 @@ class VerifierActor:
             await asyncio.wrap_future(turn.granted)
         return number
 
-    async def read(self, runs: Sequence[Run], turn: int | None = None) -> list[Answer]:
+    async def read(self, runs: Sequence[Run], turn: int | None = None) -> Parcel[Answer]:
         """Raises VerifierRaised, TurnLapsed."""
->>>>>>> s5-d
         request = _Request(runs)
         if turn is None:
             self._requests.append(request)

@@ -24,13 +24,8 @@ from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Members, Membership
 from orchestrator.replicas.waiting import tell_waiting
 from orchestrator.routing import choose_replica
-<<<<<<< HEAD
-from orchestrator.verifier.actor import VerifierRaised
-from orchestrator.verifier.batch import Asked, Batch, Job, job_of
-=======
 from orchestrator.verifier.actor import TurnLapsed, VerifierRaised
-from orchestrator.verifier.batch import Batch, Job, job_of
->>>>>>> s5-d
+from orchestrator.verifier.batch import Asked, Batch, Job, job_of
 from orchestrator.verifier.blame import Blame, Fault
 from orchestrator.verifier.blueprint import absolute, verifier_blueprint
 from orchestrator.verifier.held import new_key
@@ -278,14 +273,8 @@ class VerifierPool:
 
     async def _read(self, replica: Replica, epoch: int, runs: Sequence[tuple[Job, Run]], turn: int | None) -> list[Job]:
         """Has a replica read the runs. The jobs whose states it does not hold."""
-<<<<<<< HEAD
         asked = Parcel(run for _, run in runs)
-        answers: list[Answer] = await replica.ask(epoch, lambda actor: actor.read.remote(asked))
-=======
-        answers: list[Answer] = await replica.ask(
-            epoch, lambda actor: actor.read.remote([run for _, run in runs], turn)
-        )
->>>>>>> s5-d
+        answers: list[Answer] = await replica.ask(epoch, lambda actor: actor.read.remote(asked, turn))
         missing: list[Job] = []
         if any(isinstance(answer, Read | Unreadable) for answer in answers):
             self._excuse(self._blame.answered(replica.index))

@@ -60,12 +60,11 @@ def drivers_needed(cluster: Cluster, costs: LoopCosts, *, seconds: float = 10.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overheads:
-    """What the processes of which there is one each spend, in CPU seconds."""
+    """What the processes of which there is one each do; seconds are of CPU."""
 
     row_s: float  # the command, for a row
     watch_s: float  # the keeper, for a replica in a second
-    copy_s: float  # the keeper, for a replica in a copy of the list of members
-    member_bytes: float  # of a replica in that list
+    member_bytes: float  # of a replica, in the list of members that the keeper sends
 
 
 CHANGES_PER_RESTART = 2  # of the list of members: a replica has left, and another one serves
@@ -87,6 +86,5 @@ def told(cluster: Cluster, steps_per_row: int, costs: LoopCosts, overheads: Over
         "writer_busy": found.steps_per_s / steps_per_row * overheads.row_s,
         "steps_per_s_of_a_writer": steps_per_row / overheads.row_s,
         "keeper_busy": cluster.replicas * overheads.watch_s,
-        "keeper_s_per_restart": copies * overheads.copy_s,
         "mib_sent_per_restart": copies * overheads.member_bytes / 2**20,
     }

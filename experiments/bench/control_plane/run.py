@@ -187,6 +187,5 @@ def _overheads(runs: Mapping[Cell, Sequence[CellRun]]) -> Overheads:
     return Overheads(
         row_s=median(one.usage.by_role[COMMAND] / one.rows for one in spent),
         watch_s=median(one.usage.by_role[KEEPER] / one.seconds for one in spent) / most,
-        copy_s=median(run.members_s for run in large) / most,
         member_bytes=large[0].members_bytes / most,
     )

@@ -25,7 +25,7 @@ def test_what_grows_with_the_pool_takes_more_drivers():
 def test_it_says_what_one_writer_and_one_keeper_are_asked_for():
     cluster = Cluster(replicas=20, sequences_per_replica=50, together=1)
     costs = LoopCosts(step_s=0.001, call_s=0.0, look_s=0.0)
-    found = told(cluster, 96, costs, Overheads(row_s=0.01, watch_s=0.002, copy_s=0.0001, member_bytes=2**20))
+    found = told(cluster, 96, costs, Overheads(row_s=0.01, watch_s=0.002, member_bytes=2**20))
     assert found["writer_busy"] == pytest.approx(found["steps_per_s"] / 96 * 0.01, rel=0.01)
     assert found["steps_per_s_of_a_writer"] == 9600
     assert found["keeper_busy"] == pytest.approx(0.04)
