@@ -24,11 +24,19 @@ def check_apart(found: Iterable[tuple[Path, Iterable[Hashable]]]) -> None:
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """A row that does not fit the schema fails here, alone, and not later in a flush with good ones."""
-    table = pa.Table.from_pylist([{name: _storable(value) for name, value in row.items()} for row in rows], schema)
-    for name in schema.names:
-        if not schema.field(name).nullable and table[name].null_count:
-            raise ValueError(f"results: {name} must not be None")
-    return table
+    rows = list(rows)
+    columns = []
+    for field in schema:
+        values = [row.get(field.name) for row in rows]
+        column = pa.array(map(_storable, values) if _holds_text(field.type) else values, field.type)
+        if not field.nullable and column.null_count:
+            raise ValueError(f"results: {field.name} must not be None")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _holds_text(of: pa.DataType) -> bool:
+    return pa.types.is_string(of) or (pa.types.is_list(of) and _holds_text(of.value_type))
 
 
 def _storable(value: Any) -> Any:

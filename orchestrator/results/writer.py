@@ -1,7 +1,7 @@
 """The results folder of a run: its writer and its reader. `orchestrator.results.folder` says what a shard survives."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
@@ -72,7 +72,8 @@ def _read_shard(problems_path: Path, candidates_path: Path) -> tuple[pa.Table, p
 
 
 def _table(rows: Sequence[ProblemRow] | Sequence[CandidateRow], schema: pa.Schema) -> pa.Table:
-    return make_table(({f.name: getattr(row, f.name) for f in fields(row)} for row in rows), schema)
+    values = attrgetter(*schema.names)
+    return make_table((dict(zip(schema.names, values(row), strict=True)) for row in rows), schema)
 
 
 def _drop_errors(problems_path: Path, candidates_path: Path) -> dict[RowKey, int]:
