@@ -27,6 +27,7 @@ class ScriptedServer:
         self.cuts: list[int] = []  # tokens after which the next streams end
         self.chunks: list[bytes] = []  # what comes in place of the next chunks
         self.stalls_after: int | None = None  # tokens of a stream
+        self.pause_s = 0.0  # before each token
         self.left = 0  # streams whose client went away
         self.returns_token_ids = True
         self.tells_logprobs = True
@@ -63,6 +64,7 @@ class ScriptedServer:
             if self.stalls_after == 0:
                 await asyncio.Event().wait()
             for number, token_id in enumerate(self.tokens[done:], start=1):
+                await asyncio.sleep(self.pause_s)
                 if self.chunks:
                     yield self.chunks.pop(0)
                     continue
