@@ -14,7 +14,6 @@ from orchestrator.core.protocols import Generation
 from orchestrator.policy import PolicyPool
 from orchestrator.replicas.scaling import Scaling
 from tests.orchestrator.policy.engines.scripted_server import ScriptedServer, scripted_server
-from tests.waiting import until
 
 MODEL = str(Path(__file__).parents[3] / "experiments" / "tinymath" / "models" / "policy")
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
@@ -53,12 +52,19 @@ async def test_replicas_come_with_waiting_work_and_go_without_it_and_no_request_
     )
     async with PolicyPool.open(config, StepConfig()) as pool:
         assert pool.num_ready == 1
-        asked = [asyncio.create_task(written(pool, seed)) for seed in range(40)]
-        await until(lambda: pool.num_ready == 2, within_s=60)
-        assert not all(task.done() for task in asked)
-        assert await asyncio.gather(*asked) == [TEXT] * 40
+
+        async def many(number: int) -> list[str]:
+            """One request after the other while there is one replica, and one more."""
+            texts = []
+            while pool.num_ready == 1:
+                texts.append(await written(pool, number))
+            return [*texts, await written(pool, number)]
+
+        async with asyncio.timeout(120):
+            texts = await asyncio.gather(*map(many, range(8)))
+        assert pool.num_ready == 2 and {text for own in texts for text in own} == {TEXT}
         later: list[str] = []
         while pool.num_ready == 2:  # one request after the other is work for one replica
-            later.append(await asyncio.wait_for(written(pool, len(later)), 60))
+            later.append(await asyncio.wait_for(written(pool, 0), 60))
         assert set(later) == {TEXT}
         assert await written(pool, 0) == TEXT
