@@ -16,6 +16,7 @@ from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Problem, Score, StateHandle
 from orchestrator.core.protocols import Finish, Generation, Sampling, ScoreRequest, Segment, Strategy, Verdict
+from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.search import SearchRuntime, for_each, solve
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
@@ -87,7 +88,7 @@ class InstantPolicy:
 
     shape = ModelShape(weights_per_token=1000, head_weights=100, num_layers=2, attention_width=8)
     context_length = 4096
-    thinking = None
+    thinking: ThinkingMarkers | None = None
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
         return [tuple(range(PROMPT_TOKENS)) for _ in problems]

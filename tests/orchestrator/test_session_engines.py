@@ -160,7 +160,7 @@ async def test_a_cancelled_search_leaves_no_request_no_state_and_no_pending_task
     async with asyncio.timeout(60):
         while not all(session._scoring._live for session in sessions) or len(sessions) < len(tasks):
             await policy_pool.stats()  # a round trip
-    handles = [handle for session in sessions for handle in session._scoring._live]
+    handles = [handle for session in sessions for handle in session._scoring._live.values()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
