@@ -4,8 +4,10 @@ A local Ray is always our own, whatever else runs on this machine and whatever `
 loopback alone, and what it records of finished calls is bounded by recording none.
 """
 
+import gc
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,31 +82,40 @@ def _environment(config: RuntimeEnvConfig) -> Mapping[str, Any] | None:
 
 def _start_local(num_cpus: int, environment: Mapping[str, Any] | None) -> None:
     """Starts Ray in this process's care. It gives its own parts 30 s, which a busy machine may exceed: so again."""
+    _stay_on_loopback()
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        with warnings.catch_warnings():  # Ray waits for no process of an attempt that failed, and Python tells each
+            warnings.simplefilter("ignore", ResourceWarning)
+            if (why := _failure(num_cpus, environment)) is None:
+                return
+            gc.collect()
+        log.warning("ray: attempt %d of %d to start a local Ray failed: %s", attempt, _START_ATTEMPTS, why)
+    raise ReplicaError(f"ray: no local Ray could be started in {_START_ATTEMPTS} attempts: {why}")
+
+
+def _failure(num_cpus: int, environment: Mapping[str, Any] | None) -> str | None:
+    """Why a local Ray did not start, of which nothing is left then; None: it did."""
     import ray
 
-    _stay_on_loopback()
     before = {child.pid for child in _children()}
-    for attempt in range(1, _START_ATTEMPTS + 1):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                runtime_env=environment,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                configure_logging=False,
-                _system_config=dict(_SYSTEM),
-            )
-            return
-        except Exception as error:  # Ray raises no narrower type
-            ray.shutdown()
-            left = [child for child in _children() if child.pid not in before]
-            why = f"{' '.join(str(error).split())}{_last_words(left)}"
-            _end(left)
-            log.warning("ray: attempt %d of %d to start a local Ray failed: %s", attempt, _START_ATTEMPTS, why)
-            if attempt == _START_ATTEMPTS:
-                raise ReplicaError(f"ray: no local Ray could be started in {attempt} attempts: {why}") from error
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            runtime_env=environment,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            configure_logging=False,
+            _system_config=dict(_SYSTEM),
+        )
+    except Exception as error:  # Ray raises no narrower type
+        ray.shutdown()
+        left = [child for child in _children() if child.pid not in before]
+        why = f"{' '.join(str(error).split())}{_last_words(left)}"
+        _end(left)
+        return why
+    return None
 
 
 def _stay_on_loopback() -> None:

@@ -1,5 +1,6 @@
 """A local Ray: our own, whatever else there is, and nothing left of one that did not start."""
 
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,25 @@ def test_nothing_is_left_of_a_ray_that_did_not_start_and_why_is_said(attempts, c
     assert len(attempts) == 4 and all(options["address"] == "local" for options in attempts)
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
     assert "attempt 1 of 4 to start a local Ray failed: the node timed out" in caplog.text
+
+
+def test_an_attempt_that_failed_is_not_told_of_again_once_another_one_went_well(monkeypatch) -> None:
+    num_called, told = 0, []
+
+    def init(**options: object) -> None:
+        nonlocal num_called
+        num_called += 1
+        if num_called == 1:
+            process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            raise RuntimeError(f"the node {process.pid} timed out")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with connected(RayConfig(), 1):
+        gc.collect()
+    assert (num_called, told) == (2, [])
 
 
 def test_a_variable_that_names_a_cluster_is_told_and_not_followed(attempts, caplog, monkeypatch) -> None:
