@@ -144,9 +144,10 @@ class Keeper:
         self._settle()
 
     def waits(self, driver: str, replicas: float) -> None:
-        self._waiting[driver] = replicas
-        if not replicas:
-            del self._waiting[driver]
+        if replicas:
+            self._waiting[driver] = replicas
+        else:
+            self._waiting.pop(driver, None)
 
     def _serves(self, place: Place, member: Member) -> None:
         """Tells drivers so, those that gave it up, too."""
