@@ -146,7 +146,8 @@ def _table(
     attached = f"{drivers} command{'' if drivers == 1 else 's'} attached"
     title = f"{record.name} on Ray {record.address}, {attached}"
     table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # for 80 columns
-    for column in ("replica", "state", "machine"):
+    several = len({row.host for row in rows if row.host is not None}) > 1  # machines
+    for column in ("replica", "state", *(["machine"] if several else [])):
         table.add_column(column, no_wrap=True)
     for column in ("pid", "running", "waiting", "tokens/s", "KV", "states", "losses"):
         table.add_column(column, justify="right")
@@ -156,7 +157,7 @@ def _table(
         table.add_row(
             f"{row.part} {row.index}",
             row.stage,
-            row.host or "-",
+            *([row.host or "-"] if several else []),
             "-" if row.pid is None else str(row.pid),
             _shown(row.running),
             _shown(row.waiting),

@@ -31,7 +31,7 @@ _STAGES = {
     Stage.SERVES: "serves",
     Stage.DRAINS: "drains",
     Stage.LOADS: "loads",
-    Stage.WAITS: "no room yet",
+    Stage.WAITS: "no room",
     Stage.IDLE: "not wanted",
     Stage.EMPTY: "given up",
 }

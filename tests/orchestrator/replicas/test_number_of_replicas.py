@@ -164,7 +164,7 @@ def test_a_replica_for_which_there_is_no_room_stays_wanted_and_the_pool_serves_w
     world.no_room = True
     ask(loop, world.drivers[0], 120, 60)
     loop.let_pass(CONFIG.start_timeout_s + 60.0)
-    assert stages(loop, world) == ["serves", "no room yet"]
+    assert stages(loop, world) == ["serves", "no room"]
     assert [one.losses for one in keeper_of(world).standings] == [0, 0]
     world.no_room = False
     loop.let_pass(CONFIG.start_timeout_s + LOAD_S)
