@@ -66,6 +66,9 @@ class PolicyActor:
     async def connect(self, client: str) -> None:
         self._host.connect(client)
 
+    async def clients(self) -> list[str]:
+        return self._host.clients
+
     async def forget(self, client: str) -> None:
         self._host.forget(client)
 

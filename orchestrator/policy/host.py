@@ -144,6 +144,11 @@ class PolicyHost:
         items, state.items = state.items, []
         return Batch(items=Parcel(items), pending_tokens=state.pending_tokens)
 
+    @property
+    def clients(self) -> list[str]:
+        """Those that are connected."""
+        return list(self._clients)
+
     def forget(self, client: str) -> None:
         """Frees what a client has here: it is gone."""
         self._forget([client])

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0  # between two beats of a driver
 _LEASE_S = 4.0  # a driver that is not heard for so long is gone
+_RETURN_S = 10.0  # more, for drivers to find a keeper that was started again
 _LOOK_S = 0.25  # between two looks for such drivers
 _ANSWER_S = 10.0  # for a replica to answer what is asked of all
 _CLOSE_S = 30.0
@@ -186,6 +187,9 @@ class PoolActor:
             self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in blueprints.items()}
             for part, keeper in self._keepers.items():
                 keeper.resume(left_behind[part])
+            returns = time.monotonic() + _RETURN_S
+            clients = await _clients([member for members in left_behind.values() for member in members])
+            self._heard = {**dict.fromkeys(clients, returns), **self._heard}  # one of them may have died meanwhile
         else:
             _end_replicas(self._spec.name)  # of a pool that did not end in order: nobody knows what they are
             self._keepers = {part: Keeper(made) for part, made in blueprints.items()}
@@ -212,6 +216,13 @@ class PoolActor:
         members = [member for keeper in self._keepers.values() for member in keeper.current.serving]
         asked = [_asked(member, lambda actor: actor.forget.remote(driver)) for member in members]
         await asyncio.gather(*asked, return_exceptions=True)  # one that does not answer is on its way out
+
+
+async def _clients(members: Sequence[Member]) -> set[str]:
+    """Drivers that have something in these."""
+    asked = [_asked(member, lambda actor: actor.clients.remote()) for member in members]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    return {client for clients in found if not isinstance(clients, BaseException) for client in clients}
 
 
 async def _stats(member: Member | None) -> Mapping[str, int] | None:

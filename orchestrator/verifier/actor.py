@@ -25,7 +25,7 @@ from orchestrator.replicas.members import Health, Load
 from orchestrator.verifier.held import HeldStates
 from orchestrator.verifier.loading import host_class, load_host
 from orchestrator.verifier.resolve import ResolvedVerifier
-from verifiers.contract import Answer, Missing, Run, StateBlob, VerifierHost, VerifierInfo
+from verifiers.contract import Answer, Missing, Read, Run, StateBlob, VerifierHost, VerifierInfo
 
 log = logging.getLogger(__name__)
 
@@ -124,13 +124,22 @@ class VerifierActor:
             held.request.put(request)
         else:
             raise TurnLapsed(f"verifier: its turn lapsed after {_TURN_S:g} s")
-        self._held.read(runs)
+        self._held.read(runs)  # before it is: its client may die meanwhile
         with self._waiting():
-            answers: list[Answer] = await asyncio.wrap_future(request.answers)
+            try:
+                answers: list[Answer] = await asyncio.wrap_future(request.answers)
+            except VerifierRaised:
+                self._held.failed(runs)
+                raise
+            self._held.released([run.key for run, answer in zip(runs, answers, strict=True) if not _holds(answer)])
             return Parcel(answers)
 
     async def stats(self) -> dict[str, int]:
         return {"tokens_read": self._tokens_read, "waiting": len(self._requests), "states": len(self._held)}
+
+    async def clients(self) -> list[str]:
+        """Those that have states here."""
+        return list(self._held.clients)
 
     async def forget(self, client: str) -> None:
         """Frees the states of a client that is gone."""
@@ -234,6 +243,11 @@ class VerifierActor:
             yield
         finally:
             self._callers -= 1
+
+
+def _holds(answer: Answer) -> bool:
+    """Whether the host holds the state at the end of the run."""
+    return isinstance(answer, Read)
 
 
 def _checked(answers: Any, num_runs: int) -> list[Answer]:

@@ -31,6 +31,11 @@ class HeldStates:
                 self._keys.pop(run.parent, None)
         self.imported([run.key for run in runs])
 
+    def failed(self, runs: Sequence[Run]) -> None:
+        """The host raised on these: it has none of the states at their ends, and still those that they started from."""
+        self.imported([run.parent for run in runs if run.parent is not None])
+        self.released([run.key for run in runs])
+
     def imported(self, keys: Sequence[str]) -> None:
         self._keys.update(dict.fromkeys(keys))
         while len(self._keys) > self._most:
@@ -39,6 +44,10 @@ class HeldStates:
     def released(self, keys: Sequence[str]) -> None:
         for key in keys:
             self._keys.pop(key, None)
+
+    @property
+    def clients(self) -> set[str]:
+        return {key.partition("/")[0] for key in self._keys}
 
     def of_client(self, client: str) -> list[str]:
         return [key for key in self._keys if key.partition("/")[0] == client]

@@ -29,6 +29,7 @@ from orchestrator.replicas.blueprint import NAMESPACE
 from orchestrator.verifier.resolve import resolve
 from tests.orchestrator.policy.engines.scripted_server import ScriptedServer, scripted_server
 from tests.waiting import until
+from verifiers.contract import Run
 
 MODEL = str(Path(__file__).parents[3] / "experiments" / "tinymath" / "models" / "policy")
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
@@ -165,6 +166,20 @@ async def test_what_a_dead_driver_left_is_freed_and_nothing_of_others(server: Sc
                     pass
             assert (await status("abandoned"))[1] == 1
         await until(lambda: server.left == 1, pause_s=0.01)
+
+
+@pytest.mark.engines
+async def test_what_a_driver_left_that_died_while_the_keeper_was_away_is_freed(server: ScriptedServer) -> None:
+    async with kept(server, "away"), PoolClient.attached("away") as client:
+        actor = (await client.membership("verifier")).current.serving[0].actor
+        run = Run(key=f"{client.client}/0", token_ids=(1,), boundaries=(1,), solution=SOLUTION)
+        await answered(submit(lambda: actor.read.remote([run])), "the replica", WITHIN_S)
+        assert [row.states for row in (await status("away"))[0]] == [None, 1]
+        os.kill(await pid_of_keeper("away"), signal.SIGKILL)
+        await silenced(client)
+        async with asyncio.timeout(WITHIN_S):
+            while (await answered(submit(actor.stats.remote), "the replica", WITHIN_S))["states"]:
+                pass  # each look is a round trip
 
 
 async def silenced(client: PoolClient) -> None:

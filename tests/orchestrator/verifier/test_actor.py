@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -14,7 +14,7 @@ from orchestrator.verifier.actor import TurnLapsed, VerifierActor, VerifierRaise
 from orchestrator.verifier.resolve import ResolvedVerifier
 from tests.waiting import until
 from verifiers import VerifierEntry
-from verifiers.contract import Answer, HostSettings, Read, Run, VerifierInfo
+from verifiers.contract import Answer, HostSettings, Missing, Read, Run, VerifierInfo
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Reads:
     gate: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
     raises_on: str = ""  # a key
+    lacks: str = ""  # the key of a parent
 
 
 class GatedHost:
@@ -50,7 +51,9 @@ class GatedHost:
         if self.reads.raises_on in {run.key for run in runs}:
             raise ValueError("it is bad")
         return [
-            Read(scores=(Score(mean=len(run.token_ids) / 100),), tokens_read=len(run.token_ids), flops=0.0)
+            Missing()
+            if run.parent == self.reads.lacks != ""
+            else Read(scores=(Score(mean=len(run.token_ids) / 100),), tokens_read=len(run.token_ids), flops=0.0)
             for run in runs
         ]
 
@@ -185,3 +188,24 @@ async def test_a_turn_that_nobody_uses_lapses(reads: Reads, monkeypatch: pytest.
     assert await score(actor, "b", 1) == 0.01
     with pytest.raises(TurnLapsed):
         await actor.read([run("a", 1)], turn)
+
+
+async def test_states_that_a_raising_host_did_not_make_are_held_for_nobody(reads: Reads) -> None:
+    actor = await loaded(reads, batch_tokens=100)
+    reads.gate.set()
+    await actor.read([run("client/parent", 1)])
+    reads.raises_on = "client/bad"
+    bad = replace(run("client/bad", 1), parent="client/parent", parent_tokens=1, keep_parent=False)
+    with pytest.raises(VerifierRaised):
+        await actor.read([bad, run("client/beside", 1)])
+    assert (await actor.stats())["states"] == 1  # the parent, which nothing replaced
+    await actor.forget("client")
+    assert reads.released == ["client/parent"] and await actor.clients() == []
+
+
+async def test_a_state_that_was_found_missing_is_held_for_nobody(reads: Reads) -> None:
+    actor = await loaded(reads, batch_tokens=100)
+    reads.gate.set()
+    reads.lacks = "client/gone"
+    await actor.read([replace(run("client/lost", 1), parent="client/gone", parent_tokens=1), run("client/read", 1)])
+    assert (await actor.stats())["states"] == 1 and await actor.clients() == ["client"]
