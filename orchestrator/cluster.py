@@ -20,6 +20,11 @@ from orchestrator.core.errors import ReplicaError, UserError
 
 log = logging.getLogger(__name__)
 
+ENVIRONMENT: Mapping[str, str] = {  # of a Ray of our own, unless it is set otherwise
+    "RAY_USAGE_STATS_ENABLED": "0",  # no network
+    "RAY_worker_niceness": "0",  # Ray's own 15 starves the engine beside anything else
+    "RAY_USE_UVLOOP": "0",  # an event loop of uvloop 0.23 was seen to sleep on, for seconds, with tasks ready to run
+}
 _START_ATTEMPTS = 4
 _LOOPBACK = "127.0.0.1"
 _SYSTEM = {"task_events_report_interval_ms": 0}  # else its control process grows with every call
@@ -37,8 +42,8 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
     A Ray that this process is already connected to is used and left as it is. Raises NoCluster when no cluster is at
     the address, UserError when it is of another version of Ray or Python, ReplicaError when a local Ray does not start.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no network
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves the engine beside anything else
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
 
     environment = _environment(config.runtime_env)

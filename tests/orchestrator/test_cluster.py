@@ -1,5 +1,6 @@
 """A local Ray: our own, whatever else there is, and nothing left of one that did not start."""
 
+import asyncio
 import gc
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from orchestrator import cluster
 from orchestrator.cluster import NoCluster, connected
 from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import ReplicaError, UserError
+from orchestrator.ray_calls import answered, create_actor, kill_actor, submit
 
 LISTENING = """
 import psutil, ray
@@ -119,3 +121,13 @@ def test_a_local_ray_listens_on_loopback_alone() -> None:
     )
     addresses = {line.rsplit(" ", 1)[1] for line in found.stdout.splitlines()}
     assert addresses and addresses <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, found.stdout
+
+
+async def test_actors_of_a_local_ray_run_over_the_event_loop_of_python(local_ray) -> None:
+    class Told:
+        async def loop(self) -> str:
+            return type(asyncio.get_running_loop()).__module__
+
+    actor = create_actor(Told)
+    assert await answered(submit(actor.loop.remote), "the actor", 60) == "asyncio.unix_events"
+    kill_actor(actor)

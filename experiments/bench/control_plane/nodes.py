@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator.cluster import connected, join_local
+from orchestrator.cluster import ENVIRONMENT, connected, join_local
 from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import ReplicaError
 
@@ -21,8 +21,8 @@ _START_ATTEMPTS = 4
 def several_nodes(num: int) -> Iterator[None]:
     """This process is connected to the cluster for as long as the context lasts. It must have no other Ray. Raises
     ReplicaError when the nodes do not start."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     join_local()  # before its nodes start: so do they
     from ray.cluster_utils import Cluster
 

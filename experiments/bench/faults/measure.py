@@ -18,12 +18,13 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from experiments.bench.core import Measured
+from experiments.bench.faults import processes
 from experiments.bench.faults.campaign import Campaign
 from experiments.bench.faults.disks import Disk, small_disks
 from experiments.bench.faults.endpoint import asked_endpoint
 from experiments.bench.faults.leaks import Held, left
 from experiments.bench.faults.nodes import Nodes, several_nodes
-from experiments.bench.faults.processes import ENVIRONMENT, MARK
+from experiments.bench.faults.processes import MARK
 from experiments.bench.faults.rows import Truth
 from experiments.bench.faults.run import plan_of
 from experiments.bench.faults.scene import Scene, pool_of
@@ -32,6 +33,7 @@ from experiments.bench.faults.server import MODEL, ScriptedEngine, scripted_engi
 from experiments.bench.faults.table import Fault, table
 from experiments.bench.tiny import MODELS
 from experiments.running.run import Plan
+from orchestrator import cluster
 from orchestrator.cluster import connected
 from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import UserError
@@ -45,7 +47,6 @@ _RESULTS_MIB, _SHM_MIB = 32, 400
 _ONE_REAL_IN = 25  # of the faults
 _OF_ENGINES = ("policy actor killed", "policy actor stopped", "engine killed", "engine stopped")
 _PACE_S = 0.4
-_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # as for a Ray of Headrace's own
 
 
 async def measure(*, faults: int, seed: int, say: Callable[[str], None]) -> Measured:
@@ -161,7 +162,7 @@ async def _scene(
 def _environment() -> Iterator[str]:
     """What all processes inherit. The mark by which they are found."""
     mark = uuid.uuid4().hex
-    settings = {**ENVIRONMENT, **_RAY, MARK: mark}
+    settings = {**processes.ENVIRONMENT, **cluster.ENVIRONMENT, MARK: mark}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
