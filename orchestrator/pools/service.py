@@ -177,6 +177,7 @@ class PoolActor:
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
 
     async def _open(self) -> None:
+        adopted: Sequence[Member] = ()
         blueprints = self._spec.blueprints()
         if self._detached:
             name = _actor_name(self._spec.name)
@@ -187,9 +188,7 @@ class PoolActor:
             self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in blueprints.items()}
             for part, keeper in self._keepers.items():
                 keeper.resume(left_behind[part])
-            returns = time.monotonic() + _RETURN_S
-            clients = await _clients([member for members in left_behind.values() for member in members])
-            self._heard = {**dict.fromkeys(clients, returns), **self._heard}  # one of them may have died meanwhile
+            adopted = [member for members in left_behind.values() for member in members]
         else:
             _end_replicas(self._spec.name)  # of a pool that did not end in order: nobody knows what they are
             self._keepers = {part: Keeper(made) for part, made in blueprints.items()}
@@ -199,10 +198,12 @@ class PoolActor:
                         tasks.create_task(keeper.open())
             except BaseExceptionGroup as group:
                 raise first_error(group) from None
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = asyncio.create_task(self._watch(adopted))
 
-    async def _watch(self) -> None:
-        """Frees what drivers left behind that died."""
+    async def _watch(self, adopted: Sequence[Member]) -> None:
+        """Frees what drivers left behind that died, those of an earlier keeper among them."""
+        returns = time.monotonic() + _RETURN_S
+        self._heard = {**dict.fromkeys(await _clients(adopted), returns), **self._heard}
         while True:
             await asyncio.sleep(_LOOK_S)
             now = time.monotonic()
