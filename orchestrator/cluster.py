@@ -20,11 +20,12 @@ from orchestrator.core.errors import ReplicaError, UserError
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT: Mapping[str, str] = {  # of a Ray of our own, unless it is set otherwise
+_OF_PROCESSES = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no network
     "RAY_worker_niceness": "0",  # Ray's own 15 starves the engine beside anything else
-    "RAY_USE_UVLOOP": "0",  # an event loop of uvloop 0.23 was seen to sleep on, for seconds, with tasks ready to run
 }
+# an event loop of uvloop 0.23 was seen to sleep on, for seconds, with tasks ready to run
+_OF_ACTORS = {"RAY_USE_UVLOOP": "0"}
 _START_ATTEMPTS = 4
 _LOOPBACK = "127.0.0.1"
 _SYSTEM = {"task_events_report_interval_ms": 0}  # else its control process grows with every call
@@ -42,11 +43,11 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
     A Ray that this process is already connected to is used and left as it is. Raises NoCluster when no cluster is at
     the address, UserError when it is of another version of Ray or Python, ReplicaError when a local Ray does not start.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     import ray
 
-    environment = _environment(config.runtime_env)
+    elsewhere = config.address is not None and not config.address.startswith(f"{_LOOPBACK}:")
+    environment = _environment(config.runtime_env, _OF_ACTORS if elsewhere else {})
     if ray.is_initialized():
         yield
         return
@@ -72,15 +73,25 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _environment(config: RuntimeEnvConfig) -> Mapping[str, Any] | None:
-    """As Ray takes it; None: its nodes' own. Raises UserError for what it does not take."""
+def set_environment() -> None:
+    """Before any part of a Ray of our own starts: its processes inherit it."""
+    for name, value in {**_OF_PROCESSES, **_OF_ACTORS}.items():
+        os.environ.setdefault(name, value)
+
+
+def _environment(config: RuntimeEnvConfig, variables: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """As Ray takes it, with these variables unless it sets them; None: its nodes' own. Raises UserError for what Ray
+    does not take."""
     from ray.runtime_env import RuntimeEnv
 
     folder = config.working_dir
     if folder is not None and "://" not in folder and not os.path.isdir(folder):
         raise UserError(f"ray.runtime_env.working_dir: no folder {folder}; wanted one, or a URI")
+    given = config.given
+    if env_vars := {**variables, **config.env_vars}:
+        given["env_vars"] = env_vars
     try:
-        return RuntimeEnv(**config.given) if config.given else None
+        return RuntimeEnv(**given) if given else None
     except (TypeError, ValueError) as error:
         raise UserError(f"ray.runtime_env: {error}") from error
 

@@ -131,7 +131,8 @@ class VerifierActor:
             except VerifierRaised:
                 self._held.failed(runs)
                 raise
-            self._held.released([run.key for run, answer in zip(runs, answers, strict=True) if not _holds(answer)])
+            refused = [run.key for run, answer in zip(runs, answers, strict=True) if not isinstance(answer, Read)]
+            self._held.released(refused)
             return Parcel(answers)
 
     async def stats(self) -> dict[str, int]:
@@ -243,11 +244,6 @@ class VerifierActor:
             yield
         finally:
             self._callers -= 1
-
-
-def _holds(answer: Answer) -> bool:
-    """Whether the host holds the state at the end of the run."""
-    return isinstance(answer, Read)
 
 
 def _checked(answers: Any, num_runs: int) -> list[Answer]:

@@ -1,14 +1,13 @@
 """A Ray cluster of several nodes on this machine, on loopback alone."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psutil
 
-from orchestrator.cluster import ENVIRONMENT, connected, join_local
+from orchestrator.cluster import connected, join_local, set_environment
 from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import ReplicaError
 
@@ -21,8 +20,7 @@ _START_ATTEMPTS = 4
 def several_nodes(num: int) -> Iterator[None]:
     """This process is connected to the cluster for as long as the context lasts. It must have no other Ray. Raises
     ReplicaError when the nodes do not start."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     join_local()  # before its nodes start: so do they
     from ray.cluster_utils import Cluster
 

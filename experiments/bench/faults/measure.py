@@ -18,13 +18,12 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from experiments.bench.core import Measured
-from experiments.bench.faults import processes
 from experiments.bench.faults.campaign import Campaign
 from experiments.bench.faults.disks import Disk, small_disks
 from experiments.bench.faults.endpoint import asked_endpoint
 from experiments.bench.faults.leaks import Held, left
 from experiments.bench.faults.nodes import Nodes, several_nodes
-from experiments.bench.faults.processes import MARK
+from experiments.bench.faults.processes import ENVIRONMENT, MARK
 from experiments.bench.faults.rows import Truth
 from experiments.bench.faults.run import plan_of
 from experiments.bench.faults.scene import Scene, pool_of
@@ -33,8 +32,7 @@ from experiments.bench.faults.server import MODEL, ScriptedEngine, scripted_engi
 from experiments.bench.faults.table import Fault, table
 from experiments.bench.tiny import MODELS
 from experiments.running.run import Plan
-from orchestrator import cluster
-from orchestrator.cluster import connected
+from orchestrator.cluster import connected, set_environment
 from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import UserError
 from orchestrator.verifier.loading import load_host
@@ -162,17 +160,14 @@ async def _scene(
 def _environment() -> Iterator[str]:
     """What all processes inherit. The mark by which they are found."""
     mark = uuid.uuid4().hex
-    settings = {**processes.ENVIRONMENT, **cluster.ENVIRONMENT, MARK: mark}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+    before = dict(os.environ)
+    os.environ.update({**ENVIRONMENT, MARK: mark})
+    set_environment()
     try:
         yield mark
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _measured(struck: Sequence[Fault], leaks: Sequence[str], undisturbed: dict[str, float], seed: int) -> Measured:
