@@ -7,7 +7,7 @@ A problem that fails is a row with its error and the run goes on. What concerns 
 pool with no replica left, a full disk) ends the run; what was finished by then is saved.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
@@ -183,15 +183,29 @@ async def solve_job(
             raise
         except Exception as grading_error:
             result, error = None, grading_error
+    keys = _keys(job, info)
     row = _problem_row(
-        job, info, result, grades, None if error is None else told(error), session.ledger, started_at, outcome.wall_s
+        job, info, keys, result, grades, told(error) if error else None, session.ledger, started_at, outcome.wall_s
     )
-    return row, _candidate_rows(job, info, result, groups, grades) if result is not None else []
+    return row, _candidate_rows(keys, result, groups, grades) if result is not None else []
+
+
+def _keys(job: Job, info: RunInfo) -> dict[str, Any]:
+    """The columns that a problem's row shares with those of its candidates."""
+    return {
+        "run_id": info.run_id,
+        "problem_id": job.problem.id,
+        "strategy": job.strategy_name,
+        "params": job.params,
+        "label": job.label,
+        "seed": job.seed,
+    }
 
 
 def _problem_row(
     job: Job,
     info: RunInfo,
+    keys: Mapping[str, Any],
     result: SearchResult | None,
     grades: Sequence[Comparison],
     error: str | None,
@@ -203,14 +217,9 @@ def _problem_row(
     if result is not None:
         grade = Comparison(equal=False) if result.chosen is None else grades[result.chosen]
     return ProblemRow(
-        run_id=info.run_id,
-        problem_id=job.problem.id,
+        **keys,
         difficulty=job.problem.difficulty,
-        strategy=job.strategy_name,
-        params=job.params,
-        label=job.label,
         n=getattr(job.strategy, "n", None),
-        seed=job.seed,
         answer=None if result is None else result.answer,
         correct=grade.equal,
         undecided=grade.reason,
@@ -234,16 +243,11 @@ def _problem_row(
 
 
 def _candidate_rows(
-    job: Job, info: RunInfo, result: SearchResult, groups: Sequence[int | None], grades: Sequence[Comparison]
+    keys: Mapping[str, Any], result: SearchResult, groups: Sequence[int | None], grades: Sequence[Comparison]
 ) -> list[CandidateRow]:
     return [
         CandidateRow(
-            run_id=info.run_id,
-            problem_id=job.problem.id,
-            strategy=job.strategy_name,
-            params=job.params,
-            label=job.label,
-            seed=job.seed,
+            **keys,
             candidate=index,
             token_ids=candidate.trajectory.completion_ids,
             text=candidate.trajectory.text,

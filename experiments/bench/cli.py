@@ -68,11 +68,17 @@ def attach(repeats: Repeats = 5, out: Out = OUT) -> None:
 
 
 @app.command()
-def driver(repeats: Repeats = 5, out: Out = OUT) -> None:
-    """Steps that a session does in a CPU second, with a policy and a verifier that answer at once."""
-    from experiments.bench.driver import measure
+def driver(
+    repeats: Repeats = 5,
+    pools: Annotated[bool, typer.Option("--pools", help="Through the real pools and Ray, all its threads.")] = False,
+    out: Out = OUT,
+) -> None:
+    """Steps that a driver does in a CPU second, with a policy and a verifier that answer at once."""
+    from experiments.bench import driver as alone
+    from experiments.bench.control_plane import at_once
 
-    _live("driver", measure(repeats=repeats, on_repeat=say), out)
+    bench = at_once if pools else alone
+    _live("driver-pools" if pools else "driver", bench.measure(repeats=repeats, on_repeat=say), out)
 
 
 @app.command("control_plane")

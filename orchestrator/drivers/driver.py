@@ -1,6 +1,7 @@
 """A driver of a run: a Ray actor that opens the run's pool and solves the jobs that it is given."""
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -122,5 +123,7 @@ class Driver:
                 speculation=setup.speculation,
                 selection=setup.selection,
             )
+            gc.collect()
+            gc.freeze()  # what was loaded stays: a collection need not look through it again
             opened.set_result(None)
             await self._end.wait()
