@@ -27,7 +27,6 @@ from strategies.workload_budget import WorkloadBudget
 
 Floats = NDArray[np.float64]
 
-BASELINE = "uniform best_of_n n=64 over the same recorded samples; samples for an accuracy within one point"
 GOAL = ">= 4 (workload_budget); per_problem >= 2; adaptive_consistency >= 3 against self_consistency"
 POINT = 0.01  # accuracies this near count as equal
 SEEDS = (0, 1, 2)
@@ -47,6 +46,15 @@ class Curve:
     accuracy: Floats
 
 
+def baseline_of(found: Mapping[str, Any]) -> str:
+    """In words, of what `measure` found."""
+    uniform = found["baseline"]
+    return (
+        f"uniform {uniform['strategy']} n={uniform['n']} over the same recorded samples; "
+        "samples for an accuracy within one point"
+    )
+
+
 def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
     """Ratios of samples at equal accuracy, uniform over adaptive, with 95% intervals. `n` is uniform's, at most.
 
@@ -55,11 +63,15 @@ def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[
     to the samples that uniform itself needs for an accuracy one point below its own.
 
     `adaptive_consistency` is measured against self-consistency of n, each of its stopping rules by itself. Samples that
-    it began and aborted count as whole ones.
+    it began and aborted count as whole ones. It is all that is measured where the recorded run had no verifier, and
+    `ratio` is that of its default then.
     """
     recording = read_recording(folder)
     n = min(n, recording.num_samples)
     pools = asyncio.run(_pools(recording))
+    about = {"num_problems": len(pools), "recorded_samples": recording.num_samples, "seeds": list(seeds)}
+    if recording.verifier_model is None:
+        return {**_without_scores(recording, pools, n, seeds), **about, "points": 100 * POINT}
     uniform = _uniform(pools, n)
     rules = {rule: curve[-1].mean() for rule, curve in uniform.items()}
     best_rule = max(rules, key=lambda rule: rules[rule])
@@ -90,10 +102,19 @@ def measure(folder: Path, *, n: int = 64, seeds: Sequence[int] = SEEDS) -> dict[
         "baseline": {"strategy": "best_of_n", "n": n, "accuracy": float(rules["best_score"])},
         "uniform_rules": {rule: float(accuracy) for rule, accuracy in rules.items()},
         "curves": {name: _shown(curve) for name, curve in curves.items()},
-        "num_problems": len(pools),
-        "recorded_samples": recording.num_samples,
-        "seeds": list(seeds),
+        **about,
         "points": 100 * POINT,
+    }
+
+
+def _without_scores(recording: Recording, pools: Sequence[SampleSet], n: int, seeds: Sequence[int]) -> dict[str, Any]:
+    uniform = np.array([_votes(pool, range(1, n + 1), weighted=False) for pool in pools]).T
+    by_rule = _consistency(recording, uniform, n, seeds)
+    default = by_rule[AdaptiveConsistency().rule.value]
+    return {
+        **{name: default[name] for name in ("ratio", "ratio_min", "ratio_max")},
+        "adaptive_consistency": by_rule,
+        "baseline": {"strategy": "self_consistency", "n": n, "accuracy": float(uniform[-1].mean())},
     }
 
 

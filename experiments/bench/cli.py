@@ -141,10 +141,11 @@ def stream(repeats: Repeats = 5, out: Out = OUT) -> None:
 @app.command()
 def adaptive(recording: Recording = RECORDING, out: Out = OUT) -> None:
     """Samples that adaptive strategies need for the accuracy of uniform sampling, over recorded samples."""
-    from experiments.bench.adaptive import BASELINE, GOAL, measure
+    from experiments.bench.adaptive import GOAL, baseline_of, measure
 
     with console.status("measuring adaptive"):
-        _tell("adaptive", recorded(measure(recording), BASELINE, GOAL, recording), out)
+        found = measure(recording)
+        _tell("adaptive", recorded(found, baseline_of(found), GOAL, recording), out)
 
 
 @app.command("early_stop")

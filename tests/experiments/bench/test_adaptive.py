@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.bench.adaptive import Curve, _needed, _ratio, measure
+from experiments.bench.adaptive import Curve, _needed, _ratio, baseline_of, measure
 from tests.experiments.synthetic import NUM_PROBLEMS, write_run
 
 
@@ -33,6 +33,16 @@ def test_samples_are_compared_at_equal_accuracy(tmp_path):
         assert voted["by_default"]["samples"] < 8
     assert found["adaptive_consistency"]["cges"] == {"not_measured": "the recorded run asked for no log-probabilities"}
     assert found["at_a_quarter_of_the_samples"]["samples"] == 2
+    assert "best_of_n n=8" in baseline_of(found)
+
+
+def test_a_run_without_a_verifier_has_votes_to_measure(tmp_path):
+    write_run(tmp_path / "run", judged=False)
+    found = measure(tmp_path / "run", seeds=(0,))
+    voted = found["adaptive_consistency"]["beta"]
+    assert (found["ratio"], found["ratio_min"]) == (voted["ratio"], voted["ratio_min"])
+    assert voted["by_default"]["samples"] < 8
+    assert "self_consistency n=8" in baseline_of(found)
 
 
 def test_cges_is_measured_where_log_probabilities_were_recorded(tmp_path):
