@@ -1,14 +1,14 @@
 """Which of the waiting requests an engine runs next. Pure.
 
-As many run as fit the KV cache to their end, so that none is preempted. The client that was given the fewest tokens so
-far comes first; its own requests are served in the order in which they came. A client that is new, or asks again after
-a pause, is lifted to what the last one that was served had been given: nobody saves turns up, and nobody who came early
+As many run as fit the KV cache to their end, so that none is preempted. The client for which the fewest tokens were
+computed so far comes first; its own requests are served in the order in which they came. A client that is new, or asks
+again after a pause, is lifted to the least of those that wait: nobody saves turns up, and nobody who came early
 waits until the others have caught up (the virtual token counter of Sheng et al., "Fairness in Serving Large Language
 Models", arXiv 2401.00588). So equal clients get equal shares, and a client with one search does not wait behind one
 with many.
 
-A request counts with the tokens that it may fill, its prefix and `max_tokens`, since these are kept free for it: who
-asks for more than it needs gets fewer sequences.
+While a request runs it counts with the tokens that it may fill, its prefix and `max_tokens`, since these are kept free
+for it; once it has ended, with those that were computed for it, of its prefix and sampled.
 """
 
 from collections import Counter, OrderedDict
@@ -40,8 +40,8 @@ class Admission:
         self._max_num_seqs = max_num_seqs
         self._waiting: OrderedDict[str, OrderedDict[int, int]] = OrderedDict()  # client -> request -> its tokens
         self._running: dict[tuple[str, int], int] = {}
-        self._given: dict[str, int] = {}  # tokens, by client
-        self._level = 0  # what the client that was served last had been given before
+        self._computed: dict[str, int] = {}  # tokens, by client, for requests that have ended
+        self._level = 0  # of that, for the client that was served last
         self._reserved: Counter[str] = Counter()  # tokens, by client
         self.num_reserved = 0  # tokens
 
@@ -61,7 +61,8 @@ class Admission:
     def add(self, client: str, request: int, tokens: int) -> None:
         """A request waits that may fill so many tokens of the cache."""
         if client not in self._waiting:
-            self._given[client] = max(self._given.get(client, 0), self._level)
+            least = min((self._computed[other] for other in self._waiting), default=self._level)
+            self._computed[client] = max(self._computed.get(client, 0), least)
             self._waiting[client] = OrderedDict()
         self._waiting[client][request] = ceil(tokens / self._block_tokens) * self._block_tokens
 
@@ -69,7 +70,7 @@ class Admission:
         """The (client, request) to run now; None while there is no room for it."""
         if not self._waiting:
             return None
-        client = min(self._waiting, key=lambda name: (self._given[name], self._reserved[name]))
+        client = min(self._waiting, key=lambda name: self._computed[name] + self._reserved[name])
         request, tokens = next(iter(self._waiting[client].items()))
         if not fits(
             tokens,
@@ -81,25 +82,26 @@ class Admission:
             return None
         self._forget_waiting(client, request)
         self._running[client, request] = tokens
-        self._level = self._given[client]
-        self._given[client] += tokens
+        self._level = self._computed[client]
         self._reserved[client] += tokens
         self.num_reserved += tokens
         return client, request
 
-    def end(self, client: str, request: int) -> bool:
-        """A request runs, or waits, no more. Whether it ran."""
+    def end(self, client: str, request: int, computed: int = 0) -> bool:
+        """A request runs, or waits, no more; so many tokens were computed for it. Whether it ran."""
         tokens = self._running.pop((client, request), None)
         if tokens is None:
             self._forget_waiting(client, request)
             return False
         self.num_reserved -= tokens
         self._reserved[client] -= tokens
+        if client in self._computed:  # it has not left
+            self._computed[client] += computed
         return True
 
     def leave(self, client: str) -> None:
         """A client, which has no request any more, won't come again."""
-        self._given.pop(client, None)
+        self._computed.pop(client, None)
         self._reserved += Counter()  # without those that have none
 
     def _forget_waiting(self, client: str, request: int) -> None:

@@ -58,6 +58,7 @@ class _Job:
     name: str  # the engine's
     work: Work
     aborted: bool = False
+    computed: int = 0  # tokens: of the prefix those that were in no cache, and sampled ones
     task: asyncio.Task[None] | None = None  # None: it waits for room
 
 
@@ -235,8 +236,8 @@ class PolicyHost:
         task.add_done_callback(self._aborting.discard)
 
     def _ended(self, client: str, state: _Client, request_id: int, task: asyncio.Task[None]) -> None:
-        del state.jobs[request_id]
-        self._admission.end(client, request_id)
+        job = state.jobs.pop(request_id)
+        self._admission.end(client, request_id, job.computed)
         self._admit()
         if task.cancelled() or (error := task.exception()) is None:
             return
@@ -290,6 +291,9 @@ class PolicyHost:
         try:
             async with aclosing(self._engine.stream(job.name, generation, stop_token_ids)) as deltas:
                 async for delta in deltas:
+                    if not job.computed:
+                        job.computed = max(0, len(generation.prefix_ids) - delta.cached_tokens)
+                    job.computed += len(delta.token_ids)
                     self._sampled_tokens += len(delta.token_ids)
                     state.pending_tokens += len(delta.token_ids)
                     for segment in cutter.push(delta):

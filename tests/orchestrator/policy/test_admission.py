@@ -98,8 +98,24 @@ def test_clients_that_always_ask_for_more_get_equal_shares(clients: int, sizes: 
         running.rotate(rng.randrange(len(running)))
         client, request, tokens = running.popleft()
         served[client] += tokens
-        queue.end(client, request)
+        queue.end(client, request, tokens)
     shares = [served[client] for client in asked]
+    assert max(shares) <= 1.1 * min(shares)
+
+
+def test_shares_are_those_of_the_tokens_that_were_computed_not_of_those_that_were_kept_free() -> None:
+    queue, running, served, asked = admission(capacity=400), deque[tuple[str, int]](), Counter[str](), Counter[str]()
+    computed = {"short": 5, "long": 15}  # of 20 each
+    for _ in range(8000):
+        for client in computed:
+            while asked[client] - served[client] < 64:
+                queue.add(client, asked[client], 20)
+                asked[client] += 1
+        running.extend(taken(queue))
+        client, request = running.popleft()
+        served[client] += 1
+        queue.end(client, request, computed[client])
+    shares = [served[client] * tokens for client, tokens in computed.items()]
     assert max(shares) <= 1.1 * min(shares)
 
 
@@ -108,7 +124,7 @@ def test_a_client_that_comes_when_nobody_waits_does_not_hold_up_one_that_has_bee
     for request in range(1000):
         queue.add("early", request, 10)
         assert taken(queue) == [("early", request)]
-        queue.end("early", request)
+        queue.end("early", request, 10)
     for request in range(20):
         queue.add("late", request, 10)
         queue.add("early", 1000 + request, 10)
@@ -116,5 +132,5 @@ def test_a_client_that_comes_when_nobody_waits_does_not_hold_up_one_that_has_bee
     for _ in range(20):
         [one] = taken(queue)
         served.append(one[0])
-        queue.end(*one)
+        queue.end(*one, 10)
     assert abs(served.count("early") - served.count("late")) <= 2

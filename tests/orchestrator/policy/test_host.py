@@ -261,6 +261,24 @@ async def test_requests_of_many_clients_wait_for_room_and_those_of_one_that_left
     assert (admission.num_reserved, admission.num_waiting) == (0, 0)
 
 
+async def test_a_request_counts_with_what_was_read_of_its_prefix_and_sampled(engine: ScriptedEngine) -> None:
+    class Counting(Admission):
+        def end(self, client: str, request: int, computed: int = 0) -> bool:
+            counted[request] = computed
+            return super().end(client, request, computed)
+
+    counted: dict[int, int] = {}
+    host = PolicyHost(engine, StepConfig(), admission=Counting(capacity_tokens=10**6, max_num_seqs=100))
+    host.connect("me")
+    host.update("me", [(1, work(1, prefix_ids=(A,) * 10)), (2, work(2))], [])
+    for seed in (1, 2):
+        await engine.feed(seed, A, B)
+        await engine.feed(seed, A, finish=Finish.LENGTH)
+    await until(lambda: set(counted) == {1, 2})
+    assert counted == {1: 3 + 3, 2: 0 + 3}  # the scripted cache holds 7 tokens
+    await host.stop()
+
+
 async def test_a_poll_of_an_idle_host_is_a_heartbeat(host: PolicyHost) -> None:
     assert (await host.poll("me", 0.0)).items == []
 
