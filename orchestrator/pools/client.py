@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ReplicaError, UserError
 from orchestrator.pools.service import BEAT_S, pool_actor
 from orchestrator.pools.spec import PoolSpec
-from orchestrator.ray_calls import ReplicaLost, answered, submit
+from orchestrator.ray_calls import NoAnswer, ReplicaBroken, ReplicaLost, answered, submit
 from orchestrator.replicas.members import Member, Members
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 20.0  # for a change of the members
 _ANSWER_S = 60.0  # for a keeper that is busy with its own start
 _RESTART_S = 120.0  # for one that died to be back
+_JOIN_S = 30.0  # the same, for a driver that has nothing to do without it
 _PAUSE_S = 0.5
 
 
@@ -40,12 +41,9 @@ class PoolClient:
     @asynccontextmanager
     async def attached(cls, pool: str) -> AsyncIterator["PoolClient"]:
         """To a pool on the Ray that this process is connected to. Raises UserError where there is none, ReplicaError
-        where it does not serve."""
-        keeper = pool_actor(pool)
-        if keeper is None:
-            raise UserError(f"pool: there is no pool {pool!r} on this Ray; headrace up starts one")
-        client = cls(keeper)
-        client.spec = await answered(submit(lambda: keeper.join.remote(client.client)), _who(pool), _RESTART_S)
+        where it does not serve. A keeper that is being started again is waited for."""
+        client = cls(keeper := _keeper_of(pool))
+        client.spec = await client._joined(pool)
         client._beating.start()
         try:
             yield client
@@ -65,6 +63,25 @@ class PoolClient:
             if members.exhausted is not None:
                 raise members.exhausted
         return membership
+
+    async def _joined(self, pool: str) -> PoolSpec:
+        clock = asyncio.get_running_loop().time
+        begun, told = clock(), False
+        while True:
+            try:
+                join = submit(lambda: self._keeper.join.remote(self.client))
+                spec: PoolSpec = await answered(join, _who(pool), _RESTART_S)
+                return spec
+            except ReplicaLost as error:
+                if isinstance(error, NoAnswer | ReplicaBroken):
+                    raise
+                if clock() - begun >= _JOIN_S:
+                    raise ReplicaError(f"{_who(pool)} died, and was not back within {_JOIN_S:g} s: {error}") from error
+            if not told:
+                log.warning("%s is being started again: waiting for it, %g s at most", _who(pool), _JOIN_S)
+                told = True
+            await asyncio.sleep(_PAUSE_S)
+            _keeper_of(pool)  # somebody may have ended it for good
 
     def _beat(self) -> None:
         while not self._left.wait(BEAT_S):
@@ -110,6 +127,14 @@ class RemoteMembership:
 
     def waits(self, driver: str, replicas: float) -> None:
         submit(lambda: self._keeper.waits.remote(self._part, driver, replicas))
+
+
+def _keeper_of(pool: str) -> Any:
+    """Raises UserError where there is none."""
+    keeper = pool_actor(pool)
+    if keeper is None:
+        raise UserError(f"pool: there is no pool {pool!r} on this Ray; headrace up starts one")
+    return keeper
 
 
 def _who(pool: str) -> str:
