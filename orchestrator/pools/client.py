@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 20.0  # for a change of the members
 _ANSWER_S = 60.0  # for a keeper that is busy with its own start
-_RESTART_S = 120.0  # for one that died to be back
+_RESTART_S = 120.0  # for one that died to be back, once it is needed
 _JOIN_S = 30.0  # the same, for a driver that has nothing to do without it
 _PAUSE_S = 0.5
+_TELL_S = 60.0  # between two warnings that it is away
 
 
 class PoolClient:
@@ -96,29 +97,40 @@ class RemoteMembership:
         self._keeper = keeper
         self._who = _who(pool)
         self._part = part
+        self._reported: dict[int, tuple[int, int]] = {}  # by place, the last term in which a member was given up
 
     async def after(self, version: int) -> Members:
-        """A keeper that died is waited for. Where it does not come back, or can't keep the pool, the members are
-        exhausted."""
+        """A keeper that does not answer is waited for as long as there are members to work with, and for some time when
+        there are none. Where it does not come back then, or can't keep the pool, the members are exhausted."""
         clock = asyncio.get_running_loop().time
-        heard = clock()
+        alone = told = clock()  # since when there is nobody but the keeper to turn to
         while True:
             try:
                 members: Members = await answered(
                     submit(lambda: self._keeper.after.remote(self._part, version, _POLL_S)), self._who, _ANSWER_S
                 )
-                heard = clock()
             except HeadraceError as error:
-                if isinstance(error, ReplicaLost) and clock() - heard <= _RESTART_S:
+                if self._usable:
+                    alone = clock()
+                if self._usable or (isinstance(error, ReplicaLost) and clock() - alone <= _RESTART_S):
+                    if clock() - told >= _TELL_S:
+                        log.warning("%s does not answer: its replicas are used as they are: %s", self._who, error)
+                        told = clock()
                     await asyncio.sleep(_PAUSE_S)
                     continue
-                gone = PoolExhausted(f"{self._who} is gone: {error}")
+                gone = PoolExhausted(f"{self._who} is gone, and no replica is left that it had started: {error}")
                 members = replace(self.current, version=self.current.version - 1, serving=(), exhausted=gone)
             if members.version != version:
                 self.current = members
                 return members
 
+    @property
+    def _usable(self) -> bool:
+        """Whether there is a member that was not given up."""
+        return any(member.term > self._reported.get(member.index, (-1, -1)) for member in self.current.serving)
+
     def report(self, member: Member, error: ReplicaError) -> None:
+        self._reported[member.index] = member.term
         submit(lambda: self._keeper.report.remote(self._part, member, error))
 
     def excuse(self, lost: Sequence[tuple[int, int]]) -> None:

@@ -39,7 +39,9 @@ async def test_where_no_keeper_can_keep_the_pool_the_members_are_exhausted(
     async with asyncio.timeout(10):
         found = await members.after(3)
     assert isinstance(found.exhausted, PoolExhausted)
-    assert str(found.exhausted) == f"pool tiny: its keeper is gone: {error}"
+    assert str(found.exhausted) == (
+        f"pool tiny: its keeper is gone, and no replica is left that it had started: {error}"
+    )
     assert found.version != 3
 
 
