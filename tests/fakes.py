@@ -1,6 +1,7 @@
 """A scripted policy and a table verifier, for the pure logic of strategies and sessions. A token is a character."""
 
 import asyncio
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -240,6 +241,7 @@ class TableVerifier:
     def __init__(self, judge: Callable[[str], float]) -> None:
         self.judge = judge
         self.states: dict[str, str] = {}
+        self._numbers = itertools.count()
         self.batches: list[list[ScoreRequest]] = []
         self.started = asyncio.Event()  # set at the first reading with a boundary
         self.gate: asyncio.Event | None = None
@@ -260,7 +262,7 @@ class TableVerifier:
             assert self.states[reading.handle.key] == text_of(reading.token_ids[:covered]), "a handle of another text"
             if not reading.keep_parent:
                 del self.states[reading.handle.key]
-        key = f"state-{len(self.batches)}-{len(self.states)}-{hash(reading.token_ids)}"
+        key = f"state-{next(self._numbers)}"
         self.states[key] = text_of(reading.token_ids)
         return Verdict(
             scores=tuple(Score(mean=self.judge(text_of(reading.token_ids[:end]))) for end in reading.boundaries),

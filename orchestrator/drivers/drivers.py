@@ -18,7 +18,7 @@ from orchestrator.drivers.driver import Driver, DriverSetup
 from orchestrator.drivers.grants import Grants
 from orchestrator.drivers.leases import Leases
 from orchestrator.drivers.mailbox import Ask, Settle, Take, Turn
-from orchestrator.ray_calls import ReplicaLost, answered, submit
+from orchestrator.ray_calls import ReplicaBroken, ReplicaLost, answered, submit
 from orchestrator.replicas.blueprint import Blueprint
 from orchestrator.replicas.keeper import Keeper
 from orchestrator.replicas.members import Member
@@ -106,8 +106,10 @@ class Drivers:
             await self._keeper.after(members.version)
 
     def _give_up(self, driver: Member, error: ReplicaLost) -> None:
+        """It is ended, also where it lives and calls to it were lost: its searches are begun again, what it was lent
+        counts as spent, and what it asked may be lost."""
         self._given_up[driver.index] = max(driver.term, self._given_up.get(driver.index, (-1, -1)))
-        self._keeper.report(driver, error)
+        self._keeper.report(driver, ReplicaBroken(str(error)))
 
     def _attend(self, driver: Member) -> None:
         if (driver.index, driver.epoch) not in self._attended:

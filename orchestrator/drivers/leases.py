@@ -108,8 +108,13 @@ class LeasedAccount(Account):
 
     def _move(self, kind: str, held: float, spent: float) -> None:
         super()._move(kind, held, spent)
-        if (self._own(kind) or 0) > 0:
+        if (self._own(kind) or 0) > 0 or self._idle:
             self._tidy_soon()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no search holds anything."""
+        return all(self._held[kind] <= _ROUNDING for kind in self._kinds)
 
     def _tidy_soon(self) -> None:
         if self._kinds and not self._tidying:
@@ -117,12 +122,13 @@ class LeasedAccount(Account):
             asyncio.get_running_loop().call_soon(self._tidy)
 
     def _tidy(self) -> None:
-        """Gives back what no search holds, unless one is about to."""
+        """Gives back what no search holds, unless one is about to. Says what was spent, at the latest when none holds
+        anything."""
         self._tidying = False
         returned = {kind: own for kind in self._kinds if (own := self._own(kind) or 0) > 0}
-        if self._num_securing or not returned:
-            return
         spent = {kind: amount for kind in self._kinds if (amount := self._spent[kind])}
+        if self._num_securing or not (returned or (spent and self._idle)):
+            return
         for kind in self._kinds:
             # never below nothing: what was spent beyond the lease is the run's by now
             left = self._held[kind] if kind in returned else max(0, self._leased[kind] - self._spent[kind])

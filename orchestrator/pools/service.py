@@ -205,8 +205,11 @@ class PoolActor:
         returns = time.monotonic() + _RETURN_S
         self._heard = {**dict.fromkeys(await _clients(adopted), returns), **self._heard}
         while True:
+            slept = time.monotonic()
             await asyncio.sleep(_LOOK_S)
             now = time.monotonic()
+            if now - slept > _LEASE_S:  # this process was stopped, and heard nobody
+                self._heard = {driver: max(heard, now) for driver, heard in self._heard.items()}
             for driver in [driver for driver, heard in self._heard.items() if now - heard > _LEASE_S]:
                 log.warning("pool %s: a driver died: what it had is freed", self._spec.name)
                 await self.leave(driver)

@@ -75,7 +75,7 @@ class VerifierActor:
         self._numbers = count()  # of turns
         self._batch_tokens = 0
         self._tokens_read = 0
-        self._host_calls = 0  # that have ended
+        self._num_done = 0  # calls of the host that have ended, and turns that lapsed
         self._callers = 0  # that wait
 
     async def begin(self) -> tuple[int, str]:
@@ -152,7 +152,7 @@ class VerifierActor:
         else:
             waiting = len(self._requests)
         load = Load(running=float(self._callers > 0), waiting=waiting, held=len(self._held))
-        return Health(busy=self._callers > 0, progress=self._host_calls, load=load)
+        return Health(busy=self._callers > 0, progress=self._num_done, load=load)
 
     async def stop(self) -> None:
         """Nothing to do: the host has nothing that outlives its process."""
@@ -180,6 +180,7 @@ class VerifierActor:
             request = turn.request.get(timeout=_TURN_S)
         except Empty:
             if self._turns.pop(number, None) is not None:
+                self._num_done += 1  # others are read now
                 return
             request = turn.request.get()  # it came at the last moment
         if request.answers.set_running_or_notify_cancel():
@@ -230,7 +231,7 @@ class VerifierActor:
             log.exception("verifier: the host raised an exception")
             raise VerifierRaised(f"{type(error).__name__}: {error}") from error
         finally:
-            self._host_calls += 1
+            self._num_done += 1
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         """Runs in its turn, also when the caller is cancelled meanwhile."""

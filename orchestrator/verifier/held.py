@@ -25,11 +25,9 @@ class HeldStates:
         return len(self._keys)
 
     def read(self, runs: Sequence[Run]) -> None:
-        """The host is about to read these."""
-        for run in runs:
-            if run.parent is not None and not run.keep_parent:
-                self._keys.pop(run.parent, None)
+        """The host is about to read these. A parent that it does not keep may be one of them: it is read anew then."""
         self.imported([run.key for run in runs])
+        self.released([run.parent for run in runs if run.parent is not None and not run.keep_parent])
 
     def failed(self, runs: Sequence[Run]) -> None:
         """The host raised on these: it has none of the states at their ends, and still those that they started from."""

@@ -48,7 +48,7 @@ class VerifierPool:
         self._membership = membership
         self.info: VerifierInfo = membership.current.serving[0].info  # what the verifier says about itself
         most = most_replicas(config)
-        self._replicas = [Replica(index, verifier, self._on_lost) for index in range(most)]
+        self._replicas = [Replica(index, verifier, client, self._on_lost) for index in range(most)]
         self._states = States(self._replicas, most * (config.slots + config.host_slots))
         self._blame = Blame(most)
         self._client = client
@@ -239,7 +239,7 @@ class VerifierPool:
         loop = asyncio.get_running_loop()
         batch = Batch(jobs=[job for job in jobs if not self._left(job)])
         batch.shared = self._states.shared([job.reading for job in batch.jobs])
-        fault = None
+        fault, names = None, dict[str, str]()
         try:
             if source is not None and batch.jobs:
                 names = {job.handle.key: self._new_key() for job in batch.jobs if job.handle is not None}
@@ -265,6 +265,7 @@ class VerifierPool:
         finally:
             num_tokens = sum(job.routed_tokens for job in jobs)
             replica.queue.ended(num_tokens, loop.time(), answered=fault is None)
+            self._states.drop(list(names.values()), replica, epoch)  # those that the reading did not use up
             self._schedule_flush()
         if fault is Fault.READING:
             self._condemn(batch.jobs[0], why)
@@ -287,7 +288,7 @@ class VerifierPool:
                     job.reingested_tokens += min(answer.tokens_read, covered)
             if run.key != job.key:  # a rebuilt parent
                 assert job.handle is not None
-                self._states.remember(job.handle.key, replica, epoch)
+                self._states.rebuilt(job.handle, replica, epoch)
             elif isinstance(answer, Read):
                 self._settle(job, run, answer, replica, epoch)
             elif isinstance(answer, Unreadable):

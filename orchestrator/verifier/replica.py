@@ -30,8 +30,10 @@ class Replica:
     """A place in the pool: the replica that serves there, which is another one after each loss (`epoch`), and the queue
     of what waits for it."""
 
-    def __init__(self, index: int, verifier: ResolvedVerifier, on_lost: Callable[["Replica", ReplicaError], None]):
-        """`on_lost`: is called once at each loss."""
+    def __init__(
+        self, index: int, verifier: ResolvedVerifier, client: str, on_lost: Callable[["Replica", ReplicaError], None]
+    ) -> None:
+        """`client`: the pool's name there. `on_lost`: is called once at each loss."""
         self.index = index
         self.epoch = 0
         self.up = False
@@ -42,6 +44,7 @@ class Replica:
             stall_timeout_s=verifier.config.stall_timeout_s,
             one_run_per_call=verifier.entry.one_run_per_call,
         )
+        self._client = client
         self._on_lost = on_lost
         self._gone: asyncio.Future[ReplicaError] | None = None  # why, once this replica is lost
 
@@ -60,12 +63,15 @@ class Replica:
         )
 
     def join(self, member: Member) -> None:
-        """From now on this one serves here, if it did not before."""
-        self.member = member
+        """From now on this one serves here, if it did not before. One that was given up and lives frees this client's
+        states: nobody knows what it read meanwhile, and it was not told what was released."""
+        before, self.member = self.member, member
         if self.up:
             return
         self.epoch, self.up = member.epoch, True
         self._gone = asyncio.get_running_loop().create_future()
+        if before is not None and before.epoch == member.epoch:
+            submit(lambda: member.actor.forget.remote(self._client))
 
     async def ask(self, epoch: int, call: Callable[[Any], Any]) -> Any:
         """The answer to `call(actor)`. Raises the verifier's own errors, and ReplicaLost when the actor of that epoch

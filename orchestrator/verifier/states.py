@@ -40,6 +40,13 @@ class States:
         while len(self._moved) > self._max_moved:
             self._moved.popitem(last=False)
 
+    def rebuilt(self, handle: StateHandle, replica: Replica, epoch: int) -> None:
+        """A state was made anew there. Where it was is not asked for it any more."""
+        home = self.home(handle)
+        if home is not None and home is not replica:
+            self._released[home.index].append(handle.key)
+        self.remember(handle.key, replica, epoch)
+
     def enter(self, reading: ScoreRequest) -> None:
         """A reading is under way."""
         if reading.handle is not None:
@@ -69,11 +76,20 @@ class States:
         return frozenset(key for key, count in own.items() if self._starting[key] > count)
 
     def release(self, handles: Sequence[StateHandle]) -> None:
+        """Those from which readings under way start go after these: they may be rebuilt meanwhile."""
         for handle in handles:
+            if handle.key in self._starting:
+                self._unwanted.add(handle.key)
+                continue
             home = self.home(handle)
             self._moved.pop(handle.key, None)
             if home is not None:
                 self._released[home.index].append(handle.key)
+
+    def drop(self, keys: Sequence[str], replica: Replica, epoch: int) -> None:
+        """Frees what a replica may hold under keys that no handle has."""
+        if keys and replica.up and replica.epoch == epoch:
+            self._released[replica.index] += keys
 
     @property
     def any_released(self) -> bool:

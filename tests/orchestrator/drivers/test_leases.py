@@ -110,6 +110,18 @@ async def test_what_is_given_to_a_search_that_has_ended_goes_back() -> None:
     assert command.account.left("policy_tokens") == CAP
 
 
+async def test_what_was_spent_is_told_also_where_nothing_of_the_part_is_left() -> None:
+    command = Command(Budget(policy_tokens=CAP), drivers=1)
+    [driver] = command.drivers
+    await driver.secure({"policy_tokens": 40})
+    hold = driver.hold({"policy_tokens": 40})
+    hold.use(policy_tokens=40)
+    hold.close()
+    await tidied()
+    assert command.settled == [Settle(spent={"policy_tokens": 40}, returned={})]
+    assert (command.account._spent["policy_tokens"], command.account._held["policy_tokens"]) == (40, 0)
+
+
 async def test_all_that_a_dead_driver_had_counts_as_spent() -> None:
     command = Command(Budget(policy_tokens=CAP))
     await command.drivers[0].secure({"policy_tokens": 40})

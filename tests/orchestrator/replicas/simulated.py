@@ -1,15 +1,12 @@
-"""A named pool and its drivers in one event loop with a controlled clock: the real keeper, members, pools, hosts and
-leases. Their processes are made up, and die, stall and come back as a test says."""
+"""A named pool of a policy and its drivers in one event loop with a controlled clock: the real keeper, members, pools,
+hosts and leases."""
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from ray.exceptions import ActorDiedError
 
 from orchestrator.core.account import Account, Amounts
@@ -22,18 +19,15 @@ from orchestrator.drivers.mailbox import Given
 from orchestrator.policy import PolicyPool
 from orchestrator.policy import blueprint as policies
 from orchestrator.policy.admission import Admission
+from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.host import PolicyHost
-from orchestrator.pools import service
 from orchestrator.pools.client import RemoteMembership
-from orchestrator.pools.service import BEAT_S, PoolActor
-from orchestrator.replicas import blueprint as blueprints
-from orchestrator.replicas import keeper as keepers
+from orchestrator.pools.service import BEAT_S
 from tests.orchestrator.policy.test_pool_failures import INFO, CountingEngine, expected
+from tests.orchestrator.replicas.processes import NamedPool, Replica, shrinking
 
 CAP = 10_000  # tokens of the run's budget
 TOKEN_S = 0.5  # for a token of each sequence
-LOAD_S = 20.0
-BACK_S = 3.0  # until Ray has started a dead keeper again
 
 
 class SlowEngine(CountingEngine):
@@ -46,70 +40,23 @@ class SlowEngine(CountingEngine):
                 yield delta
 
 
-class Process:
-    """Looks like a handle to an actor: `process.method.remote(...)`."""
-
-    def __init__(self) -> None:
-        self.dead = asyncio.Event()
-        self.answering = asyncio.Event()
-        self.answering.set()
-
-    def method(self, name: str) -> Callable[..., Any]:
-        raise NotImplementedError
-
-    def __getattr__(self, name: str) -> Any:
-        def remote(*args: Any) -> asyncio.Future[Any]:
-            """The call is under way whether or not somebody waits for its answer."""
-            answer = asyncio.ensure_future(self._call(name, *args))
-            answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
-            return answer
-
-        return SimpleNamespace(remote=remote)
-
-    async def _call(self, name: str, *args: Any) -> Any:
-        work, death = asyncio.ensure_future(self._work(name, *args)), asyncio.ensure_future(self.dead.wait())
-        try:
-            await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
-            if self.dead.is_set():
-                raise ActorDiedError
-            return work.result()
-        finally:
-            work.cancel()
-            death.cancel()
-
-    async def _work(self, name: str, *args: Any) -> Any:
-        await self.answering.wait()
-        answer = self.method(name)(*args)
-        return await answer if asyncio.iscoroutine(answer) else answer
-
-
-class Engine(Process):
+class Engine(Replica):
     """A replica."""
 
-    def __init__(self, name: str, steps: StepConfig) -> None:
-        super().__init__()
-        self.name = name
+    def __init__(self, name: str, config: PolicyConfig, steps: StepConfig, *_: Any) -> None:
+        super().__init__(name)
         self.engine = SlowEngine()
         admission = Admission(capacity_tokens=INFO.kv_capacity_tokens, max_num_seqs=INFO.max_num_seqs)
         clock = asyncio.get_running_loop().time
         self.host = PolicyHost(self.engine, steps, admission=admission, clock=clock)
-        self.loaded = False
         self._watching = asyncio.ensure_future(self.host.watch())
 
-    def method(self, name: str) -> Callable[..., Any]:
-        own = {"begin": self._begin, "load": self._load, "described": self._described, "stop": self.host.stop}
-        return own.get(name) or getattr(self.host, name)
+    @property
+    def life(self) -> PolicyHost:
+        return self.host
 
-    def _begin(self) -> tuple[int, str]:
-        return id(self), "here"
-
-    async def _load(self) -> Any:
-        await asyncio.sleep(LOAD_S)
-        self.loaded = True
+    async def opened(self) -> PolicyInfo:
         return INFO
-
-    def _described(self) -> Any:
-        return (id(self), "here", INFO) if self.loaded else None
 
     @property
     def jobs(self) -> list[tuple[str, int]]:
@@ -117,21 +64,9 @@ class Engine(Process):
         return [(name, number) for name, client in self.host._clients.items() for number in client.jobs]
 
     async def end(self) -> None:
-        self.dead.set()
+        await super().end()
         self._watching.cancel()
         await self.host.stop()
-
-
-class KeeperProcess(Process):
-    """The actor of the pool. Ray starts it again when it dies."""
-
-    def __init__(self, world: "World") -> None:
-        super().__init__()
-        self._world = world
-        self.life = PoolActor(world.spec, True)  # type: ignore[arg-type]
-
-    def method(self, name: str) -> Callable[..., Any]:
-        return getattr(self.life, name)  # type: ignore[no-any-return]
 
 
 @dataclass(eq=False)
@@ -238,64 +173,24 @@ class Driver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class World:
+class World(NamedPool):
     """Owner of all processes."""
 
     def __init__(self, config: PolicyConfig, *, forgets_s: float, shrinks_s: float = 300.0) -> None:
-        """`forgets_s`: after which a loss is forgotten. `shrinks_s`: without enough to do for all replicas."""
+        """`shrinks_s`: without enough to do for all replicas."""
+        made = policies.policy_blueprint(config, StepConfig())
+        super().__init__("policy", shrinking(made, down_after_s=shrinks_s), Engine, forgets_s=forgets_s)
+        self.patches.setattr(policies, "resources", lambda config: {})
         self.config = config
-        self.engines: list[Engine] = []
-        self.no_room = False  # for another engine
-        self.keeper_is_back = False
         self.drivers: list[Driver] = []
         self.account = Account(Budget(policy_tokens=CAP))
         self.leases = Leases(self.account)
         self._numbers = itertools.count()
-        self._keeper_dies = False
-        made = policies.policy_blueprint(config, StepConfig())
-        if made.scaling is not None:
-            made = replace(made, scaling=replace(made.scaling, down_after_s=shrinks_s))
-        self.spec = SimpleNamespace(name="simulated", blueprints=lambda: {"policy": made})
-        now = asyncio.get_running_loop().time
-        clock = SimpleNamespace(monotonic=now, time_ns=lambda: 10**18 + int(now() * 10**9))
-        self._patches = pytest.MonkeyPatch()
-        for module, name, stand_in in (
-            (keepers, "_FORGETS_S", forgets_s),
-            (keepers, "time", clock),
-            (service, "time", clock),
-            (blueprints, "create_actor", self._create),
-            (blueprints, "kill_actor", self._kill),
-            (blueprints, "free_resources", dict),
-            (blueprints, "named_actors", lambda namespace: [engine.name for engine in self.alive]),
-            (blueprints, "actor_named", self._named),
-            (policies, "resources", lambda config: {}),
-            (service, "was_restarted", lambda: self.keeper_is_back),
-            (service, "_end_replicas", lambda pool: None),
-        ):
-            self._patches.setattr(module, name, stand_in)
-        self.keeper = KeeperProcess(self)
-        self.keeper.open.remote()
+        self.open()
 
     @property
-    def alive(self) -> list[Engine]:
-        return [engine for engine in self.engines if not engine.dead.is_set()]
-
-    @property
-    def num_loaded(self) -> int:
-        return sum(engine.loaded for engine in self.alive)
-
-    def _create(self, cls: type, config: PolicyConfig, steps: StepConfig, *_: Any, **options: Any) -> Engine:
-        self.engines.append(Engine(options["name"], steps))
-        if self.no_room:
-            self.engines[-1].answering.clear()
-        return self.engines[-1]
-
-    def _kill(self, engine: Engine) -> None:
-        if not self._keeper_dies:  # what is dead kills nothing
-            engine.dead.set()
-
-    def _named(self, name: str, namespace: str) -> Engine | None:
-        return next((engine for engine in self.alive if engine.name == name), None)
+    def engines(self) -> list[Engine]:
+        return self.replicas
 
     def join(self) -> None:
         self.drivers.append(Driver(self, next(self._numbers)))
@@ -305,30 +200,10 @@ class World:
         await driver.die()
         self.leases.lost(driver.number)
 
-    async def keeper_dies(self, back_s: float = BACK_S) -> None:
-        """And is back after a while."""
-        life, self._keeper_dies = self.keeper.life, True
-        tasks = [life._opening, life._watching, *(t for keeper in life._keepers.values() for t in keeper._tasks)]
-        for task in (going := [task for task in tasks if task is not None]):
-            task.cancel()
-        await asyncio.gather(*going, return_exceptions=True)
-        self._keeper_dies = False
-        dead, self.keeper_is_back = self.keeper, True
-        dead.dead.set()
-        await asyncio.sleep(back_s)
-        dead.life = PoolActor(self.spec, True)  # type: ignore[arg-type]
-        dead.dead = asyncio.Event()  # the same handle reaches it
-
     async def end(self) -> None:
-        try:
-            for driver in self.drivers:
-                await driver.die()
-            await asyncio.sleep(1.0)  # what they had asked for comes
-            await self.keeper.life.close()
-            for engine in self.engines:
-                await engine.end()
-        finally:
-            self._patches.undo()
+        for driver in self.drivers:
+            await driver.die()
+        await super().end()
 
     # what must hold at any time
 

@@ -9,7 +9,8 @@ import pytest
 from orchestrator.core.config import PolicyConfig
 from orchestrator.replicas.keeper import Keeper
 from tests.controlled_clock import ControlledLoop
-from tests.orchestrator.replicas.simulated import LOAD_S, Driver, Engine, World
+from tests.orchestrator.replicas.processes import LOAD_S
+from tests.orchestrator.replicas.simulated import Driver, Engine, World
 
 CONFIG = PolicyConfig(
     model="m", min_replicas=1, max_replicas=2, max_restarts=0, stall_timeout_s=30.0, start_timeout_s=60.0
