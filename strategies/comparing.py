@@ -33,7 +33,7 @@ async def compared(line_ups: Sequence[Sequence[Trajectory]], session: Session) -
     None is no preference: the judgment can't be read, the line-up does not fit into the context, or nothing is left of
     the budget.
     """
-    if session.remaining.exhausted:
+    if line_ups and not session.may_go_on():
         return [None] * len(line_ups)
     prompts = await together(_prompt(line_up, session) for line_up in line_ups)
     fitting = [prompt for prompt in prompts if prompt is not None]

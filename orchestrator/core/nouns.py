@@ -163,7 +163,8 @@ class EndReason(StrEnum):
     """Why a search ended."""
 
     COMPLETED = "completed"
-    BUDGET = "budget"
+    BUDGET = "budget"  # a cap on tokens, FLOPs or candidates cut it short
+    DEADLINE = "deadline"  # its time was over
 
 
 class Selection(StrEnum):

@@ -301,6 +301,11 @@ class Session(Protocol):
         no more candidates are allowed."""
         ...
 
+    def may_go_on(self) -> bool:
+        """Whether something is left of the budget. A search that would go on asks first: where nothing is, its result
+        says that it was cut short."""
+        ...
+
     async def start(self, problem: Problem) -> Trajectory:
         """The empty trajectory. Raises PromptTooLong."""
         ...

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator.serving.errors import ApiError, internal
 from orchestrator.serving.openai_api import Order, answer_chunks, completion, first_chunk, model_object
+from orchestrator.serving.request_ids import HEADER, RequestIds
 from orchestrator.serving.searches import Search
 from orchestrator.serving.service import Service
 
@@ -34,6 +35,7 @@ def build_app(service: Service) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.add_middleware(_Gate, service=service)
+    app.add_middleware(RequestIds)  # around the gate: what that refuses has an id, too
     started = int(time.time())
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
@@ -53,7 +55,7 @@ def build_app(service: Service) -> FastAPI:
 
     @app.post(_COMPLETIONS)
     async def chat_completions(request: Request) -> Response:
-        order = service.order(await service.bodies.read(request))
+        order = service.order(await service.bodies.read(request), request.state.request_id)
         search = service.search(order)
         try:
             if order.stream:
@@ -76,8 +78,11 @@ def build_app(service: Service) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return await api_error(request, internal())
+        request_id = request.state.request_id
+        log.error("request %s: %s %s failed", request_id, request.method, request.url.path, exc_info=error)
+        response = _error_response(internal())
+        response.headers[HEADER] = request_id  # it is sent outside of `RequestIds`
+        return response
 
     return app
 

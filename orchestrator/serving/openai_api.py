@@ -89,8 +89,8 @@ class ChatMessage(BaseModel):
 class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    include_usage: bool = False
-    include_obfuscation: bool = False  # never sent
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None  # never sent
 
 
 class ChatRequest(BaseModel):
@@ -114,6 +114,7 @@ class ChatRequest(BaseModel):
 class Order:
     """A request that was understood: what to search, how, and how to answer."""
 
+    request_id: str  # in the log
     model: str
     messages: tuple[Message, ...]
     named: NamedStrategy
@@ -138,7 +139,7 @@ class Answered:
         return self.result.candidates[self.result.chosen].trajectory
 
 
-def parse(body: bytes, *, catalog: Catalog, defaults: Sampling, limits: Limits) -> Order:
+def parse(body: bytes, *, request_id: str, catalog: Catalog, defaults: Sampling, limits: Limits) -> Order:
     """The order in a request's body. Raises ApiError."""
     request = _request(body)
     if len(request.messages) > limits.max_messages:
@@ -146,6 +147,7 @@ def parse(body: bytes, *, catalog: Catalog, defaults: Sampling, limits: Limits) 
     if request.stream_options is not None and not request.stream:
         raise invalid("stream_options: only with stream=true", param="stream_options")
     return Order(
+        request_id=request_id,
         model=request.model,
         messages=tuple(Message(role=message.role, content=message.content) for message in request.messages),
         named=catalog.resolve(request.model, request.headrace or {}),
@@ -157,7 +159,7 @@ def parse(body: bytes, *, catalog: Catalog, defaults: Sampling, limits: Limits) 
         ),
         seed=random.getrandbits(_SEED_BITS) if request.seed is None else request.seed,
         stream=bool(request.stream),
-        include_usage=request.stream_options is not None and request.stream_options.include_usage,
+        include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
     )
 
 

@@ -127,7 +127,7 @@ class Searches:
         try:
             outcome = await solve(problem, accepted_and_searched, session, timeout_s=self._limits.timeout_s)
         except ReplicaError as error:
-            log.warning("a request failed: %s", error)
+            log.warning("request %s failed: %s", order.request_id, error)
             if isinstance(error, PoolExhausted):
                 self._on_exhausted(error)
             raise unavailable("the model's workers are unavailable, try again later") from None
@@ -141,8 +141,11 @@ class Searches:
             prompt_tokens=len(prompt_ids),
             wall_s=outcome.wall_s,
         )
+        if outcome.result.chosen is None:
+            raise invalid("the budget left no candidate to answer with", param="headrace")
         if self._draining and not found.chosen.steps:
             raise stopping()  # nothing was written yet: another server may do better
+        log.info("request %s: %s in %.3f s", order.request_id, found.result.end_reason.value, found.wall_s)
         return found
 
     def _told(self, error: Exception | None, order: Order) -> ApiError:
@@ -151,5 +154,7 @@ class Searches:
         if isinstance(error, ProblemError):
             code = "context_length_exceeded" if isinstance(error, PromptTooLong) else None
             return invalid(str(error), param="messages", code=code)
-        log.error("a request failed: strategy %s, seed %d", order.named.name, order.seed, exc_info=error)
+        log.error(
+            "request %s failed: strategy %s, seed %d", order.request_id, order.named.name, order.seed, exc_info=error
+        )
         return internal()

@@ -92,9 +92,10 @@ class Service:
         detail = {"status": status, "searches": self.num_searches, **health.detail}
         return Health(ready=health.ready and not stopping, detail=detail)
 
-    def order(self, body: bytes) -> Order:
+    def order(self, body: bytes, request_id: str) -> Order:
         """What a request asks for. Raises ApiError."""
-        return parse(body, catalog=self.catalog, defaults=self.config.sampling, limits=self.config.limits)
+        config = self.config
+        return parse(body, request_id=request_id, catalog=self.catalog, defaults=config.sampling, limits=config.limits)
 
     def check_room(self) -> None:
         """Raises ApiError when no search can begin now, whatever is asked for."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.core.account import Amounts, PlannedSequence, total
 from orchestrator.core.errors import UserError, first_error
-from orchestrator.core.nouns import Status, Step, Trajectory
+from orchestrator.core.nouns import EndReason, Status, Step, Trajectory
 from orchestrator.core.protocols import Finish, Generation, Policy, Sampling
 from orchestrator.core.seeds import derive_seed
 from orchestrator.core.values import changed
@@ -161,7 +161,7 @@ class Writing:
         late = left.seconds is not None and left.seconds <= 0
         allowed = len(new) if left.candidates is None else max(0, left.candidates)
         for track in new[allowed:]:
-            self._books.cut_short = True
+            self._books.cut(EndReason.BUDGET)
             track.status, track.written = Status.PRUNED, True
         new = new[:allowed]
         sequences = []
@@ -180,7 +180,8 @@ class Writing:
                 room, hard_cap = affordable, track.num_tokens + affordable
             room = min(room, how.max_tokens)
             if room <= 0:
-                self._books.cut_short |= hard_cap < self.hard_cap(track.prefix)
+                if hard_cap < self.hard_cap(track.prefix):
+                    self._books.cut(EndReason.DEADLINE if late else EndReason.BUDGET)
                 self.end(track, Status.TRUNCATED)
                 continue
             track.hold = self._books.account.hold({} if planned is None else planned.amounts(room))
@@ -246,7 +247,8 @@ class Writing:
             elif segment.finish is Finish.THOUGHT and not thought:
                 self.end(track, Status.TRUNCATED)
             elif track.written and track.num_tokens >= sequence.hard_cap:
-                self._books.cut_short |= sequence.hard_cap < self.hard_cap(track.prefix)
+                if sequence.hard_cap < self.hard_cap(track.prefix):
+                    self._books.cut(EndReason.BUDGET)
                 self.end(track, Status.TRUNCATED)
                 self._in_flight.give_up([sequence])
             elif segment.finish is None and track.written:
@@ -266,7 +268,8 @@ class Writing:
         if self._books.account.capped and affordable < room:
             room, hard_cap = affordable, track.num_tokens + affordable
         if room <= 0:
-            self._books.cut_short |= hard_cap < self.hard_cap(track.prefix)
+            if hard_cap < self.hard_cap(track.prefix):
+                self._books.cut(EndReason.BUDGET)
             self.end(track, Status.TRUNCATED)
             return thought
         request = changed(
@@ -311,7 +314,7 @@ class Writing:
 
     async def _cut(self, tracks: list[Track], how: Generation) -> None:
         """Time is up: what is unwritten ends here, with the steps that it has."""
-        self._books.cut_short = True
+        self._books.cut(EndReason.DEADLINE)
         for track in tracks:
             if not track.written:
                 assert track.sequence is not None
@@ -329,7 +332,7 @@ class Writing:
         if track.sequence is not None:
             track.sequence.hold.use(candidates=1)
         elif self._books.account.left("candidates") == 0:
-            self._books.cut_short = True
+            self._books.cut(EndReason.BUDGET)
             track.status = Status.PRUNED
             return
         else:

@@ -90,7 +90,14 @@ class SearchSession:
     @property
     def cut_short(self) -> bool:
         """Whether a cap of the budget ended something."""
-        return self._books.cut_short
+        return self._books.end_reason is not EndReason.COMPLETED
+
+    def may_go_on(self) -> bool:
+        if not (remaining := self.remaining).exhausted:
+            return True
+        late = remaining.seconds is not None and remaining.seconds <= 0
+        self._books.cut(EndReason.DEADLINE if late else EndReason.BUDGET)
+        return False
 
     def end_within(self, seconds: float) -> None:
         """Leaves the search so many seconds at most, from now on: then the best answer so far counts."""
@@ -99,7 +106,7 @@ class SearchSession:
 
     def with_end_reason(self, result: SearchResult) -> SearchResult:
         """The result of the search, which says so where a cap of the budget cut it short."""
-        return replace(result, end_reason=EndReason.BUDGET) if self.cut_short else result
+        return replace(result, end_reason=self._books.end_reason)
 
     async def start(self, problem: Problem) -> Trajectory:
         if self._root is None or self._root.problem != problem:
@@ -164,7 +171,7 @@ class SearchSession:
                 holds.append(track.hold)
                 affordable.append(track)
             else:
-                self._books.cut_short = True
+                self._books.cut(EndReason.BUDGET)
         try:
             await self._scoring.read(affordable)
         finally:

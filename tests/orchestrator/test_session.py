@@ -563,7 +563,7 @@ async def test_a_search_that_is_told_to_end_has_its_best_answer_so_far():
         assert (quick.status, slow.status, none.status) == (Status.FINISHED, Status.TRUNCATED, Status.TRUNCATED)
         policy.gate.set()
         result = session.with_end_reason(SearchResult(candidates=(), chosen=None))
-    assert result.end_reason is EndReason.BUDGET
+    assert result.end_reason is EndReason.DEADLINE
     assert not verifier.states
 
 

@@ -120,7 +120,7 @@ async def config(local_ray: Any) -> AsyncIterator[ServeConfig]:
         last = asyncio.create_task(last_answer(planned))
         await health_when(planned, lambda found: found["searches"] == 1 and found["policy"]["running"] > 0)
         await asyncio.to_thread(endpoint.__exit__, None, None, None)
-    assert await last == (200, "budget")  # requests in progress are answered when the server stops
+    assert await last == (200, "deadline")  # requests in progress are answered when the server stops
     await until(lambda: is_free(planned), pause_s=0.05, within_s=TIMEOUT_S)
 
 

@@ -249,6 +249,29 @@ async def test_a_search_that_takes_too_long_is_504_and_ends() -> None:
     assert writer.aborted == 1
 
 
+async def test_every_response_has_the_id_of_its_request_and_so_has_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    headers = {"x-request-id": "mine-1"}
+    with caplog.at_level(logging.INFO):
+        async with client_of(endpoint(policy())) as http:
+            answers = [
+                await http.post(PATH, json=chat(), headers=headers),
+                await http.post(PATH, json=chat(stream=True), headers=headers),
+                await http.post(PATH, json=chat(model="other"), headers=headers),
+                await http.get("/v1/nothing", headers=headers),
+            ]
+        async with client_of(endpoint(FailingPolicy(RuntimeError("a fault")))) as http:
+            answers.append(await http.post(PATH, json=chat(), headers=headers))
+    assert {answer.headers["x-request-id"] for answer in answers} == {"mine-1"}
+    assert "request mine-1: completed" in caplog.text and "request mine-1 failed" in caplog.text
+
+
+@pytest.mark.parametrize("unusable", ["", "a b", "x" * 129])
+async def test_a_request_without_a_usable_id_gets_one(unusable: str) -> None:
+    async with client_of(endpoint(policy())) as http:
+        made = {(await http.get("/healthz", headers={"x-request-id": unusable})).headers["x-request-id"] for _ in "ab"}
+    assert len(made) == 2 and all(one.startswith("req-") for one in made)
+
+
 # clients that leave
 
 
@@ -387,7 +410,7 @@ async def test_a_server_that_drains_takes_no_more_and_answers_with_the_best_foun
         answer = (await held).json()
         await draining
         assert answer["choices"][0]["finish_reason"] == "length"
-        assert answer["headrace"]["end_reason"] == "budget"
+        assert answer["headrace"]["end_reason"] == "deadline"
         assert answer["choices"][0]["message"]["content"].startswith("a\n\n")
         refused = await http.post(PATH, json=chat())
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

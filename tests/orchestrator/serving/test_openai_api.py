@@ -10,7 +10,7 @@ from orchestrator.core.protocols import Sampling
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import Limits
 from orchestrator.serving.errors import ApiError
-from orchestrator.serving.openai_api import Order, parse
+from orchestrator.serving.openai_api import _LABELS, _NEUTRAL, ChatRequest, Order, parse
 from strategies import STRATEGIES
 
 DEFAULTS = Sampling(temperature=0.7, top_p=0.9, max_tokens=100)
@@ -22,12 +22,16 @@ PLAIN = {"model": "tiny", "messages": [{"role": "user", "content": "Q:"}]}
 
 
 def order(**fields: Any) -> Order:
-    return parse(json.dumps({**PLAIN, **fields}).encode(), catalog=CATALOG, defaults=DEFAULTS, limits=LIMITS)
+    return parsed(json.dumps({**PLAIN, **fields}).encode())
+
+
+def parsed(body: bytes) -> Order:
+    return parse(body, request_id="r1", catalog=CATALOG, defaults=DEFAULTS, limits=LIMITS)
 
 
 def refusal(body: bytes) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        parse(body, catalog=CATALOG, defaults=DEFAULTS, limits=LIMITS)
+        parsed(body)
     return caught.value
 
 
@@ -115,6 +119,13 @@ def test_what_cannot_be_honoured_is_400_and_named(fields: dict[str, Any], param:
     error = refusal(json.dumps({**PLAIN, **fields}).encode())
     assert (error.status, error.type, error.param) == (400, "invalid_request_error", param)
     assert words in error.message
+
+
+def test_null_is_as_good_as_a_field_that_is_not_there() -> None:
+    optional = [*ChatRequest.model_fields.keys() - {"model", "messages", "seed"}, *_NEUTRAL, *_LABELS]
+    assert order(seed=7, **dict.fromkeys(optional)) == order(seed=7)
+    options = {"include_usage": None, "include_obfuscation": None}
+    assert not order(stream=True, stream_options=options).include_usage
 
 
 @pytest.mark.parametrize("name", ["model", "messages"])
