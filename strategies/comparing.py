@@ -61,7 +61,7 @@ def question(problem: Problem, solutions: Sequence[str]) -> Problem:
         *(f"[Solution {number}]\n\n{solution.strip()}" for number, solution in enumerate(solutions)),
         _REQUEST,
     ]
-    return replace(problem, messages=(Message(role="user", content="\n\n".join(parts)),))
+    return problem.asking((Message(role="user", content="\n\n".join(parts)),))
 
 
 def place(judgment: str, num_solutions: int) -> int | None:

@@ -250,7 +250,7 @@ async def test_what_is_served_is_known_before_it_is_used(server: ScriptedServer,
         info = made.info()
         assert (info.context_length, info.max_num_seqs) == (256, config.max_num_seqs)
         assert info.shape.num_layers > 0, "of the checkpoint in the tokenizer's folder"
-        assert made.render([Message(role="user", content="Q?")]).count("Q?") == 1
+        assert made.render([Message(role="user", content="Q?")], {}).count("Q?") == 1
     async with loaded(replace(config, max_model_len=99, flops_per_token=8.0)) as made:
         assert (made.info().context_length, made.info().shape.weights_per_token) == (99, 4)
 
