@@ -59,7 +59,9 @@ class ScriptedPolicy:
         self._turns: dict[str, int] = defaultdict(int)
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
-        return [ids(problem.messages[-1].content) for problem in problems]
+        return [
+            problem.raw if isinstance(problem.raw, tuple) else ids(problem.messages[-1].content) for problem in problems
+        ]
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return [ids(text) for text in texts]

@@ -390,6 +390,11 @@ class Strategy(Protocol):
         return False
 
     @property
+    def most_candidates(self) -> int | None:
+        """The most candidates that a search makes, where that is known before."""
+        return None
+
+    @property
     def needs_tokens(self) -> bool:
         """Whether it goes on from what was written, or stops a sample early: chat APIs, which return text, can't."""
         return False

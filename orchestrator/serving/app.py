@@ -1,12 +1,11 @@
 """The routes, as a FastAPI app over a `Service`. It knows neither Ray nor vLLM, so it is tested without them."""
 
 import asyncio
-import json
 import logging
 import time
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,15 +13,18 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from orchestrator.serving.dialects import DIALECTS, Dialect
+from orchestrator.serving.dialects.contract import Stamp
 from orchestrator.serving.errors import ApiError, internal
-from orchestrator.serving.openai_api import Order, answer_chunks, completion, first_chunk, model_object
+from orchestrator.serving.events import events, written
+from orchestrator.serving.orders import Answered
 from orchestrator.serving.request_ids import HEADER, RequestIds
 from orchestrator.serving.searches import Search
 from orchestrator.serving.service import Service
 
 log = logging.getLogger(__name__)
 
-_COMPLETIONS = "/v1/chat/completions"
+_PATHS = frozenset(dialect.path for dialect in DIALECTS)
 
 
 def build_app(service: Service) -> FastAPI:
@@ -45,27 +47,16 @@ def build_app(service: Service) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        data = [model_object(name, created=started) for name in service.catalog.models]
+        data = [_model(name, started) for name in service.catalog.models]
         return JSONResponse({"object": "list", "data": data})
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         service.catalog.resolve(name, {})
-        return JSONResponse(model_object(name, created=started))
+        return JSONResponse(_model(name, started))
 
-    @app.post(_COMPLETIONS)
-    async def chat_completions(request: Request) -> Response:
-        order = service.order(await service.bodies.read(request), request.state.request_id)
-        search = service.search(order)
-        try:
-            if order.stream:
-                await search.begun()
-                return _SearchStream(search, _events(order, search, service.config.keep_alive_s))
-            await _done_or_left(search, request)
-        except BaseException:
-            search.cancel()
-            raise
-        return JSONResponse(completion(order, search.outcome(), id=_new_id(), created=int(time.time())))
+    for dialect in DIALECTS:
+        app.add_api_route(dialect.path, partial(_answer, service, dialect), methods=["POST"])
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:
@@ -87,6 +78,25 @@ def build_app(service: Service) -> FastAPI:
     return app
 
 
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "headrace"}
+
+
+async def _answer(service: Service, dialect: Dialect, request: Request) -> Response:
+    order = service.order(dialect, await service.bodies.read(request), request.state.request_id)
+    searches = service.search(order)
+    try:
+        if order.stream:
+            await asyncio.gather(*(search.begun() for search in searches))
+            happening = events(searches, service.config.keep_alive_s)
+            return _SearchStream(searches, written(happening, dialect.writer(order, Stamp())))
+        found = await _found(searches, request)
+    except BaseException:
+        _cancel(searches)
+        raise
+    return JSONResponse(dialect.body(order, found, Stamp()))
+
+
 class _Gate:
     """Refuses a request that no search can begin for at once: before it is routed and its body read.
 
@@ -99,7 +109,7 @@ class _Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == _COMPLETIONS:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _PATHS:
             try:
                 self._service.check_room()
             except ApiError as error:
@@ -112,57 +122,43 @@ def _error_response(error: ApiError) -> Response:
 
 
 class _SearchStream(StreamingResponse):
-    """Server-sent events. However the response ends, its search does."""
+    """Server-sent events. However the response ends, its searches do."""
 
-    def __init__(self, search: Search, events: AsyncIterator[str]) -> None:
+    def __init__(self, searches: Sequence[Search], pieces: AsyncIterator[str]) -> None:
         super().__init__(
-            events, media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"}
+            pieces, media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"}
         )
-        self._search = search
+        self._searches = searches
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._search.cancel()
+            _cancel(self._searches)
 
 
-async def _events(order: Order, search: Search, keep_alive_s: float) -> AsyncIterator[str]:
-    """The author at once, comments while the search runs, then the answer: it is known only at the end."""
-    name: dict[str, Any] = {"id": _new_id(), "created": int(time.time())}
-    yield _event(first_chunk(order, **name))
-    while not search.task.done():
-        done, _ = await asyncio.wait([search.task], timeout=keep_alive_s)
-        if not done:
-            yield ": searching\n\n"
-    try:
-        for chunk in answer_chunks(order, search.outcome(), **name):
-            yield _event(chunk)
-    except ApiError as error:
-        yield _event(error.body)
-    yield "data: [DONE]\n\n"
+def _cancel(searches: Sequence[Search]) -> None:
+    for search in searches:
+        search.cancel()
 
 
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"
-
-
-async def _done_or_left(search: Search, request: Request) -> None:
-    """Waits for the search; cancels it when the client leaves first."""
+async def _found(searches: Sequence[Search], request: Request) -> list[Answered]:
+    """What the searches found. Ends them when the client leaves first. Raises ApiError for the first that fails."""
 
     async def left() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     leaving = asyncio.create_task(left())
+    tasks = [search.task for search in searches]
     try:
-        await asyncio.wait([search.task, leaving], return_when=asyncio.FIRST_COMPLETED)
+        while not all(task.done() for task in tasks):
+            await asyncio.wait([*tasks, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() or any(search.failed for search in searches):
+                _cancel(searches)
     finally:
         leaving.cancel()
-    if not search.task.done():
-        search.cancel()
-        await asyncio.wait([search.task])
+    for search in searches:
+        if search.failed and not search.task.cancelled():
+            search.outcome()
+    return [search.outcome() for search in searches]
