@@ -21,6 +21,7 @@ class Order:
     sampling: Sampling
     budget: Budget  # of each search
     seed: int
+    effort: str | None = None  # the name of what it may cost
     choices: int = 1  # candidates that are shown of each search
     logprobs: int | None = None  # likeliest tokens in the place of each that is shown; None: not even its own
     echo: bool = False  # the prompt is shown, too

@@ -10,7 +10,7 @@ from orchestrator.core.nouns import Message, Problem, ToolCall
 from orchestrator.serving.dialects.contract import Shop, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
 from orchestrator.serving.dialects.logprobs import chat_logprobs, tokens_of_steps
-from orchestrator.serving.dialects.messages import checked_template, joined
+from orchestrator.serving.dialects.messages import checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
 from orchestrator.serving.dialects.reports import choice_report, openai_usage, report
 from orchestrator.serving.errors import ApiError, invalid
@@ -85,9 +85,8 @@ class ChatMessage(BaseModel):
 
     @property
     def message(self) -> Message:
-        """`developer`, OpenAI's newer name of the system role, is read as the older one, which templates know."""
         return Message(
-            role="system" if self.role == "developer" else self.role,
+            role=known_role(self.role),
             content=self.content or "",
             tool_calls=tuple(
                 ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)

@@ -36,6 +36,11 @@ def joined(content: Any) -> Any:
     return "".join(texts)
 
 
+def known_role(role: str) -> str:
+    """OpenAI's newer name of the system role is read as the older one, which chat templates know."""
+    return "system" if role == "developer" else role
+
+
 def checked_template(kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The arguments of the chat template. Raises ApiError for those that are not its own."""
     for name in kwargs or {}:

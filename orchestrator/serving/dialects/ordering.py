@@ -79,6 +79,7 @@ def make_order(
         ),
         budget=config.request_budget.within(made.budget).within(extra.budget),
         seed=_or(request.seed, random.getrandbits(_SEED_BITS)),
+        effort=effort,
         choices=_or(choices, 1),
         logprobs=logprobs,
         stream=bool(request.stream),

@@ -21,7 +21,7 @@ CONFIG = ServeConfig(
     policy=PolicyConfig(model="m"),
     default_strategy="greedy",
     sampling=Sampling(temperature=0.7, top_p=0.9, max_tokens=100),
-    limits=Limits(max_tokens=200, max_messages=3, max_concurrent=3, timeout_s=60),
+    limits=Limits(max_tokens=200, max_messages=4, max_concurrent=3, timeout_s=60),
     efforts={
         "low": Effort(max_thinking_tokens=5, chat_template_kwargs={"enable_thinking": False}),
         "high": Effort(strategy="best_of_n", params={"n": 8}, budget=Budget(policy_tokens=500)),

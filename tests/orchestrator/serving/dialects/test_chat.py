@@ -179,7 +179,7 @@ def test_parameters_that_ask_for_nothing_are_accepted() -> None:
         ({"headrace": {"n": 0}}, "headrace.n", "no such parameter"),
         ({"messages": []}, "messages", "at least 1"),
         ({"messages": "hello"}, "messages", "list"),
-        ({"messages": [{"role": "user", "content": "a"}] * 4}, "messages", "at most 3, got 4"),
+        ({"messages": [{"role": "user", "content": "a"}] * 5}, "messages", "at most 4, got 5"),
         ({"messages": [{"role": "oracle", "content": "a"}]}, "messages[0].role", "'assistant' or 'tool'"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0]", "tool_call_id is missing"),
         ({"messages": [{"role": "user"}]}, "messages[0]", "content is missing"),
