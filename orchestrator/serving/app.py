@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -17,6 +17,7 @@ from orchestrator.serving.dialects import DIALECTS, Dialect
 from orchestrator.serving.dialects.contract import Stamp
 from orchestrator.serving.errors import ApiError, internal
 from orchestrator.serving.events import events, written
+from orchestrator.serving.openapi import describe
 from orchestrator.serving.orders import Answered
 from orchestrator.serving.request_ids import HEADER, RequestIds
 from orchestrator.serving.searches import Search
@@ -35,15 +36,18 @@ def build_app(service: Service) -> FastAPI:
         async with service.running():
             yield
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     app.add_middleware(_Gate, service=service)
     app.add_middleware(RequestIds)  # around the gate: what that refuses has an id, too
     started = int(time.time())
 
-    @app.api_route("/healthz", methods=["GET", "HEAD"])
-    async def healthz() -> Response:
-        health = await service.health()
-        return JSONResponse(health.detail, status_code=200 if health.ready else 503)
+    async def health(_: Request) -> Response:
+        found = await service.health()
+        return JSONResponse(found.detail, status_code=200 if found.ready else 503)
+
+    for path in ("/health", "/healthz"):
+        app.add_api_route(path, health, methods=["GET"], name=path)
+        app.add_api_route(path, health, methods=["HEAD"], include_in_schema=False)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -56,7 +60,8 @@ def build_app(service: Service) -> FastAPI:
         return JSONResponse(_model(name, started))
 
     for dialect in DIALECTS:
-        app.add_api_route(dialect.path, partial(_answer, service, dialect), methods=["POST"])
+        app.add_api_route(dialect.path, partial(_answer, service, dialect), methods=["POST"], name=dialect.path)
+    app.openapi = cache(partial(describe, app, DIALECTS))  # type: ignore[method-assign]  # FastAPI's way
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:

@@ -10,7 +10,7 @@ from orchestrator.core.nouns import Message, Problem, ToolCall
 from orchestrator.serving.dialects.contract import Shop, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
 from orchestrator.serving.dialects.logprobs import chat_logprobs, tokens_of_steps
-from orchestrator.serving.dialects.messages import checked_template, joined, known_role
+from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
 from orchestrator.serving.dialects.reports import choice_report, openai_usage, report
 from orchestrator.serving.errors import ApiError, invalid
@@ -64,7 +64,7 @@ class ChatMessage(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     name: str | None = None  # a label: chat templates have no place for it
-    content: Annotated[str | None, BeforeValidator(joined)] = None
+    content: Annotated[str | None, BeforeValidator(joined), CONTENT] = None
     reasoning: str | None = None  # of an earlier answer: models are not shown it again
     tool_calls: list[FunctionCall] | None = None
     tool_call_id: str | None = None
@@ -114,9 +114,11 @@ class Chat:
     """Implements `Dialect`."""
 
     path = "/v1/chat/completions"
+    request = ChatRequest
+    neutral = _NEUTRAL
 
     def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
-        request = read_request(ChatRequest, given, neutral=_NEUTRAL, hints={})
+        request = read_request(ChatRequest, given, neutral=self.neutral, hints={})
         limits = shop.config.limits
         if len(request.messages) > limits.max_messages:
             raise invalid(f"messages: at most {limits.max_messages}, got {len(request.messages)}", param="messages")

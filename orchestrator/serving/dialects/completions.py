@@ -45,9 +45,11 @@ class Completions:
     """Implements `Dialect`."""
 
     path = "/v1/completions"
+    request = CompletionRequest
+    neutral = _NEUTRAL
 
     def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
-        request = read_request(CompletionRequest, given, neutral=_NEUTRAL, hints=_HINTS)
+        request = read_request(CompletionRequest, given, neutral=self.neutral, hints=_HINTS)
         if not shop.catalog.tells_tokens:
             raise invalid("prompt: this server's policy takes conversations only", param="prompt")
         if not request.prompts or not all(request.prompts):

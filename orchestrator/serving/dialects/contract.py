@@ -2,12 +2,13 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
+from orchestrator.serving.dialects.fields import CommonRequest
 from orchestrator.serving.events import Writer
 from orchestrator.serving.orders import Answered, Order
 
@@ -32,6 +33,8 @@ class Dialect(Protocol):
     """An API on the wire. Pure: it reads a request, and words what was found."""
 
     path: str
+    request: type[CommonRequest]  # as its fields are checked
+    neutral: Mapping[str, tuple[Any, ...]]  # parameters that it can't honour, with the values that ask for nothing
 
     def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
         """What a request's body asks for. Raises ApiError; what can't be honoured is refused by its name."""

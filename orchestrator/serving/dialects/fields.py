@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import from_json
 
 from orchestrator.serving.errors import ApiError, invalid
@@ -38,7 +38,12 @@ def _stops(given: Any) -> Any:
     return stops
 
 
-Stops = Annotated[list[str], BeforeValidator(_stops)]
+_STOP = {"type": "string", "minLength": 1, "maxLength": _MOST_STOP_CHARS}
+Stops = Annotated[
+    list[str],
+    BeforeValidator(_stops),
+    WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": _MOST_STOPS}]}),
+]
 
 
 class StreamOptions(BaseModel):

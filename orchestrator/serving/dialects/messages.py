@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import WithJsonSchema
+
 from orchestrator.serving.errors import invalid
 
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -34,6 +36,15 @@ def joined(content: Any) -> Any:
             raise ValueError("wanted a string or a list of text parts")
         texts.append(part["text"])
     return "".join(texts)
+
+
+_PART = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"enum": list(TEXT_PARTS)}, "text": {"type": "string"}},
+}
+CONTENT = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]})
+"""As `joined` reads it."""
 
 
 def known_role(role: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.serving.dialects.contract import Shop, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, read_request
-from orchestrator.serving.dialects.messages import checked_template, joined, known_role
+from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
 from orchestrator.serving.dialects.response_objects import output_of, response_object
 from orchestrator.serving.dialects.response_writer import ResponseWriter
@@ -44,7 +44,7 @@ class InputItem(BaseModel):
 
     type: Literal["message", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] = "user"
-    content: Annotated[str, BeforeValidator(joined)] = ""
+    content: Annotated[str, BeforeValidator(joined), CONTENT] = ""
     id: str | None = None
     status: str | None = None
     summary: list[Any] | None = None
@@ -76,7 +76,9 @@ class Reasoning(BaseModel):
 class ResponsesRequest(CommonRequest):
     """What is honoured of OpenAI's request."""
 
-    input: Annotated[list[InputItem], BeforeValidator(_items)] = Field(min_length=1)
+    input: Annotated[list[InputItem], BeforeValidator(_items, json_schema_input_type=str | list[InputItem])] = Field(
+        min_length=1
+    )
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     reasoning: Reasoning | None = None
@@ -101,9 +103,11 @@ class Responses:
     """Implements `Dialect`."""
 
     path = "/v1/responses"
+    request = ResponsesRequest
+    neutral = _NEUTRAL
 
     def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
-        request = read_request(ResponsesRequest, given, neutral=_NEUTRAL, hints=_HINTS)
+        request = read_request(ResponsesRequest, given, neutral=self.neutral, hints=_HINTS)
         most = shop.config.limits.max_messages
         if not 0 < len(request.messages) <= most:
             raise invalid(f"input: wanted 1 to {most} messages, got {len(request.messages)}", param="input")
