@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from orchestrator.core.account import PlannedSequence, total
+from orchestrator.core.account import Amounts, total
 from orchestrator.core.alternatives import ReadToken
+from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import EndReason
 from orchestrator.core.protocols import Generation, Policy
 from orchestrator.session.books import Books
@@ -14,11 +15,7 @@ async def read_back(
     readings: Sequence[Generation], policy: Policy, in_flight: SequencesInFlight, books: Books
 ) -> list[tuple[ReadToken, ...] | None]:
     """What each of the readings tells; None for one that the budget does not pay for."""
-    costs = [
-        PlannedSequence(shape=policy.shape, prefix=len(reading.prefix_ids), scored=False).amounts(reading.max_tokens)
-        for reading in readings
-    ]
-    costs = [{kind: amount for kind, amount in cost.items() if kind != "candidates"} for cost in costs]
+    costs = [_most(reading, policy.shape) for reading in readings]
     await books.account.secure(total(costs))
     sequences: list[LiveSequence | None] = []
     for reading, cost in zip(readings, costs, strict=True):
@@ -37,6 +34,13 @@ async def read_back(
         for sequence in begun:
             if not sequence.aborting:
                 sequence.hold.close()
+
+
+def _most(reading: Generation, shape: ModelShape) -> Amounts:
+    """What it costs where nothing is cached."""
+    prefix, sampled = len(reading.prefix_ids), reading.max_tokens
+    flops = shape.sampling_flops(prefix=prefix, cached=0, sampled=sampled) + shape.reading_flops(prefix=prefix)
+    return {"policy_tokens": sampled, "flops": flops}
 
 
 async def _told(sequence: LiveSequence, books: Books) -> tuple[ReadToken, ...]:
