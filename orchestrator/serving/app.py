@@ -155,10 +155,11 @@ async def _found(searches: Sequence[Search], request: Request) -> list[Answered]
             pass
 
     leaving = asyncio.create_task(left())
-    tasks = [search.task for search in searches]
+    tasks: set[asyncio.Task[Any]] = {search.task for search in searches}
     try:
-        while not all(task.done() for task in tasks):
-            await asyncio.wait([*tasks, leaving], return_when=asyncio.FIRST_COMPLETED)
+        pending = {*tasks, leaving}
+        while pending - {leaving}:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done() or any(search.failed for search in searches):
                 _cancel(searches)
     finally:

@@ -62,6 +62,8 @@ def test_the_shipped_file_is_loopback_and_its_paths_hold_in_every_process() -> N
         ("limits.max_n=8", "must be <= limits.max_n=8, got 16"),
         ("default_strategy=best_of", "did you mean best_of_n?"),
         ("strategies.beam_search.beam_width=32", "beam_width must be between 1 and n=16, got 32"),
+        ("efforts.high={strategy: best_of}", "efforts.high: headrace.strategy: got 'best_of'"),
+        ("efforts.high={strategy: best_of_n, params: {n: 65}}", "efforts.high: headrace.n: must be <= limits.max_n=64"),
         ("policy.model=no/such/folder", "no/such/folder"),
         ("verifier.model=no/such/folder", "no/such/folder"),
         ("verifier=null", "best_of_n needs a verifier"),
