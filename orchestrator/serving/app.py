@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestrator.serving.dialects import DIALECTS, Dialect
-from orchestrator.serving.dialects.contract import Stamp
+from orchestrator.serving.dialects import DIALECTS
+from orchestrator.serving.dialects.contract import Dialect, Stamp
 from orchestrator.serving.errors import ApiError, internal
 from orchestrator.serving.events import events, written
 from orchestrator.serving.openapi import describe

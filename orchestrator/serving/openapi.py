@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from orchestrator.serving.dialects import Dialect
+from orchestrator.serving.dialects.contract import Dialect
 from orchestrator.serving.dialects.fields import LABELS
 
 _REF = "#/components/schemas/{model}"

@@ -33,8 +33,16 @@ class Dialect(Protocol):
     """An API on the wire. Pure: it reads a request, and words what was found."""
 
     path: str
-    request: type[CommonRequest]  # as its fields are checked
-    neutral: Mapping[str, tuple[Any, ...]]  # parameters that it can't honour, with the values that ask for nothing
+
+    @property
+    def request(self) -> type[CommonRequest]:
+        """As its fields are checked."""
+        ...
+
+    @property
+    def neutral(self) -> Mapping[str, tuple[Any, ...]]:
+        """Parameters that it can't honour, with the values that ask for nothing."""
+        ...
 
     def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
         """What a request's body asks for. Raises ApiError; what can't be honoured is refused by its name."""

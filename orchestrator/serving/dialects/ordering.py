@@ -40,7 +40,8 @@ def make_order(
     effort: str | None = None,
     choices: int | None = None,
     logprobs: int | None = None,
-    **shown: bool,
+    echo: bool = False,
+    writes: bool = True,
 ) -> Order:
     """`effort` is the name of one of the configured efforts. Raises ApiError."""
     config = shop.config
@@ -85,7 +86,8 @@ def make_order(
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
         return_trace=extra.return_trace,
-        **shown,
+        echo=echo,
+        writes=writes,
     )
 
 
