@@ -114,6 +114,16 @@ async def test_a_server_that_tells_no_logprobs_fails_the_problem_that_wants_them
         assert tokens_of(await sampled(made)) == TOKENS
 
 
+async def test_a_server_tells_what_it_thinks_of_a_prefix(server: ScriptedServer, config: PolicyConfig) -> None:
+    async with loaded(config) as made:
+        [delta] = await sampled(made, reads=1, max_tokens=1)
+        server.tells_logprobs = False
+        with pytest.raises(ProblemError, match="wanted prompt_logprobs of"):
+            await sampled(made, reads=1, max_tokens=1)
+    assert (delta.token_ids, delta.finish) == ([5], Finish.LENGTH)
+    assert delta.read == [{}, *({token_id: -2.5, 0: -0.5} for token_id in PROMPT[1:])]
+
+
 async def test_a_request_ends_at_its_cap_and_at_its_stop_tokens(server: ScriptedServer, config: PolicyConfig) -> None:
     async with loaded(config) as made:
         capped = await sampled(made, max_tokens=3)
