@@ -8,7 +8,7 @@ import pytest
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Message, ToolCall
 from orchestrator.core.protocols import Sampling
-from orchestrator.serving.dialects.chat import _NEUTRAL, Chat, ChatRequest
+from orchestrator.serving.dialects.chat import Chat, ChatRequest
 from orchestrator.serving.dialects.fields import LABELS
 from orchestrator.serving.orders import Order
 from strategies.best_of_n import BestOfN
@@ -204,7 +204,7 @@ def test_what_cannot_be_honoured_is_400_and_named(fields: dict[str, Any], param:
 
 
 def test_null_is_as_good_as_a_field_that_is_not_there() -> None:
-    optional = [*ChatRequest.model_fields.keys() - {"model", "messages", "seed"}, *_NEUTRAL, *LABELS]
+    optional = [*ChatRequest.model_fields.keys() - {"model", "messages", "seed"}, *Chat.neutral, *LABELS]
     assert order(seed=7, **dict.fromkeys(optional)) == order(seed=7)
     options = {"include_usage": None, "include_obfuscation": None}
     assert not order(stream=True, stream_options=options).include_usage

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from orchestrator.core.nouns import Message
-from orchestrator.serving.dialects.responses import _NEUTRAL, Responses, ResponsesRequest
+from orchestrator.serving.dialects.responses import Responses, ResponsesRequest
 from orchestrator.serving.orders import Order
 from strategies.best_of_n import BestOfN
 from tests.fakes import ScriptedPolicy, TableVerifier, ThinkingPolicy
@@ -65,7 +65,7 @@ def test_reasoning_has_an_effort_and_logprobs_are_included_when_asked_for() -> N
 
 
 def test_null_is_as_good_as_a_field_that_is_not_there() -> None:
-    optional = [*ResponsesRequest.model_fields.keys() - {"model", "input", "seed"}, *_NEUTRAL]
+    optional = [*ResponsesRequest.model_fields.keys() - {"model", "input", "seed"}, *Responses.neutral]
     assert order(seed=7, **dict.fromkeys(optional)) == order(seed=7)
 
 
