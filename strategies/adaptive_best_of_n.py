@@ -66,7 +66,7 @@ class AdaptiveBestOfN(Strategy):
             detail = {"confidence": confidence}
         else:
             gain = await self._gain(completions, session)
-            while gain > self.price and len(completions) < self.n and not session.remaining.exhausted:
+            while gain > self.price and len(completions) < self.n and session.may_go_on():
                 completions += await session.rollout([root], min(self.round, self.n - len(completions)))
                 gain = await self._gain(completions, session)
             detail = {"gain": gain}

@@ -51,7 +51,7 @@ class AdaptiveConsistency(Strategy):
         root = await session.start(problem)
         voters: list[Trajectory] = []
         begun, settled = 0, False
-        while begun < self.n and not settled and (begun == 0 or not session.remaining.exhausted):
+        while begun < self.n and not settled and (begun == 0 or session.may_go_on()):
             size = min(self.window, self.n - begun)
             begun += size
             logprobs = 0 if self.rule == StoppingRule.cges else None

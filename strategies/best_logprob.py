@@ -30,6 +30,10 @@ class BestLogprob(Strategy):
     def __post_init__(self) -> None:
         require(self.n >= 1, f"best_logprob: n must be >= 1, got {self.n}")
 
+    @property
+    def most_candidates(self) -> int:
+        return self.n
+
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
         completions = await session.rollout([root], self.n, scored=False, logprobs=0)

@@ -28,6 +28,7 @@ class BudgetForcing(Strategy):
 
     costly: ClassVar[tuple[str, ...]] = ()
     needs_tokens: ClassVar[bool] = True
+    most_candidates: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         require(

@@ -33,7 +33,7 @@ async def compared(line_ups: Sequence[Sequence[Trajectory]], session: Session) -
     None is no preference: the judgment can't be read, the line-up does not fit into the context, or nothing is left of
     the budget.
     """
-    if session.remaining.exhausted:
+    if line_ups and not session.may_go_on():
         return [None] * len(line_ups)
     prompts = await together(_prompt(line_up, session) for line_up in line_ups)
     fitting = [prompt for prompt in prompts if prompt is not None]
@@ -61,7 +61,7 @@ def question(problem: Problem, solutions: Sequence[str]) -> Problem:
         *(f"[Solution {number}]\n\n{solution.strip()}" for number, solution in enumerate(solutions)),
         _REQUEST,
     ]
-    return replace(problem, messages=(Message(role="user", content="\n\n".join(parts)),))
+    return problem.asking((Message(role="user", content="\n\n".join(parts)),))
 
 
 def place(judgment: str, num_solutions: int) -> int | None:

@@ -13,6 +13,7 @@ class Greedy(Strategy):
     """The most likely token at each position."""
 
     costly: ClassVar[tuple[str, ...]] = ()
+    most_candidates: ClassVar[int] = 1
 
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)

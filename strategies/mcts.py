@@ -55,7 +55,7 @@ class MCTS(Strategy):
         leaves: list[_Node] = [root]
         ended: list[Trajectory] = []
         simulations = 0
-        while leaves and simulations < self.simulations and not session.remaining.exhausted:
+        while leaves and simulations < self.simulations and session.may_go_on():
             simulations += 1
             path = self._select(root)
             leaf = path[-1]

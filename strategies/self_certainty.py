@@ -32,6 +32,10 @@ class SelfCertainty(Strategy):
             f"self_certainty: borda_power must be between 0 and 100 (or null for no vote), got {self.borda_power}",
         )
 
+    @property
+    def most_candidates(self) -> int:
+        return self.n
+
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
         samples = await session.rollout([root], self.n, scored=False, logprobs=TOP_K)

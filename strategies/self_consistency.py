@@ -45,6 +45,10 @@ class SelfConsistency(Strategy):
     def needs_verifier(self) -> bool:
         return self.weighted and self.weight == VoteWeight.verifier
 
+    @property
+    def most_candidates(self) -> int:
+        return self.n
+
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         root = await session.start(problem)
         if self.weighted and not self.needs_verifier:

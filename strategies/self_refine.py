@@ -71,7 +71,7 @@ class SelfRefine(Strategy):
     def _shown(self, problem: Problem, attempt: Trajectory) -> Problem:
         """The problem, followed by the attempt and the request to revise it."""
         turns = (Message(role="assistant", content=attempt.reply), Message(role="user", content=self.request))
-        return replace(problem, messages=(*problem.messages, *turns))
+        return problem.asking((*problem.messages, *turns))
 
 
 def _last_answered(chain: Sequence[Trajectory]) -> Trajectory:

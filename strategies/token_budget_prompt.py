@@ -54,7 +54,7 @@ class TokenBudgetPrompt(Strategy):
             raise ProblemError(f"problem {problem.id}: token_budget_prompt wants a user message, got {roles}")
         sentence = self.template.replace("{budget}", str(self.budget))
         messages[last] = replace(messages[last], content=f"{messages[last].content}\n{sentence}")
-        return replace(problem, messages=tuple(messages))
+        return problem.asking(tuple(messages))
 
     async def _answered(self, cut: list[Trajectory], session: Session) -> list[Trajectory]:
         """Writes each to its end, after the end marker unless it has one already."""

@@ -63,7 +63,7 @@ class WorkloadBudget(Strategy):
         try:
             root = await session.start(problem)
             size, gain = self.probe, await self._gain(completions, session)
-            while size > 0 and not session.remaining.exhausted:
+            while size > 0 and session.may_go_on():
                 granted = await workload.grant(problem.id, gain=gain, samples=size)
                 if granted == 0:
                     break

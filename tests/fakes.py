@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.core.account import Account
+from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.flops import ModelShape
@@ -59,7 +60,9 @@ class ScriptedPolicy:
         self._turns: dict[str, int] = defaultdict(int)
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
-        return [ids(problem.messages[-1].content) for problem in problems]
+        return [
+            problem.raw if isinstance(problem.raw, tuple) else ids(problem.messages[-1].content) for problem in problems
+        ]
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return [ids(text) for text in texts]
@@ -75,6 +78,8 @@ class ScriptedPolicy:
         return continuation
 
     def _plan(self, request: Generation) -> list[Segment]:
+        if request.reads is not None:
+            return [Segment(token_ids=(EOS,), text="", finish=Finish.LENGTH, read=_read_back(request))]
         continuation = self._continuation(text_of(request.prefix_ids), request)
         cut = min((continuation.find(s) for s in request.stop if s in continuation), default=None)
         marker = next((s for s in request.stop if cut is not None and continuation.startswith(s, cut)), "")
@@ -96,6 +101,20 @@ class ScriptedPolicy:
 def confidence_of(token: int) -> TokenConfidence:
     """The policy is surer of a character the earlier it comes: of a space than of a digit, of that than of a letter."""
     return TokenConfidence(float(128 - token), token / 128, 10.0 - token / 128)
+
+
+def _read_back(request: Generation) -> tuple[ReadToken, ...]:
+    """Each token is what the policy would have written, and the one after it in the alphabet is next."""
+    assert request.reads is not None
+    return tuple(
+        ReadToken(
+            text="<eos>" if token == EOS else chr(token),
+            special=token == EOS,
+            logprob=None if index == 0 else -token / 1000,
+            likeliest=() if index == 0 else ((chr(token), -token / 1000), (chr(token + 1), -9.0))[: request.reads],
+        )
+        for index, token in enumerate(request.prefix_ids)
+    )[request.reads_from :]
 
 
 def _segment(piece: tuple[int, ...], request: Generation) -> Segment:

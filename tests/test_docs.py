@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from experiments.data.sets import DATASETS, settings_of
+from orchestrator.serving.dialects import DIALECTS
+from orchestrator.serving.dialects.fields import LABELS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,6 +35,14 @@ def test_every_relative_link_points_at_a_file_and_a_heading_that_exist(page):
 
 def test_the_readme_has_fewer_than_150_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.path)
+def test_every_field_of_a_request_is_documented(dialect):
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    section = page[page.index("### Fields") : page.index("## A response")]
+    for name in (*dialect.request.model_fields, *dialect.neutral, *LABELS):
+        assert f"`{name}`" in section, name
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -3,7 +3,7 @@
 A multiply-add counts as 2. Per token, every weight of a matrix multiplication is used once (2 x weights), and
 attention reads the context: 2 x context x width for the scores and as much for the weighted sum, per layer, with
 width = heads x head_dim (Kaplan et al., arXiv 2001.08361, table 1). The output head is counted for sampled tokens
-and for the last token of each prefill only, since engines compute no other logits.
+and for the last token of each prefill only, since engines compute no other logits unless they are asked for them.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,10 @@ class ModelShape:
         if sampled == 0:
             return 0.0
         return self.flops(new_tokens=prefix - cached + sampled - 1, context_tokens=cached, logits=sampled)
+
+    def reading_flops(self, *, prefix: int) -> float:
+        """FLOPs that the log-probabilities of a prefix take beside sampling: the head at each token but the last."""
+        return self.flops(new_tokens=0, context_tokens=0, logits=prefix - 1)
 
 
 def llama_shape(config: dict[str, int]) -> ModelShape:

@@ -86,6 +86,14 @@ class Budget:
             if value is not None and not value > 0:
                 raise ValueError(f"budget: {name} must be > 0 (or null for no cap), got {value}")
 
+    def within(self, other: "Budget") -> "Budget":
+        """The lower of both caps, of each kind."""
+        lower: dict[str, Any] = {}
+        for field in fields(self):
+            caps = (getattr(self, field.name), getattr(other, field.name))
+            lower[field.name] = min((cap for cap in caps if cap is not None), default=None)
+        return Budget(**lower)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remaining:

@@ -4,7 +4,7 @@ Token ids are the truth about a trajectory. Text is for people, voters and grade
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain
 from typing import Any
@@ -15,11 +15,31 @@ from orchestrator.core.values import numerous
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call that an assistant asked for. `arguments` is JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One chat message, as in the OpenAI API."""
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant
+    tool_call_id: str | None = None  # of a tool: which call it answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a policy goes on from: messages through its chat template, or a text or tokens as they stand."""
+
+    messages: tuple[Message, ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict)  # arguments of the chat template, over the configured
+    raw: str | tuple[int, ...] | None = None  # where it is given, messages and template count for nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +50,20 @@ class Problem:
     messages: tuple[Message, ...]
     difficulty: float | None = None  # the data set's own grade, for analysis only
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    template: Mapping[str, Any] = field(default_factory=dict)  # as `Prompt.template`
+    raw: str | tuple[int, ...] | None = None  # as `Prompt.raw`; the messages then say the same to those who read text
 
     @classmethod
     def from_prompt(cls, id: str, prompt: str, **fields: Any) -> "Problem":
         return cls(id=id, messages=(Message(role="user", content=prompt),), **fields)
+
+    @property
+    def prompt(self) -> Prompt:
+        return Prompt(messages=self.messages, template=self.template, raw=self.raw)
+
+    def asking(self, messages: tuple[Message, ...]) -> "Problem":
+        """The same problem, asked with other messages."""
+        return replace(self, messages=messages, raw=None)
 
     @property
     def text(self) -> str:
@@ -163,7 +193,8 @@ class EndReason(StrEnum):
     """Why a search ended."""
 
     COMPLETED = "completed"
-    BUDGET = "budget"
+    BUDGET = "budget"  # a cap on tokens, FLOPs or candidates cut it short
+    DEADLINE = "deadline"  # its time was over
 
 
 class Selection(StrEnum):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from orchestrator.core.alternatives import Alternatives
+from orchestrator.core.alternatives import Alternatives, ReadToken
 from orchestrator.core.confidence import ConfidenceFloor, StepConfidence
 from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
@@ -63,10 +63,18 @@ class Sampling:
             **how,
         )
 
-    def before_stop(self, text: str) -> str | None:
-        """What comes before the first of the stop texts; None where there is none in it."""
-        found = [at for string in self.stop if (at := text.find(string)) >= 0]
-        return text[: min(found)] if found else None
+    def stopped_at(self, before: str, text: str) -> int | None:
+        """Where in `text`, which comes after `before`, the first stop text begins that ends in it: a number below 0
+        where it begins so many characters before. None where there is none."""
+        whole = before + text
+        starts = ((string, max(0, len(before) - len(string) + 1)) for string in self.stop)
+        found = [at - len(before) for string, start in starts if (at := whole.find(string, start)) >= 0]
+        return min(found, default=None)
+
+    def seen(self, text: str) -> str:
+        """The end of the text, as far as a stop text may have begun in it."""
+        reach = max(map(len, self.stop), default=1) - 1
+        return text[-reach:] if reach else ""
 
 
 @numerous
@@ -89,8 +97,11 @@ class Generation:
     floor: ConfidenceFloor | None = None  # stop below it; needs `logprobs` of 1 or more
     eager: bool = True  # steps are wanted as soon as they end; False: nobody looks before the sequence does
     stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
+    seen: str = ""  # the end of the completion so far, in which one of them may have begun
     max_thinking: int | None = None  # stop after so many tokens of thinking
     words: tuple[str, ...] = ()  # where one may begin, tell the likeliest tokens; needs `logprobs` of 1 or more
+    reads: int | None = None  # tell the log-probabilities of the prefix, and of so many likeliest tokens at each place
+    reads_from: int = 0  # tokens of the prefix of which that is not told
 
     def __post_init__(self) -> None:
         if (self.floor is not None or self.words) and not self.logprobs:
@@ -129,6 +140,7 @@ class Segment:
     logprob: float | None = None  # of the tokens, summed
     alternatives: tuple[Alternatives, ...] = ()  # to its tokens that may begin one of the words, as asked
     confidence: StepConfidence | None = None  # of the tokens, where likeliest ones were asked for
+    read: tuple[ReadToken, ...] = ()  # of the prefix, with the last segment, where `reads` asks for it
     queue_s: float = 0.0  # waited for a place in an engine
     engine_s: float = 0.0  # in the engine
 
@@ -301,6 +313,11 @@ class Session(Protocol):
         no more candidates are allowed."""
         ...
 
+    def may_go_on(self) -> bool:
+        """Whether something is left of the budget. A search that would go on asks first: where nothing is, its result
+        says that it was cut short."""
+        ...
+
     async def start(self, problem: Problem) -> Trajectory:
         """The empty trajectory. Raises PromptTooLong."""
         ...
@@ -371,6 +388,11 @@ class Strategy(Protocol):
     @property
     def needs_verifier(self) -> bool:
         return False
+
+    @property
+    def most_candidates(self) -> int | None:
+        """The most candidates that a search makes, where that is known before."""
+        return None
 
     @property
     def needs_tokens(self) -> bool:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.core.config import PolicyConfig, StepConfig, most_replicas
 from orchestrator.core.errors import ProblemError
-from orchestrator.core.nouns import Message
+from orchestrator.core.nouns import Prompt
 from orchestrator.policy.admission import Admission
 from orchestrator.policy.engines import engine_class
 from orchestrator.policy.engines.contract import PolicyInfo
@@ -78,8 +78,8 @@ class PolicyActor:
     async def poll(self, client: str, wait_s: float) -> Batch:
         return await self._host.poll(client, wait_s)
 
-    async def encode(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...] | ProblemError]:
-        return await self._prompts.encode(conversations)
+    async def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...] | ProblemError]:
+        return await self._prompts.encode(prompts)
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return await self._prompts.encode_text(texts)

@@ -25,11 +25,11 @@ from orchestrator.core.confidence import step_confidence, token_confidence
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError, ReplicaError, UserError
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.nouns import Message, Problem
+from orchestrator.core.nouns import Message, Problem, Prompt
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.chat_replies import Choice, read_reply
-from orchestrator.policy.engines.chat_template import with_examples
+from orchestrator.policy.engines.chat_template import as_dict, with_examples
 from orchestrator.policy.engines.clients import MOST_SEED, api_key, one_line, open_client
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class ChatPolicy:
         self._places = asyncio.Semaphore(config.max_num_seqs * len(servers))
         self._taking_places = asyncio.Lock()  # who takes several has them all before the next may take one
         self._gives_choices = True  # as far as is known: more than one, where more are asked for
-        self._prompts: OrderedDict[tuple[int, ...], tuple[Message, ...]] = OrderedDict()
+        self._prompts: OrderedDict[tuple[int, ...], Prompt] = OrderedDict()
         self._names = itertools.count()
         self.context_length = config.max_model_len or _ENDLESS
         weights = round((config.flops_per_token or 0.0) / 2)
@@ -137,10 +137,14 @@ class ChatPolicy:
         ]
 
     async def encode(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
-        """A name for each prompt: what its tokens are only the server knows."""
+        """A name for each prompt: what its tokens are only the server knows. Raises ProblemError for one that is no
+        conversation."""
+        if any(problem.raw is not None for problem in problems):
+            raise ProblemError(f"policy: {self.model} takes conversations only, got a prompt as it stands")
         names: list[tuple[int, ...]] = [(UNKNOWN_ID - 1 - next(self._names),) for _ in problems]
         for name, problem in zip(names, problems, strict=True):
-            self._prompts[name] = with_examples(problem.messages, self._config)
+            messages = with_examples(problem.messages, self._config)
+            self._prompts[name] = replace(problem.prompt, messages=messages)
         while len(self._prompts) > _MOST_PROMPTS:
             self._prompts.popitem(last=False)
         return names
@@ -151,6 +155,8 @@ class ChatPolicy:
     def generate(self, requests: Sequence[Generation]) -> "ChatStream":
         """Raises UserError for what needs token ids."""
         for request in requests:
+            if request.reads is not None:
+                raise UserError(f"policy: {self.model} returns text only, and reads back no log-probabilities")
             if request.words:
                 raise UserError(
                     f"policy: {self.model} is asked for text only, and not what else was likely; wanted "
@@ -294,12 +300,12 @@ class ChatPolicy:
         unusual = {name: value for name, value in sampling.items() if value}  # hosted APIs don't know them
         if request.repetition_penalty != 1:
             unusual["repetition_penalty"] = request.repetition_penalty
-        if self._config.chat_template_kwargs:
-            unusual["chat_template_kwargs"] = self._config.chat_template_kwargs
-        messages = self._prompts[request.prefix_ids]
+        prompt = self._prompts[request.prefix_ids]
+        if template := {**self._config.chat_template_kwargs, **prompt.template}:
+            unusual["chat_template_kwargs"] = template
         return {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "messages": [_as_sent(message) for message in prompt.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
@@ -346,6 +352,14 @@ class ChatStream:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _as_sent(message: Message) -> dict[str, Any]:
+    """As the API has it: the arguments of calls are JSON."""
+    sent = as_dict(message)
+    for told, call in zip(sent.get("tool_calls", ()), message.tool_calls, strict=True):
+        told["function"]["arguments"] = call.arguments
+    return sent
 
 
 def _told(choice: Choice, prompt_tokens: int, *, queue_s: float, engine_s: float) -> Told:

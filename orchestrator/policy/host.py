@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.config import StepConfig
 from orchestrator.core.errors import ProblemError, ReplicaError
@@ -18,7 +19,7 @@ from orchestrator.core.thinking import Phase, ThinkingMarkers
 from orchestrator.core.values import Parcel, numerous
 from orchestrator.policy.admission import Admission
 from orchestrator.policy.engines.contract import Delta, TokenEngine
-from orchestrator.policy.likeliest import Reader
+from orchestrator.policy.likeliest import Reader, read_back
 from orchestrator.policy.steps import Piece, StepSplitter, TextStream, Vocabulary
 from orchestrator.policy.thinking import MarkedTokens
 from orchestrator.replicas.members import Health
@@ -35,11 +36,10 @@ class ClientForgotten(ReplicaError):
 @numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A generation to run. `seen` is text sampled before its prefix ended, where a stop string may have begun;
-    `confidences` are those of the tokens there, which belong to a group of its floor."""
+    """A generation to run. `confidences` are those of the tokens sampled before its prefix ended that belong to a group
+    of its floor."""
 
     generation: Generation
-    seen: str = ""
     confidences: tuple[float, ...] = ()
 
 
@@ -257,7 +257,7 @@ class PolicyHost:
             self._steps,
             text,
             stop=work.generation.stop,
-            seen=work.seen,
+            seen=work.generation.seen,
             marked=self._marked,
             phase=phase,
             phase_text=seen,
@@ -286,6 +286,7 @@ class PolicyHost:
             stops += self._step_ends(splitter.phase)
         stop_token_ids = self._vocabulary.tokens_with(stops) if stops else []
         reader = Reader(self._vocabulary, generation.words) if generation.words else None
+        read: tuple[ReadToken, ...] = ()
         cutter = _Cutter(job.work, splitter, generation.speculate if speculates else 0, self._has_spare, reader)
 
         try:
@@ -296,12 +297,20 @@ class PolicyHost:
                     job.computed += len(delta.token_ids)
                     self._sampled_tokens += len(delta.token_ids)
                     state.pending_tokens += len(delta.token_ids)
+                    if delta.read is not None:
+                        read = read_back(
+                            self._engine.tokenizer,
+                            self._vocabulary,
+                            generation.prefix_ids,
+                            delta.read,
+                            generation.reads_from,
+                        )
                     for segment in cutter.push(delta):
                         state.put(request_id, segment)
                     if delta.finish is None and (cutter.last is not None or job.aborted):
                         await self._engine.abort(job.name)
             assert cutter.last is not None, "the engine ended a stream without saying so"
-            state.put(request_id, cutter.last)
+            state.put(request_id, replace(cutter.last, read=read) if read else cutter.last)
         finally:
             state.pending_tokens -= splitter.num_pending
 

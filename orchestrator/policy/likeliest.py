@@ -2,8 +2,41 @@
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.core.alternatives import Alternatives, may_hold
-from orchestrator.policy.steps import Vocabulary
+from tokenizers import Tokenizer
+
+from orchestrator.core.alternatives import Alternatives, ReadToken, may_hold
+from orchestrator.policy.steps import TextStream, Vocabulary
+
+
+def read_back(
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    token_ids: Sequence[int],
+    told: Sequence[Mapping[int, float]],
+    start: int,
+) -> tuple[ReadToken, ...]:
+    """The tokens from `start` on. At each place of `token_ids` an engine told of its token and of the likeliest ones,
+    at the first of nothing."""
+    names = {token_id: token.content for token_id, token in tokenizer.get_added_tokens_decoder().items()}
+    hidden = {token_id: name for token_id, name in names.items() if not vocabulary.text(token_id)}
+    text, tokens = TextStream(tokenizer, token_ids[:start]), []
+    for token_id, logprobs in zip(token_ids[start:], told[start:], strict=True):
+        own, added = vocabulary.text(token_id), text.push(token_id)
+        before = added.removesuffix(own) if added.endswith(own) else ""  # some decoders leave out a first space
+        shown = hidden.get(token_id, added)
+        likeliest = [
+            (shown if other == token_id else hidden.get(other, before + vocabulary.text(other)), logprob)
+            for other, logprob in sorted(logprobs.items(), key=lambda item: -item[1])
+        ]
+        tokens.append(
+            ReadToken(
+                text=shown,
+                special=token_id in hidden,
+                logprob=logprobs.get(token_id),
+                likeliest=tuple(likeliest),
+            )
+        )
+    return tuple(tokens)
 
 
 class Reader:

@@ -18,7 +18,7 @@ from typing import Any, Self
 from orchestrator.core.config import PolicyConfig, StepConfig, most_replicas
 from orchestrator.core.errors import HeadraceError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.nouns import Message, Problem
+from orchestrator.core.nouns import Problem, Prompt
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.admission import in_replicas
@@ -59,7 +59,7 @@ class PolicyPool:
         self._ended: HeadraceError | None = None  # why nothing can be generated any more
         self._waiting: deque[PolicyRequest] = deque()  # first come, first served; bounded by what callers ask for
         self._next_id = 0
-        self._to_encode: list[tuple[Message, ...]] = []
+        self._to_encode: list[Prompt] = []
         self._encoding: asyncio.Task[list[tuple[int, ...] | ProblemError]] | None = None  # that is about to take these
         self._affinity = PrefixAffinity()
         self._rng = random.Random(0)  # only where work runs depends on it
@@ -119,7 +119,7 @@ class PolicyPool:
         if self._encoding is None:
             self._encoding = asyncio.create_task(self._encode_together())
         task, first = self._encoding, len(self._to_encode)
-        self._to_encode += [problem.messages for problem in problems]
+        self._to_encode += [problem.prompt for problem in problems]
         prompts = []
         for prompt in (await asyncio.shield(task))[first : first + len(problems)]:
             if isinstance(prompt, ProblemError):
@@ -129,11 +129,9 @@ class PolicyPool:
 
     async def _encode_together(self) -> list[tuple[int, ...] | ProblemError]:
         await asyncio.sleep(0)
-        conversations, self._to_encode, self._encoding = self._to_encode, [], None
-        prompts: list[tuple[int, ...] | ProblemError] = await self._ask(
-            lambda actor: actor.encode.remote(conversations)
-        )
-        return prompts
+        prompts, self._to_encode, self._encoding = self._to_encode, [], None
+        encoded: list[tuple[int, ...] | ProblemError] = await self._ask(lambda actor: actor.encode.remote(prompts))
+        return encoded
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         encoded: list[tuple[int, ...]] = await self._ask(lambda actor: actor.encode_text.remote(list(texts)))

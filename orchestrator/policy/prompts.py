@@ -1,11 +1,11 @@
-"""Makes token ids of conversations and texts, in one thread beside the event loop."""
+"""Makes token ids of prompts and texts, in one thread beside the event loop."""
 
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.core.errors import ProblemError, PromptTooLong
-from orchestrator.core.nouns import Message
+from orchestrator.core.nouns import Prompt
 from orchestrator.policy.engines.contract import TokenEngine
 
 
@@ -17,10 +17,10 @@ class PromptEncoder:
         self._max_token_chars = max(map(len, engine.tokenizer.get_vocab()))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompts")  # one: the engine needs the rest
 
-    async def encode(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...] | ProblemError]:
-        """The prompt of each conversation, or why there is none."""
+    async def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...] | ProblemError]:
+        """The tokens of each prompt, or why there are none."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: [self._prompt(messages) for messages in conversations])
+        return await loop.run_in_executor(self._thread, lambda: [self._encoded(prompt) for prompt in prompts])
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Ids of raw texts, without special tokens. Raises ProblemError for what is no valid text."""
@@ -30,13 +30,22 @@ class PromptEncoder:
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _prompt(self, messages: Sequence[Message]) -> tuple[int, ...] | ProblemError:
+    def _encoded(self, prompt: Prompt) -> tuple[int, ...] | ProblemError:
         try:
-            text = self._engine.render(messages)
+            if isinstance(prompt.raw, tuple):
+                return self._known(prompt.raw)
+            text = self._engine.render(prompt.messages, prompt.template) if prompt.raw is None else prompt.raw
             self._check_length(text)
-            return self._ids(text)
+            return self._ids(text, add_special_tokens=prompt.raw is not None)  # a chat template writes them itself
         except ProblemError as error:
             return error
+
+    def _known(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids. Raises ProblemError for what is in no vocabulary."""
+        size = self._engine.tokenizer.get_vocab_size(with_added_tokens=True)
+        if not all(0 <= token_id < size for token_id in token_ids):
+            raise ProblemError(f"policy: wanted token ids from 0 to {size - 1}, got others")
+        return token_ids
 
     def _check_length(self, text: str) -> None:
         """Raises PromptTooLong. Spaces count for nothing: some tokenizers drop them."""
@@ -48,11 +57,11 @@ class PromptEncoder:
                 f"the context of {context} tokens holds at most {most} of them, answer included"
             )
 
-    def _ids(self, text: str) -> tuple[int, ...]:
+    def _ids(self, text: str, *, add_special_tokens: bool = False) -> tuple[int, ...]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ProblemError(f"policy: the text can't be written as UTF-8: {error}") from error
         # `Tokenizer.encode` would hold Python's lock, and with it the event loop
-        [encoding] = self._engine.tokenizer.encode_batch([text], add_special_tokens=False)
+        [encoding] = self._engine.tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
         return tuple(encoding.ids)

@@ -34,7 +34,9 @@ class PoolStream:
     ) -> None:
         self._arrived: deque[tuple[int, Segment] | HeadraceError] = deque()
         self._news = asyncio.Event()
-        self.requests = [PolicyRequest(writing=self, index=i, generation=g) for i, g in enumerate(generations)]
+        self.requests = [
+            PolicyRequest(writing=self, index=i, generation=g, seen=g.seen) for i, g in enumerate(generations)
+        ]
         self._abort = abort
         self._cancel = cancel
         self._unfinished = len(self.requests)
@@ -73,9 +75,9 @@ class PolicyRequest:
     writing: PoolStream
     index: int
     generation: Generation
+    seen: str  # end of the text so far, where a stop string may have begun
     place: tuple[Place, int] | None = None  # and its id there; None: it waits, or is done
     token_ids: list[int] = field(default_factory=list)
-    seen: str = ""  # end of the delivered text, where a stop string may have begun
     confidences: list[float] = field(default_factory=list)  # of the delivered tokens, where a floor holds
     thinking_tokens: int = 0  # of the delivered ones
     lost_tokens: int = 0  # died with replicas
@@ -106,9 +108,10 @@ class PolicyRequest:
             max_tokens=asked.max_tokens - len(self.token_ids),
             max_thinking=None if asked.max_thinking is None else asked.max_thinking - self.thinking_tokens,
             seed=derive_seed(asked.seed, "resumed", (len(self.token_ids),)),  # not the same draws again
+            seen=self.seen,
         )
         recent = self.confidences[-asked.floor.group_tokens :] if asked.floor is not None else ()
-        return Work(generation=rest, seen=self.seen, confidences=tuple(recent))
+        return Work(generation=rest, confidences=tuple(recent))
 
     def take(self, segment: Segment) -> None:
         """Hands a segment to the caller; the last one with what the whole request cost."""

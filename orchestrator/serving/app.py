@@ -1,12 +1,11 @@
 """The routes, as a FastAPI app over a `Service`. It knows neither Ray nor vLLM, so it is tested without them."""
 
 import asyncio
-import json
 import logging
 import time
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,14 +13,19 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from orchestrator.serving.dialects import DIALECTS
+from orchestrator.serving.dialects.contract import Dialect, Stamp
 from orchestrator.serving.errors import ApiError, internal
-from orchestrator.serving.openai_api import Order, answer_chunks, completion, first_chunk, model_object
+from orchestrator.serving.events import events, written
+from orchestrator.serving.openapi import describe
+from orchestrator.serving.orders import Answered
+from orchestrator.serving.request_ids import HEADER, RequestIds
 from orchestrator.serving.searches import Search
 from orchestrator.serving.service import Service
 
 log = logging.getLogger(__name__)
 
-_COMPLETIONS = "/v1/chat/completions"
+_PATHS = frozenset(dialect.path for dialect in DIALECTS)
 
 
 def build_app(service: Service) -> FastAPI:
@@ -32,38 +36,32 @@ def build_app(service: Service) -> FastAPI:
         async with service.running():
             yield
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     app.add_middleware(_Gate, service=service)
+    app.add_middleware(RequestIds)  # around the gate: what that refuses has an id, too
     started = int(time.time())
 
-    @app.api_route("/healthz", methods=["GET", "HEAD"])
-    async def healthz() -> Response:
-        health = await service.health()
-        return JSONResponse(health.detail, status_code=200 if health.ready else 503)
+    async def health(_: Request) -> Response:
+        found = await service.health()
+        return JSONResponse(found.detail, status_code=200 if found.ready else 503)
+
+    for path in ("/health", "/healthz"):
+        app.add_api_route(path, health, methods=["GET"], name=path)
+        app.add_api_route(path, health, methods=["HEAD"], include_in_schema=False)
 
     @app.get("/v1/models")
     async def models() -> Response:
-        data = [model_object(name, created=started) for name in service.catalog.models]
+        data = [_model(name, started) for name in service.catalog.models]
         return JSONResponse({"object": "list", "data": data})
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Response:
         service.catalog.resolve(name, {})
-        return JSONResponse(model_object(name, created=started))
+        return JSONResponse(_model(name, started))
 
-    @app.post(_COMPLETIONS)
-    async def chat_completions(request: Request) -> Response:
-        order = service.order(await service.bodies.read(request))
-        search = service.search(order)
-        try:
-            if order.stream:
-                await search.begun()
-                return _SearchStream(search, _events(order, search, service.config.keep_alive_s))
-            await _done_or_left(search, request)
-        except BaseException:
-            search.cancel()
-            raise
-        return JSONResponse(completion(order, search.outcome(), id=_new_id(), created=int(time.time())))
+    for dialect in DIALECTS:
+        app.add_api_route(dialect.path, partial(_answer, service, dialect), methods=["POST"], name=dialect.path)
+    app.openapi = cache(partial(describe, app, DIALECTS))  # type: ignore[method-assign]  # FastAPI's way
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:
@@ -76,10 +74,32 @@ def build_app(service: Service) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return await api_error(request, internal())
+        request_id = request.state.request_id
+        log.error("request %s: %s %s failed", request_id, request.method, request.url.path, exc_info=error)
+        response = _error_response(internal())
+        response.headers[HEADER] = request_id  # it is sent outside of `RequestIds`
+        return response
 
     return app
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "headrace"}
+
+
+async def _answer(service: Service, dialect: Dialect, request: Request) -> Response:
+    order = service.order(dialect, await service.bodies.read(request), request.state.request_id)
+    searches = service.search(order)
+    try:
+        if order.stream:
+            await asyncio.gather(*(search.begun() for search in searches))
+            happening = events(searches, service.config.keep_alive_s)
+            return _SearchStream(searches, written(happening, dialect.writer(order, Stamp())))
+        found = await _found(searches, request)
+    except BaseException:
+        _cancel(searches)
+        raise
+    return JSONResponse(dialect.body(order, found, Stamp()))
 
 
 class _Gate:
@@ -94,7 +114,7 @@ class _Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == _COMPLETIONS:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _PATHS:
             try:
                 self._service.check_room()
             except ApiError as error:
@@ -107,57 +127,44 @@ def _error_response(error: ApiError) -> Response:
 
 
 class _SearchStream(StreamingResponse):
-    """Server-sent events. However the response ends, its search does."""
+    """Server-sent events. However the response ends, its searches do."""
 
-    def __init__(self, search: Search, events: AsyncIterator[str]) -> None:
+    def __init__(self, searches: Sequence[Search], pieces: AsyncIterator[str]) -> None:
         super().__init__(
-            events, media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"}
+            pieces, media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"}
         )
-        self._search = search
+        self._searches = searches
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._search.cancel()
+            _cancel(self._searches)
 
 
-async def _events(order: Order, search: Search, keep_alive_s: float) -> AsyncIterator[str]:
-    """The author at once, comments while the search runs, then the answer: it is known only at the end."""
-    name: dict[str, Any] = {"id": _new_id(), "created": int(time.time())}
-    yield _event(first_chunk(order, **name))
-    while not search.task.done():
-        done, _ = await asyncio.wait([search.task], timeout=keep_alive_s)
-        if not done:
-            yield ": searching\n\n"
-    try:
-        for chunk in answer_chunks(order, search.outcome(), **name):
-            yield _event(chunk)
-    except ApiError as error:
-        yield _event(error.body)
-    yield "data: [DONE]\n\n"
+def _cancel(searches: Sequence[Search]) -> None:
+    for search in searches:
+        search.cancel()
 
 
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"
-
-
-async def _done_or_left(search: Search, request: Request) -> None:
-    """Waits for the search; cancels it when the client leaves first."""
+async def _found(searches: Sequence[Search], request: Request) -> list[Answered]:
+    """What the searches found. Ends them when the client leaves first. Raises ApiError for the first that fails."""
 
     async def left() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     leaving = asyncio.create_task(left())
+    tasks: set[asyncio.Task[Any]] = {search.task for search in searches}
     try:
-        await asyncio.wait([search.task, leaving], return_when=asyncio.FIRST_COMPLETED)
+        pending = {*tasks, leaving}
+        while pending - {leaving}:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() or any(search.failed for search in searches):
+                _cancel(searches)
     finally:
         leaving.cancel()
-    if not search.task.done():
-        search.cancel()
-        await asyncio.wait([search.task])
+    for search in searches:
+        if search.failed and not search.task.cancelled():
+            search.outcome()
+    return [search.outcome() for search in searches]

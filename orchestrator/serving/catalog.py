@@ -50,7 +50,8 @@ class Catalog:
         self._alias = alias
         self._classes = strategies
         self._params = params
-        self._has_verifier, self._scores_steps, self._tells_tokens = has_verifier, scores_steps, tells_tokens
+        self._has_verifier, self._scores_steps = has_verifier, scores_steps
+        self.tells_tokens = tells_tokens
         self._max_n = max_n
         self._default = default_strategy
         for name in params:
@@ -103,7 +104,7 @@ class Catalog:
             return "a verifier, and this server has none"
         if not self._scores_steps and strategy.needs_step_scores:
             return "a verifier that scores steps, and this server's judges whole solutions only"
-        if not self._tells_tokens and strategy.needs_tokens:
+        if not self.tells_tokens and strategy.needs_tokens:
             return "a policy that tells token ids, and this server's returns text only"
         return None
 
@@ -118,7 +119,7 @@ class Catalog:
                 raise invalid(f"{param}: {name} has no such parameter, its own are {_listed(key, fields)}", param=param)
         hints = get_type_hints(cls)
         try:
-            strategy = cls(**{key: _typed(prefix + key, hints[key], value) for key, value in params.items()})
+            strategy = cls(**{key: typed_value(prefix + key, hints[key], value) for key, value in params.items()})
         except ValueError as error:
             raise invalid(str(error), param=_blamed(str(error), name, fields)) from None
         for field in strategy.costly:
@@ -129,7 +130,7 @@ class Catalog:
         return strategy
 
 
-def _typed(param: str, hint: Any, value: Any) -> Any:
+def typed_value(param: str, hint: Any, value: Any) -> Any:
     """The value as the field's type, by JSON's strict rules: no string is a number, no number a string."""
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True, extra="forbid")

@@ -32,6 +32,23 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a `reasoning_effort` buys."""
+
+    strategy: str | None = None  # of a request that names none; None: the default one
+    params: dict[str, Any] = field(default_factory=dict)  # of that strategy
+    budget: Budget = field(default_factory=Budget)  # of the search, within that of every request
+    max_thinking_tokens: int | None = None  # None: as `sampling` has it
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # such as enable_thinking: false
+
+    def __post_init__(self) -> None:
+        if self.params and self.strategy is None:
+            raise ValueError(f"efforts: params are of a strategy, got none and params {', '.join(self.params)}")
+        if self.max_thinking_tokens is not None and self.max_thinking_tokens < 1:
+            raise ValueError(f"efforts: max_thinking_tokens must be >= 1, got {self.max_thinking_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """One endpoint: one policy, one verifier, every strategy."""
 
@@ -41,6 +58,7 @@ class ServeConfig:
     default_strategy: str = "best_of_n"  # of a request that names none
     answer: Any = None  # where an answer stands in a text, in the form of `data.answer`; equal is what math-verify says
     strategies: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameters where a request gives none
+    efforts: dict[str, Effort] = field(default_factory=dict)  # by the `reasoning_effort` of a request
     sampling: Sampling = field(default_factory=Sampling)  # where a request says nothing
     steps: StepConfig = field(default_factory=StepConfig)
     budget: Budget = field(default_factory=Budget)  # of one request; `request_budget` is what holds

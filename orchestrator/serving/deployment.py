@@ -26,6 +26,7 @@ from orchestrator.pools.open import open_pools
 from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
+from orchestrator.serving.errors import ApiError
 from orchestrator.serving.health import PoolsHealth
 from orchestrator.serving.http_server import HttpServer
 from orchestrator.serving.service import Pools, Service
@@ -125,7 +126,7 @@ def _start(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Dep
 
 def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Catalog:
     """Raises UserError for what no request could be served with."""
-    return Catalog(
+    catalog = Catalog(
         alias=config.alias,
         default_strategy=config.default_strategy,
         strategies=strategies,
@@ -135,6 +136,13 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) 
         tells_tokens=not is_chat_api(config.policy),
         max_n=config.limits.max_n,
     )
+    for name, effort in config.efforts.items():
+        if effort.strategy is not None:
+            try:
+                catalog.resolve(config.alias, {"strategy": effort.strategy, **effort.params})
+            except ApiError as error:
+                raise UserError(f"efforts.{name}: {error}") from None
+    return catalog
 
 
 def _application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> serve.Application:

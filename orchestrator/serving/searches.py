@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core.errors import LateError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
-from orchestrator.core.nouns import Problem, SearchResult
+from orchestrator.core.nouns import EndReason, Problem, SearchResult
 from orchestrator.core.protocols import Session
 from orchestrator.search import SearchRuntime, solve
 from orchestrator.serving.config import Limits
 from orchestrator.serving.errors import ApiError, busy, internal, invalid, stopping, timed_out, unavailable
-from orchestrator.serving.openai_api import Answered, Order
+from orchestrator.serving.orders import Answered, Order
+from orchestrator.serving.showing import Shown, show, unwritten
 from orchestrator.session import SearchSession
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ class Search:
             raise stopping()
         return self.task.result()
 
+    @property
+    def failed(self) -> bool:
+        return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
+
     def cancel(self) -> None:
         """Nobody waits for it any more. Nothing happens to one that is done."""
         self.task.cancel()
@@ -68,6 +73,7 @@ class Searches:
         self._on_exhausted = on_exhausted
         self._sessions: dict[asyncio.Task[Answered], SearchSession] = {}
         self._draining = False
+        self._reads_text = runtime.verifier is not None and runtime.verifier.reads_text
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -76,18 +82,23 @@ class Searches:
     def draining(self) -> bool:
         return self._draining
 
-    def check_room(self) -> None:
-        """Raises ApiError when no search can begin now."""
+    def check_room(self, num: int = 1) -> None:
+        """Raises ApiError when so many searches can't begin now."""
         if self._draining:
             raise stopping()
-        if len(self._sessions) >= self._limits.max_concurrent:
+        if len(self._sessions) + num > self._limits.max_concurrent:
             raise busy(self._limits.max_concurrent)
 
-    def start(self, order: Order) -> Search:
-        """Begins a search. Raises ApiError when there are as many as may be."""
-        self.check_room()
-        session = replace(self._runtime, sampling=order.sampling).session(order.seed)
-        search = Search(lambda search: self._run(order, session, search))
+    def start(self, order: Order) -> list[Search]:
+        """Begins a search for each problem, or none. Raises ApiError when there would be more than may be."""
+        self.check_room(len(order.problems))
+        if self._reads_text and any(isinstance(problem.raw, tuple) for problem in order.problems):
+            raise invalid("prompt: this server's verifier reads text, got tokens", param="prompt")
+        return [self._start(order, problem) for problem in order.problems]
+
+    def _start(self, order: Order, problem: Problem) -> Search:
+        session = replace(self._runtime, sampling=order.sampling, budget=order.budget).session(order.seed)
+        search = Search(lambda search: self._run(order, problem, session, search))
         self._sessions[search.task] = session
         search.task.add_done_callback(self._ended)
         return search
@@ -112,22 +123,26 @@ class Searches:
         if not task.cancelled():
             task.exception()  # seen, also where the client has left; `_run` logged what needs a log
 
-    async def _run(self, order: Order, session: SearchSession, search: Search) -> Answered:
+    async def _run(self, order: Order, problem: Problem, session: SearchSession, search: Search) -> Answered:
         """The search under its deadline. The one place where a fault becomes what a client is told."""
-        # the id is the same for all, so that equal seeds mean equal draws
-        problem = Problem(id="request", messages=order.messages)
         prompt_ids: tuple[int, ...] = ()
+        shown = Shown()
 
-        async def accepted_and_searched(problem: Problem, session: Session) -> SearchResult:
-            nonlocal prompt_ids
-            prompt_ids = (await session.start(problem)).prompt_ids
+        async def accepted_and_searched(problem: Problem, _: Session) -> SearchResult:
+            nonlocal prompt_ids, shown
+            root = await session.start(problem)
+            prompt_ids = root.prompt_ids
+            if not prompt_ids:
+                raise ProblemError("the prompt has no tokens")
             search.accepted.set()  # before a stream begins, which can't be refused
-            return await order.named.strategy.search(problem, session)
+            result = await order.named.strategy.search(problem, session) if order.writes else unwritten(root)
+            shown = await show(order, result, session)
+            return result
 
         try:
             outcome = await solve(problem, accepted_and_searched, session, timeout_s=self._limits.timeout_s)
         except ReplicaError as error:
-            log.warning("a request failed: %s", error)
+            log.warning("request %s failed: %s", order.request_id, error)
             if isinstance(error, PoolExhausted):
                 self._on_exhausted(error)
             raise unavailable("the model's workers are unavailable, try again later") from None
@@ -135,21 +150,36 @@ class Searches:
             raise self._told(error, order) from None
         if outcome.result is None:
             raise self._told(outcome.error, order)
-        found = Answered(
+        self._check(order, outcome.result)
+        log.info("request %s: %s in %.3f s", order.request_id, outcome.result.end_reason.value, outcome.wall_s)
+        return Answered(
+            problem=problem,
             result=outcome.result,
+            choices=shown.choices,
+            prompt_read=shown.prompt,
             ledger=session.ledger,
             prompt_tokens=len(prompt_ids),
             wall_s=outcome.wall_s,
         )
-        if self._draining and not found.chosen.steps:
+
+    def _check(self, order: Order, result: SearchResult) -> None:
+        """Raises ApiError for a result that is no answer to the order."""
+        if result.chosen is None:
+            raise invalid("the budget left no candidate to answer with", param="headrace")
+        made = len(result.candidates)
+        if order.choices > made and result.end_reason is EndReason.COMPLETED:
+            name = order.named.name
+            raise invalid(f"n: {name} with these parameters made {made} candidates, got n={order.choices}", param="n")
+        if self._draining and not result.candidates[result.chosen].trajectory.steps:
             raise stopping()  # nothing was written yet: another server may do better
-        return found
 
     def _told(self, error: Exception | None, order: Order) -> ApiError:
         if isinstance(error, LateError):
             return timed_out(self._limits.timeout_s)
         if isinstance(error, ProblemError):
             code = "context_length_exceeded" if isinstance(error, PromptTooLong) else None
-            return invalid(str(error), param="messages", code=code)
-        log.error("a request failed: strategy %s, seed %d", order.named.name, order.seed, exc_info=error)
+            return invalid(str(error), param=order.asked_in, code=code)
+        log.error(
+            "request %s failed: strategy %s, seed %d", order.request_id, order.named.name, order.seed, exc_info=error
+        )
         return internal()

@@ -13,8 +13,10 @@ from orchestrator.search import SearchRuntime
 from orchestrator.serving.bodies import Bodies
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
+from orchestrator.serving.dialects.contract import Dialect, Shop
+from orchestrator.serving.dialects.fields import read_object
 from orchestrator.serving.errors import unavailable
-from orchestrator.serving.openai_api import Order, parse
+from orchestrator.serving.orders import Order
 from orchestrator.serving.searches import Search, Searches
 
 log = logging.getLogger(__name__)
@@ -92,16 +94,16 @@ class Service:
         detail = {"status": status, "searches": self.num_searches, **health.detail}
         return Health(ready=health.ready and not stopping, detail=detail)
 
-    def order(self, body: bytes) -> Order:
+    def order(self, dialect: Dialect, body: bytes, request_id: str) -> Order:
         """What a request asks for. Raises ApiError."""
-        return parse(body, catalog=self.catalog, defaults=self.config.sampling, limits=self.config.limits)
+        return dialect.order(read_object(body), request_id, Shop(catalog=self.catalog, config=self.config))
 
     def check_room(self) -> None:
         """Raises ApiError when no search can begin now, whatever is asked for."""
         self._open_searches().check_room()
 
-    def search(self, order: Order) -> Search:
-        """Begins a search. Raises ApiError when there are too many or the pools are not up."""
+    def search(self, order: Order) -> list[Search]:
+        """Begins a search for each problem. Raises ApiError when there are too many or the pools are not up."""
         return self._open_searches().start(order)
 
     async def drain(self) -> None:

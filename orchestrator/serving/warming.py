@@ -20,5 +20,6 @@ async def warm(policy: Policy, verifier: Verifier | None, answers: Answers, *, l
         await session.rollout([root], 2, scored=verifier is not None)
         await session.rollout([root], 2, scored=False, temperature=0.0)
         if logprobs:
-            await session.rollout([root], 2, scored=False, logprobs=0)
+            written = await session.rollout([root], 2, scored=False, logprobs=0)
+            await session.read(written, likeliest=1, prompt=True)
     await answers.group([r"\frac{1}{2}", "0.5"])

@@ -2,6 +2,7 @@
 
 from orchestrator.core.account import Account
 from orchestrator.core.ledger import Budget, Tally
+from orchestrator.core.nouns import EndReason
 
 
 class Books:
@@ -10,4 +11,9 @@ class Books:
     def __init__(self, budget: Budget, run_account: Account | None) -> None:
         self.tally = Tally()
         self.account = Account(budget, run_account)
-        self.cut_short = False  # a cap of the budget ended something
+        self.end_reason = EndReason.COMPLETED
+
+    def cut(self, by: EndReason) -> None:
+        """A cap ended something. The first one counts."""
+        if self.end_reason is EndReason.COMPLETED:
+            self.end_reason = by

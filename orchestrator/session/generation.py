@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from orchestrator.core.account import Amounts, PlannedSequence, total
+from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.errors import UserError, first_error
-from orchestrator.core.nouns import Status, Step, Trajectory
+from orchestrator.core.nouns import EndReason, Status, Step, Trajectory
 from orchestrator.core.protocols import Finish, Generation, Policy, Sampling
 from orchestrator.core.seeds import derive_seed
 from orchestrator.core.values import changed
 from orchestrator.session.books import Books
+from orchestrator.session.reading import read_back
 from orchestrator.session.scoring import Scoring
 from orchestrator.session.sequences import LiveSequence, SequencesInFlight
 from orchestrator.session.speculation import Speculation
@@ -44,6 +46,10 @@ class Writing:
         self._returned = asyncio.Event()  # one of them ended
         self._deadlines: set[asyncio.Timeout] = set()  # theirs
         self._end_of_thinking: Step | None = None  # once it may be needed
+
+    async def read_back(self, readings: Sequence[Generation]) -> list[tuple[ReadToken, ...] | None]:
+        """What the policy thinks of tokens that are written; None where the budget does not pay for asking."""
+        return await read_back(readings, self._policy, self._in_flight, self._books)
 
     async def drain(self) -> None:
         """Waits until all that was given up is accounted for."""
@@ -161,7 +167,7 @@ class Writing:
         late = left.seconds is not None and left.seconds <= 0
         allowed = len(new) if left.candidates is None else max(0, left.candidates)
         for track in new[allowed:]:
-            self._books.cut_short = True
+            self._books.cut(EndReason.BUDGET)
             track.status, track.written = Status.PRUNED, True
         new = new[:allowed]
         sequences = []
@@ -180,7 +186,8 @@ class Writing:
                 room, hard_cap = affordable, track.num_tokens + affordable
             room = min(room, how.max_tokens)
             if room <= 0:
-                self._books.cut_short |= hard_cap < self.hard_cap(track.prefix)
+                if hard_cap < self.hard_cap(track.prefix):
+                    self._books.cut(EndReason.DEADLINE if late else EndReason.BUDGET)
                 self.end(track, Status.TRUNCATED)
                 continue
             track.hold = self._books.account.hold({} if planned is None else planned.amounts(room))
@@ -189,6 +196,7 @@ class Writing:
                     how,
                     prefix_ids=track.token_ids,
                     num_prompt=len(track.prefix.prompt_ids),
+                    seen=self._sampling.seen(track.text),
                     max_tokens=room,
                     max_thinking=most_thinking,
                     seed=derive_seed(self._run_seed, track.prefix.problem.id, track.path),
@@ -228,17 +236,21 @@ class Writing:
         while not track.written and sequence.segments:
             segment, cost = sequence.segments.popleft()
             track.cost.add(cost)
-            stopped = self._sampling.before_stop(segment.text) if segment.finish is Finish.STOP else None
+            stopped = None
+            if segment.finish is Finish.STOP:
+                stopped = self._sampling.stopped_at(self._sampling.seen(track.text), segment.text)
             if segment.token_ids or segment.text:  # a chat API tells a thought without its tokens
                 track.append(
                     Step(
                         token_ids=segment.token_ids,
-                        text=segment.text if stopped is None else stopped,
+                        text=segment.text if stopped is None else segment.text[: max(0, stopped)],
                         logprob=segment.logprob,
                         confidence=segment.confidence,
                         thinking=segment.thinking,
                     )
                 )
+            if stopped is not None and stopped < 0:
+                track.shorten(-stopped)
             thought = segment.finish is Finish.THOUGHT and self._end_thinking(track, sequence.hard_cap)
             track.written = how.until_step if thought else segment.finish is not None or how.until_step
             if segment.finish is Finish.EOS or stopped is not None:
@@ -246,7 +258,8 @@ class Writing:
             elif segment.finish is Finish.THOUGHT and not thought:
                 self.end(track, Status.TRUNCATED)
             elif track.written and track.num_tokens >= sequence.hard_cap:
-                self._books.cut_short |= sequence.hard_cap < self.hard_cap(track.prefix)
+                if sequence.hard_cap < self.hard_cap(track.prefix):
+                    self._books.cut(EndReason.BUDGET)
                 self.end(track, Status.TRUNCATED)
                 self._in_flight.give_up([sequence])
             elif segment.finish is None and track.written:
@@ -266,13 +279,15 @@ class Writing:
         if self._books.account.capped and affordable < room:
             room, hard_cap = affordable, track.num_tokens + affordable
         if room <= 0:
-            self._books.cut_short |= hard_cap < self.hard_cap(track.prefix)
+            if hard_cap < self.hard_cap(track.prefix):
+                self._books.cut(EndReason.BUDGET)
             self.end(track, Status.TRUNCATED)
             return thought
         request = changed(
             how,
             prefix_ids=track.token_ids,
             num_prompt=len(track.prefix.prompt_ids),
+            seen=self._sampling.seen(track.text),
             max_tokens=room,
             seed=derive_seed(self._run_seed, track.prefix.problem.id, (*track.path, track.num_tokens)),
         )
@@ -311,7 +326,7 @@ class Writing:
 
     async def _cut(self, tracks: list[Track], how: Generation) -> None:
         """Time is up: what is unwritten ends here, with the steps that it has."""
-        self._books.cut_short = True
+        self._books.cut(EndReason.DEADLINE)
         for track in tracks:
             if not track.written:
                 assert track.sequence is not None
@@ -329,7 +344,7 @@ class Writing:
         if track.sequence is not None:
             track.sequence.hold.use(candidates=1)
         elif self._books.account.left("candidates") == 0:
-            self._books.cut_short = True
+            self._books.cut(EndReason.BUDGET)
             track.status = Status.PRUNED
             return
         else:

@@ -137,6 +137,8 @@ def _cost(shape: ModelShape, sequence: LiveSequence, segment: Segment) -> Cost:
     flops = shape.sampling_flops(prefix=prefix, cached=cached, sampled=before + sampled)
     flops_before = shape.sampling_flops(prefix=prefix, cached=cached, sampled=before)
     first = before == 0 and sampled > 0
+    if request.reads is not None and first:
+        flops += shape.reading_flops(prefix=prefix)
     past_boundary = sampled if sequence.num_segments else segment.discarded_tokens
     return {
         "prompt_tokens": prefix if first else 0,

@@ -6,14 +6,16 @@ sequence. Steps are scored while the policy writes on. It needs neither ray nor 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from types import TracebackType
 
 from orchestrator.core.account import Account, Amounts, total
+from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.confidence import ConfidenceFloor
 from orchestrator.core.errors import PromptTooLong
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import EndReason, Problem, SearchResult, Selection, Status, Step, Trajectory
-from orchestrator.core.protocols import Answers, Policy, Sampling, Verifier, Workload
+from orchestrator.core.protocols import Answers, Generation, Policy, Sampling, Verifier, Workload
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.session.books import Books
 from orchestrator.session.generation import Writing
@@ -90,7 +92,14 @@ class SearchSession:
     @property
     def cut_short(self) -> bool:
         """Whether a cap of the budget ended something."""
-        return self._books.cut_short
+        return self._books.end_reason is not EndReason.COMPLETED
+
+    def may_go_on(self) -> bool:
+        if not (remaining := self.remaining).exhausted:
+            return True
+        late = remaining.seconds is not None and remaining.seconds <= 0
+        self._books.cut(EndReason.DEADLINE if late else EndReason.BUDGET)
+        return False
 
     def end_within(self, seconds: float) -> None:
         """Leaves the search so many seconds at most, from now on: then the best answer so far counts."""
@@ -99,7 +108,7 @@ class SearchSession:
 
     def with_end_reason(self, result: SearchResult) -> SearchResult:
         """The result of the search, which says so where a cap of the budget cut it short."""
-        return replace(result, end_reason=EndReason.BUDGET) if self.cut_short else result
+        return replace(result, end_reason=self._books.end_reason)
 
     async def start(self, problem: Problem) -> Trajectory:
         if self._root is None or self._root.problem != problem:
@@ -164,7 +173,7 @@ class SearchSession:
                 holds.append(track.hold)
                 affordable.append(track)
             else:
-                self._books.cut_short = True
+                self._books.cut(EndReason.BUDGET)
         try:
             await self._scoring.read(affordable)
         finally:
@@ -175,6 +184,29 @@ class SearchSession:
     def _reading_cost(self, track: Track) -> Amounts:
         tokens = self._scoring.unread(track)
         return {"verifier_tokens": tokens, "flops": tokens * self._scoring.flops_per_token}
+
+    async def read(
+        self, trajectories: Sequence[Trajectory], *, likeliest: int, prompt: bool
+    ) -> list[tuple[ReadToken, ...] | None]:
+        """What the policy thinks of the tokens of each completion (and of the prompt's), and which ones are likeliest
+        there. None where the context has no room for that, or nothing is left of the budget."""
+        readings = [
+            Generation(
+                prefix_ids=trajectory.token_ids,
+                reads=likeliest,
+                reads_from=0 if prompt else len(trajectory.prompt_ids),
+                max_tokens=1,  # engines sample one at least
+                seed=0,
+                temperature=0.0,
+                top_p=1.0,
+            )
+            for trajectory in trajectories
+        ]
+        fits = [len(reading.prefix_ids) < self._policy.context_length for reading in readings]
+        if not self.may_go_on():
+            return [None] * len(readings)
+        told = iter(await self._writing.read_back(list(compress(readings, fits))))
+        return [next(told) if fit else None for fit in fits]
 
     async def group_answers(self, trajectories: Sequence[Trajectory]) -> list[int | None]:
         return await self._answers.group([trajectory.answer for trajectory in trajectories])

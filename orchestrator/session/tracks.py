@@ -34,10 +34,23 @@ class Track:
         """As `Trajectory.num_tokens`."""
         return len(self.token_ids) - len(self.prefix.prompt_ids)
 
+    @property
+    def text(self) -> str:
+        return "".join([step.text for step in self.steps])
+
     def append(self, step: Step) -> None:
         self.steps.append(step)
         self.token_ids += step.token_ids
         self.ends.append(len(self.token_ids))
+
+    def shorten(self, num_chars: int) -> None:
+        """Takes so many characters off the end of its text: they begin a stop text. The tokens stay."""
+        for index in reversed(range(len(self.steps))):
+            text = self.steps[index].text
+            self.steps[index] = changed(self.steps[index], text=text[: max(0, len(text) - num_chars)])
+            num_chars -= len(text)
+            if num_chars <= 0:
+                return
 
     def trajectory(self) -> Trajectory:
         """What it has so far, as a value."""

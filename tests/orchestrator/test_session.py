@@ -10,7 +10,7 @@ from orchestrator.core.confidence import ConfidenceFloor
 from orchestrator.core.errors import PromptTooLong, UserError
 from orchestrator.core.ledger import Budget, Ledger
 from orchestrator.core.nouns import EndReason, SearchResult, Status
-from orchestrator.core.protocols import Sampling
+from orchestrator.core.protocols import Finish, Sampling, Segment
 from orchestrator.session import SearchSession
 from strategies.adaptive_consistency import AdaptiveConsistency
 from strategies.beam_search import BeamSearch
@@ -29,6 +29,7 @@ from tests.fakes import (
     ids,
     open_session,
     problem,
+    text_of,
 )
 
 TWO_STEPS = {"Q:": ["a\n\nAnswer: 1", "b\n\nAnswer: 2"]}
@@ -563,7 +564,7 @@ async def test_a_search_that_is_told_to_end_has_its_best_answer_so_far():
         assert (quick.status, slow.status, none.status) == (Status.FINISHED, Status.TRUNCATED, Status.TRUNCATED)
         policy.gate.set()
         result = session.with_end_reason(SearchResult(candidates=(), chosen=None))
-    assert result.end_reason is EndReason.BUDGET
+    assert result.end_reason is EndReason.DEADLINE
     assert not verifier.states
 
 
@@ -580,9 +581,68 @@ async def test_the_costs_of_independent_samples_add_up_to_the_searchs():
     assert verifier.state_bytes <= ledger.peak_state_bytes <= verifier.state_bytes * 5  # the prompt's and four more
 
 
+class StoppedPolicy(ScriptedPolicy):
+    """Its stop text began in a step that was given out already, as the host then tells it."""
+
+    def _plan(self, request):
+        first, second = Segment(token_ids=ids("a\n\n"), text="a\n\n"), Segment(token_ids=ids("Q"), text="Q")
+        if text_of(request.prefix_ids).endswith("a\n\n"):
+            assert request.seen == "\n\n"
+            return [replace(second, finish=Finish.STOP)]
+        if request.until_step:
+            return [replace(first, finish=Finish.BOUNDARY)]
+        return [first, replace(second, finish=Finish.STOP)]
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+async def test_a_stop_text_that_spans_steps_ends_the_answer_before_it(by_steps):
+    async with open_session(StoppedPolicy({}), stop=["\n\nQ"]) as session:
+        trajectories = [await session.start(problem())]
+        if by_steps:
+            trajectories = await session.expand(trajectories, scored=False)
+            [child] = await session.expand(trajectories, scored=False)
+        else:
+            [child] = await session.rollout(trajectories, scored=False)
+    assert (child.text, child.status, child.num_tokens) == ("a", Status.FINISHED, 4)
+
+
 async def test_a_stop_text_of_the_sampling_finishes_the_answer_before_it():
     policy = ScriptedPolicy({"Q:": ["Answer: 4\nQ: next"]})
     async with open_session(policy, stop=["\nQ:"]) as session:
         [child] = await session.rollout([await session.start(problem())], scored=False)
     assert (child.status, child.answer, child.text) == (Status.FINISHED, "4", "Answer: 4")
     assert child.num_tokens == len("Answer: 4\nQ:"), "the tokens of the stop were sampled, too"
+
+
+async def test_what_is_written_is_read_back_at_the_price_of_a_token() -> None:
+    async with open_session(ScriptedPolicy({"Q:": ["a"]})) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+        written = session.ledger
+        [answer] = await session.read([child], likeliest=1, prompt=False)
+        [whole] = await session.read([child], likeliest=0, prompt=True)
+    assert [(token.text, token.special, token.logprob) for token in answer] == [
+        ("a", False, -0.097),
+        ("<eos>", True, 0),
+    ]
+    assert answer[0].likeliest == (("a", -0.097),)
+    assert [token.text for token in whole] == ["Q", ":", "a", "<eos>"]
+    assert whole[0].logprob is None and not whole[1].likeliest
+    assert session.ledger.generated_tokens - written.generated_tokens == 2
+    assert session.ledger.discarded_tokens - written.discarded_tokens == 2
+    assert session.ledger.candidates == 1
+
+
+@pytest.mark.parametrize("budget", [Budget(policy_tokens=2), Budget(flops=12)], ids=["tokens", "flops"])
+async def test_what_no_budget_is_left_for_is_not_read_back(budget) -> None:
+    policy = ScriptedPolicy({"Q:": ["a"]})
+    async with open_session(policy, budget=budget) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+        assert await session.read([child], likeliest=1, prompt=True) == [None]
+    assert session.cut_short and len(policy.requests) == 1
+
+
+async def test_what_fills_the_context_can_not_be_read_back() -> None:
+    async with open_session(ScriptedPolicy({"Q:": ["abc"]}, context_length=5)) as session:
+        [child] = await session.rollout([await session.start(problem())], scored=False)
+        assert await session.read([child], likeliest=1, prompt=True) == [None]
+    assert not session.cut_short

@@ -19,6 +19,7 @@ from strategies.deepconf import DeepConf
 from strategies.dvts import DVTS
 from strategies.early_stop import EarlyStop
 from strategies.greedy import Greedy
+from strategies.mcts import MCTS
 from strategies.self_certainty import SelfCertainty
 from strategies.self_consistency import SelfConsistency
 from strategies.workload_budget import WorkloadBudget
@@ -76,7 +77,7 @@ async def test_a_search_ends_with_its_time_and_has_what_it_has(strategy):
         async with asyncio.timeout(10):
             result = await strategy.search(problem(), session)
         policy.gate.set()
-    assert session.with_end_reason(result).end_reason is EndReason.BUDGET
+    assert session.with_end_reason(result).end_reason is EndReason.DEADLINE
     assert {candidate.trajectory.status for candidate in result.candidates} <= {Status.TRUNCATED}
 
 
@@ -302,3 +303,16 @@ async def test_a_vote_weighted_by_a_verifier_that_guesses_is_a_plain_one():
     overruled, _ = await run(SelfConsistency(n=4, weighted=True), VOTES, judge, selection=Selection.MAJORITY)
     assert (trusted.answer, overruled.answer) == ("1", "2")
     assert (trusted.selection, overruled.selection) == (Selection.WEIGHTED, Selection.MAJORITY)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [AdaptiveConsistency(n=6, window=3), AdaptiveBestOfN(n=6, probe=3), MCTS(simulations=8), WorkloadBudget(probe=2)],
+    ids=lambda one: type(one).__name__,
+)
+async def test_a_search_that_would_go_on_and_has_no_budget_left_is_not_completed(strategy):
+    policy = ScriptedPolicy({"": ["Answer: 1", "Answer: 2", "Answer: 3"]})
+    async with open_session(policy, TableVerifier(lambda text: 0.5), budget=Budget(candidates=3)) as session:
+        result = await strategy.search(problem(), session)
+    assert len(result.candidates) <= 3
+    assert session.with_end_reason(result).end_reason is EndReason.BUDGET

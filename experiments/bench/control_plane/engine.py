@@ -7,7 +7,7 @@ steps in every cell of a benchmark. Its tokens derive from the seed of the reque
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -90,7 +90,7 @@ class NullEngine:
         names = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions", "steps")
         return {name: self._counters[name] for name in names}
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         return " ".join(message.content for message in messages)
 
     async def abort(self, name: str) -> None:
@@ -104,7 +104,7 @@ class NullEngine:
     async def stream(
         self, name: str, generation: Generation, stop_token_ids: Sequence[int]
     ) -> AsyncGenerator[Delta, None]:
-        if generation.logprobs is not None:
+        if generation.logprobs is not None or generation.reads is not None:
             raise ProblemError("policy: the null engine tells no log-probabilities, and was asked for them")
         writing, prefix_ids = self._writing, generation.prefix_ids
         cached = len(prefix_ids) - 1

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from tokenizers import Tokenizer
 
@@ -25,6 +25,7 @@ class Delta(NamedTuple):
     logprobs: Sequence[float] | None = None  # of the tokens, where the generation asks for them
     confidences: Sequence[TokenConfidence] | None = None  # of the tokens, where it asks for likeliest ones, too
     likeliest: Sequence[Mapping[int, float]] | None = None  # in the place of each, where it asks about words
+    read: Sequence[Mapping[int, float]] | None = None  # at each place of the prefix, where it `reads`; its token first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +78,9 @@ class TokenEngine(Protocol):
         """Ends a stream now; its last delta, with all that was sampled, says ABORTED."""
         ...
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt, through the chat template. Called in a thread of its own."""
+    def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
+        """The prompt, through the chat template with these arguments over the configured ones. Called in a thread of
+        its own. Raises ProblemError for what the template does not take."""
         ...
 
     async def stop(self) -> None:

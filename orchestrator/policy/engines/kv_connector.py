@@ -47,6 +47,8 @@ class TailConnector(KVConnectorBase_V1):
     # the scheduler's half
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
+        if request.skip_reading_prefix_cache:
+            return 0, False  # every token is computed: its log-probability is wanted
         tokens = request.all_token_ids
         start = (len(tokens) - 1) // self._block_size * self._block_size  # the last token is always computed
         if num_computed_tokens != start:

@@ -107,8 +107,8 @@ class ServerEngine:
         names = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions")
         return {name: self._counters[name] for name in names}
 
-    def render(self, messages: Sequence[Message]) -> str:
-        return render(self._transformers_tokenizer, messages, self._config)
+    def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
+        return render(self._transformers_tokenizer, messages, self._config, template)
 
     async def abort(self, name: str) -> None:
         """Closes the connection, which ends the request in the server."""
@@ -150,6 +150,8 @@ class ServerEngine:
         self, generation: Generation, stop_token_ids: Sequence[int], arrived: "asyncio.Queue[Delta | BaseException]"
     ) -> None:
         """Reads the stream of a request to its end, and goes on where it is cut off. Raises HeadraceError."""
+        if generation.reads is not None:
+            return arrived.put_nowait(await self._read_back(generation))
         sampled: list[int] = []
         for _ in range(1 + _MOST_RESUMED):
             rest = _rest(generation, sampled)
@@ -166,6 +168,22 @@ class ServerEngine:
             if len(sampled) >= generation.max_tokens:  # only its end was missing
                 return arrived.put_nowait(Delta((), 0, Finish.LENGTH))
         raise ReplicaError(f"{self._who}: a request was cut off {1 + _MOST_RESUMED} times, the last: {why}")
+
+    async def _read_back(self, generation: Generation) -> Delta:
+        """What the server tells of the prefix: whole, for streams don't carry it. Raises ProblemError where it tells
+        nothing."""
+        body = self._body(generation, ())
+        body["extra_body"] |= {"prompt_logprobs": generation.reads}
+        reply = await self._post(body, stream=False)
+        [choice] = reply.choices
+        told = (choice.model_extra or {}).get("prompt_logprobs")
+        if not isinstance(told, list) or len(told) != len(generation.prefix_ids):
+            raise ProblemError(f"{self._who}: wanted prompt_logprobs of {len(generation.prefix_ids)} tokens, got none")
+        read = [{int(token_id): float(one["logprob"]) for token_id, one in (place or {}).items()} for place in told]
+        token_ids = self._checked_ids((choice.model_extra or {}).get("token_ids"))
+        self._counters["prompt_tokens"] += len(generation.prefix_ids)
+        self._counters["generated_tokens"] += len(token_ids)
+        return Delta(token_ids, 0, _finish(choice, ()), read=read)
 
     async def _chunks(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
         stream = await self._post(self._body(generation, stop_token_ids), stream=True)

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields
 from typing import Any
@@ -206,6 +206,7 @@ class VllmEngine:
                 max_tokens=generation.max_tokens,
                 stop_token_ids=list(stop_token_ids),
                 logprobs=generation.logprobs,
+                prompt_logprobs=generation.reads,
                 flat_logprobs=True,  # where there are any: lists in place of a dictionary for each token
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
@@ -225,14 +226,16 @@ class VllmEngine:
                         )
                     if generation.words:
                         delta = delta._replace(likeliest=_likeliest(sampled.logprobs))
+                    if output.prompt_logprobs:
+                        delta = delta._replace(read=_likeliest(output.prompt_logprobs))
                     yield delta
         except VLLMClientError as error:
             raise ProblemError(f"policy: the engine refused a request: {error}") from error
         except EngineDeadError as error:
             raise ReplicaError("policy: the engine's process died") from error
 
-    def render(self, messages: Sequence[Message]) -> str:
-        return render(self._tokenizer, messages, self._config)
+    def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
+        return render(self._tokenizer, messages, self._config, template)
 
     async def stop(self) -> None:
         self._llm.shutdown(timeout=5.0)

@@ -62,6 +62,8 @@ def test_the_shipped_file_is_loopback_and_its_paths_hold_in_every_process() -> N
         ("limits.max_n=8", "must be <= limits.max_n=8, got 16"),
         ("default_strategy=best_of", "did you mean best_of_n?"),
         ("strategies.beam_search.beam_width=32", "beam_width must be between 1 and n=16, got 32"),
+        ("efforts.high={strategy: best_of}", "efforts.high: headrace.strategy: got 'best_of'"),
+        ("efforts.high={strategy: best_of_n, params: {n: 65}}", "efforts.high: headrace.n: must be <= limits.max_n=64"),
         ("policy.model=no/such/folder", "no/such/folder"),
         ("verifier.model=no/such/folder", "no/such/folder"),
         ("verifier=null", "best_of_n needs a verifier"),
@@ -120,7 +122,7 @@ async def config(local_ray: Any) -> AsyncIterator[ServeConfig]:
         last = asyncio.create_task(last_answer(planned))
         await health_when(planned, lambda found: found["searches"] == 1 and found["policy"]["running"] > 0)
         await asyncio.to_thread(endpoint.__exit__, None, None, None)
-    assert await last == (200, "budget")  # requests in progress are answered when the server stops
+    assert await last == (200, "deadline")  # requests in progress are answered when the server stops
     await until(lambda: is_free(planned), pause_s=0.05, within_s=TIMEOUT_S)
 
 
@@ -218,6 +220,80 @@ async def test_a_stream_carries_the_answer_its_report_and_its_usage(client: open
     assert last.choices[0].finish_reason in ("stop", "length")
     assert last.headrace["strategy"] == "best_of_n"
     assert usage.usage is not None and usage.usage.completion_tokens > 0
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "best_of_n", "beam_search"])
+async def test_an_answer_ends_before_its_stop_string_though_it_spans_steps(
+    client: openai.AsyncOpenAI, strategy: str
+) -> None:
+    asked: Any = {"model": f"tinymath@{strategy}", "messages": PROMPT, "seed": 1, "temperature": 0.3}
+    whole = (await client.chat.completions.create(**asked)).choices[0].message.content
+    assert whole is not None
+    at = whole.index("\n")
+    stop = whole[at - 2 : at + 3]
+    [choice] = (await client.chat.completions.create(**asked, stop=[stop])).choices
+    assert choice.message.content is not None and stop not in choice.message.content
+    if strategy == "greedy":
+        assert (choice.message.content, choice.finish_reason) == (whole[: whole.index(stop)], "stop")
+
+
+async def test_choices_are_ranked_and_each_has_its_verdicts(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(
+        model="tinymath@best_of_n", messages=PROMPT, n=3, seed=1, extra_body={"headrace": {"n": 8}}
+    )
+    reports = [(choice.model_extra or {})["headrace"] for choice in answer.choices]
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert all(0 <= step["score"] <= 1 for report in reports for step in report["steps"])
+    answered = [report["score"] for report in reports[1:]]
+    assert answered == sorted(answered, reverse=True)
+
+
+async def test_the_likeliest_tokens_are_those_that_greedy_wrote(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(
+        model="tinymath@greedy", messages=PROMPT, logprobs=True, top_logprobs=3
+    )
+    [choice] = answer.choices
+    assert choice.logprobs is not None and choice.logprobs.content
+    assert "".join(token.token for token in choice.logprobs.content) == choice.message.content
+    for token in choice.logprobs.content:
+        assert len(token.top_logprobs) == 3 and token.top_logprobs[0].token == token.token
+        assert token.logprob == token.top_logprobs[0].logprob <= 0
+
+
+async def test_a_completion_is_scored_as_it_was_written_from_its_text_and_from_its_tokens(
+    client: openai.AsyncOpenAI,
+) -> None:
+    """As lm-evaluation-harness asks for log-likelihoods."""
+    model = "tinymath@greedy"
+    prompt = str(PROMPT[0]["content"])
+    written = await client.completions.create(model=model, prompt=prompt, max_tokens=20, logprobs=1)
+    own = written.choices[0].logprobs
+    assert own is not None and own.token_logprobs and own.tokens
+    text = prompt + written.choices[0].text
+    scored = await client.completions.create(model=model, prompt=text, max_tokens=1, echo=True, logprobs=1)
+    told = scored.choices[0].logprobs
+    assert told is not None and told.tokens and told.token_logprobs and told.top_logprobs
+    assert scored.choices[0].text.startswith(text)
+    assert told.token_logprobs[0] is None
+    num_own = sum(token != "<eos>" for token in own.tokens)
+    first = len(told.tokens) - 1 - num_own
+    for index in range(num_own):
+        assert told.tokens[first + index] == own.tokens[index]
+        assert abs((told.token_logprobs[first + index] or 0) - (own.token_logprobs[index] or 0)) < 1e-3
+        top = told.top_logprobs[first + index]
+        assert max(top, key=lambda text: top[text]) == told.tokens[first + index]
+    both = await client.completions.create(model=model, prompt=[prompt, prompt], max_tokens=5)
+    assert [choice.index for choice in both.choices] == [0, 1]
+
+
+async def test_the_responses_api_answers_plain_and_streamed(client: openai.AsyncOpenAI) -> None:
+    asked: Any = {"model": "tinymath@best_of_n", "input": PROMPT, "extra_body": {"seed": 4}}
+    plain = await client.responses.create(**asked)
+    stream = await client.responses.create(**asked, stream=True)
+    events = [event async for event in stream]
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert plain.output_text and "".join(deltas) == plain.output_text
+    assert events[-1].type in ("response.completed", "response.incomplete")
 
 
 async def test_bad_requests_are_the_clients_own_exceptions(client: openai.AsyncOpenAI) -> None:

@@ -50,12 +50,14 @@ def test_the_shape_of_a_llama_is_counted_matrix_by_matrix():
 
 
 @pytest.mark.parametrize("tokens", [1, 4])
-def test_a_real_model_costs_what_the_formula_says(tokens):
+@pytest.mark.parametrize("reads", [False, True], ids=["samples", "tells every token's log-probability"])
+def test_a_real_model_costs_what_the_formula_says(tokens, reads):
     config = LlamaConfig(**LLAMA, tie_word_embeddings=False, attn_implementation="eager")
     model = LlamaForCausalLM(config).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros((1, tokens), dtype=torch.long), logits_to_keep=1)
+        model(torch.zeros((1, tokens), dtype=torch.long), logits_to_keep=0 if reads else 1)  # 0: all
     shape = llama_shape(LLAMA)
     # PyTorch computes the whole square of scores, of which a causal model needs the lower triangle
     unneeded = 4 * shape.num_layers * shape.attention_width * (tokens * tokens - tokens * (tokens + 1) // 2)
-    assert counter.get_total_flops() - unneeded == shape.flops(new_tokens=tokens, context_tokens=0, logits=1)
+    reading = shape.reading_flops(prefix=tokens) if reads else 0
+    assert counter.get_total_flops() - unneeded == shape.flops(new_tokens=tokens, context_tokens=0, logits=1) + reading

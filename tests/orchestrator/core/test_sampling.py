@@ -25,5 +25,13 @@ def test_a_request_is_drawn_as_the_sampling_says_but_for_what_the_strategy_asks(
 
 def test_a_text_ends_before_the_first_of_the_stops() -> None:
     sampling = Sampling(stop=["Q:", "\n\n"])
-    assert sampling.before_stop("4\n\nQ: 1") == "4"
-    assert sampling.before_stop("4") is None
+    assert sampling.stopped_at("", "4\n\nQ: 1") == 1
+    assert sampling.stopped_at("", "4") is None
+
+
+def test_a_stop_may_begin_in_what_came_before_but_must_end_in_what_is_new() -> None:
+    sampling = Sampling(stop=["\n\nQ:"])
+    assert sampling.seen("Answer: 4\n\nQ") == "\n\nQ"
+    assert sampling.stopped_at("\n\nQ", ": 1") == -3
+    assert sampling.stopped_at("\n\nQ:", " 1") is None
+    assert Sampling().seen("Answer: 4") == ""

@@ -16,7 +16,7 @@ PREFIX = tuple(range(1000))
 GENERATION = Generation(prefix_ids=PREFIX, max_tokens=5, seed=7, temperature=0.5, top_p=1.0, stop=("a",), logprobs=1)
 VALUES = [
     GENERATION,
-    Work(generation=GENERATION, seen="text", confidences=(0.5,)),
+    Work(generation=replace(GENERATION, seen="text"), confidences=(0.5,)),
     Segment(token_ids=(1, 2), text="one", finish=Finish.EOS, queue_s=0.25),
     Score(mean=0.5, std=0.1),
     Run(key="a/1", token_ids=(3,), boundaries=(1,), parent="a/0", keep_parent=False),

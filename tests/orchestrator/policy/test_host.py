@@ -1,8 +1,9 @@
 """The host over a scripted engine, stepped by the test: no vLLM, no waiting."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
@@ -69,7 +70,7 @@ class ScriptedEngine:
             if not finished:
                 self.aborted.append(generation.seed)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         return " ".join(message.content for message in messages)
 
     async def feed(self, seed: int, *token_ids: int, finish: Finish | None = None, **told: object) -> None:
@@ -204,6 +205,13 @@ async def test_a_stop_string_ends_a_sequence_and_is_a_segment_of_its_own(
     before, stop = [segment for _, segment in await segments(host, 2)]
     assert (before.token_ids, before.finish) == ((B,), None)
     assert (stop.token_ids, stop.finish, stop.discarded_tokens) == ((A, B), Finish.STOP, 2)
+
+
+async def test_a_stop_string_may_have_begun_before_the_request(host: PolicyHost, engine: ScriptedEngine) -> None:
+    host.update("me", [(1, work(1, stop=("ab",), seen="a"))], [])
+    await engine.feed(1, B, A)
+    [(_, stop)] = await segments(host, 1)
+    assert (stop.token_ids, stop.finish, stop.discarded_tokens) == ((B,), Finish.STOP, 1)
 
 
 async def test_a_boundary_wins_over_the_length_and_the_end_of_the_sequence_over_a_boundary(

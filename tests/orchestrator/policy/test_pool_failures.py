@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -105,7 +105,7 @@ class CountingEngine:
         finally:
             self.running.remove(generation)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         if messages[0].content == "refused":
             raise ProblemError("the chat template refuses these messages")
         return messages[0].content

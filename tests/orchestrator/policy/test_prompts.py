@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from orchestrator.core.errors import ProblemError, PromptTooLong
-from orchestrator.core.nouns import Message
+from orchestrator.core.nouns import Message, Prompt
 from orchestrator.policy.prompts import PromptEncoder
 
 WORDS = {"<unk>": 0, "a": 1, "hello": 2}
@@ -26,9 +27,9 @@ class RenderingEngine:
         self.open = threading.Event()
         self.open.set()
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         assert self.open.wait(30)
-        return messages[-1].content
+        return messages[-1].content + template.get("end", "")
 
 
 @pytest.fixture
@@ -43,13 +44,29 @@ def prompts(engine: RenderingEngine) -> Iterator[PromptEncoder]:
     encoder.close()
 
 
-def asked(*texts: str) -> list[tuple[Message, ...]]:
-    return [(Message(role="user", content=text),) for text in texts]
+def asked(*texts: str, **template: str) -> list[Prompt]:
+    return [Prompt(messages=(Message(role="user", content=text),), template=template) for text in texts]
 
 
 async def test_each_conversation_gets_its_ids(prompts: PromptEncoder) -> None:
     assert await prompts.encode(asked("a hello", "hello")) == [(1, 2), (2,)]
     assert await prompts.encode_text(["hello a a"]) == [(2, 1, 1)]
+
+
+async def test_a_prompt_has_its_own_arguments_of_the_template(prompts: PromptEncoder) -> None:
+    assert await prompts.encode(asked("a", end=" hello")) == [(1, 2)]
+
+
+async def test_a_prompt_as_it_stands_sees_no_template_and_begins_as_the_tokenizer_has_it(
+    engine: RenderingEngine, prompts: PromptEncoder
+) -> None:
+    engine.tokenizer.post_processor = processors.TemplateProcessing(single="a $A", special_tokens=[("a", 1)])
+    engine.open.clear()  # nothing is rendered
+    text, ids, unknown = await prompts.encode([Prompt(raw="hello"), Prompt(raw=(2, 2)), Prompt(raw=(3,))])
+    assert (text, ids) == ((1, 2), (2, 2))
+    assert isinstance(unknown, ProblemError) and "from 0 to 2" in str(unknown)
+    engine.open.set()
+    assert await prompts.encode(asked("hello")) == [(2,)], "a chat template writes special tokens itself"
 
 
 async def test_what_can_not_fit_is_refused_by_its_length_and_spaces_count_for_nothing(prompts: PromptEncoder) -> None:

@@ -55,7 +55,13 @@ async def test_the_chosen_candidate_is_returned_and_every_token_counted() -> Non
     assert choice["message"] == {"role": "assistant", "content": "bb\n\nAnswer: 2", "refusal": None}
     assert (choice["finish_reason"], answer["model"], answer["object"]) == ("stop", "tiny", "chat.completion")
     sampled = len("a\n\nAnswer: 1") + len("bb\n\nAnswer: 2") + 2  # both ends of sequence too
-    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": sampled, "total_tokens": 2 + sampled}
+    assert answer["usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": sampled,
+        "total_tokens": 2 + sampled,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
     report = answer["headrace"]
     assert report["params"] == {"n": 2, "aggregation": "last", "selection": {"kind": "mean", "z": 1.0}}
     assert (report["strategy"], report["answer"], report["score"], report["seed"]) == ("best_of_n", "2", 0.9, 5)
@@ -106,6 +112,89 @@ async def test_models_are_the_alias_and_its_strategies() -> None:
     assert [model["id"] for model in listed["data"]][:2] == ["tiny", "tiny@greedy"]
     assert (found.status_code, found.json()["id"]) == (200, "tiny@greedy")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_choices_are_the_candidates_ranked_each_with_its_verdicts() -> None:
+    async with client_of(endpoint(policy(), verifier())) as http:
+        plain = (await http.post(PATH, json=chat(n=2, seed=5))).json()
+        streamed = events(await http.post(PATH, json=chat(n=2, seed=5, stream=True)))
+    contents = [choice["message"]["content"] for choice in plain["choices"]]
+    assert contents == ["bb\n\nAnswer: 2", "a\n\nAnswer: 1"]
+    best, other = (choice["headrace"] for choice in plain["choices"])
+    assert (best["answer"], best["score"], best["uncertainty"]) == ("2", 0.9, 0.0)
+    assert [step["score"] for step in best["steps"]] == [0.2, 0.9]
+    assert (other["answer"], other["score"]) == ("1", 0.2)
+    choices = [chunk["choices"][0] for chunk in streamed]
+    for index, content in enumerate(contents):
+        own = [choice for choice in choices if choice["index"] == index]
+        assert own[0]["delta"]["role"] == "assistant" and own[-1]["finish_reason"] == "stop"
+        assert "".join(choice["delta"].get("content", "") for choice in own) == content
+        assert own[-1]["headrace"] == plain["choices"][index]["headrace"]
+
+
+async def test_more_choices_than_the_search_made_are_refused_unless_a_budget_made_them_few() -> None:
+    adaptive = {"strategy": "adaptive_best_of_n", "n": 8, "probe": 2, "price": 1.0}
+    async with client_of(endpoint(policy(), verifier())) as http:
+        refused = await http.post(PATH, json=chat(n=5, headrace=adaptive))
+        fewer = await http.post(PATH, json=chat(n=2, headrace={"n": 2, "budget": {"candidates": 1}}))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
+    assert len(fewer.json()["choices"]) == 1 and fewer.json()["headrace"]["end_reason"] == "budget"
+
+
+async def test_an_answer_ends_before_its_stop_string_and_has_finished() -> None:
+    async with client_of(endpoint(policy(), verifier())) as http:
+        answer = (await http.post(PATH, json=chat(stop=["swer: 2", "swer: 1"]))).json()
+    [choice] = answer["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("bb\n\nAn", "stop")
+    assert answer["headrace"]["end_reason"] == "completed"
+
+
+async def test_tokens_of_the_answer_come_with_their_log_probabilities() -> None:
+    async with client_of(endpoint(policy())) as http:
+        fields = {"logprobs": True, "top_logprobs": 2, "stop": ["\n\nAnswer"]}
+        plain = (await http.post(PATH, json=chat(**fields))).json()
+        none = (await http.post(PATH, json=chat(logprobs=True))).json()
+        streamed = events(await http.post(PATH, json=chat(**fields, stream=True)))
+    [token] = plain["choices"][0]["logprobs"]["content"]
+    assert (token["token"], token["logprob"], token["bytes"]) == ("a", -0.097, [97])
+    assert [top["token"] for top in token["top_logprobs"]] == ["a", "b"]
+    tokens = none["choices"][0]["logprobs"]["content"]
+    assert "".join(token["token"] for token in tokens) == none["choices"][0]["message"]["content"]
+    assert all(token["top_logprobs"] == [] for token in tokens)
+    told = [choice["logprobs"] for chunk in streamed for choice in chunk["choices"] if choice["logprobs"]]
+    assert [token["token"] for part in told for token in part["content"]] == ["a"]
+
+
+async def test_a_deadline_of_the_request_ends_its_search_with_what_there_is() -> None:
+    writer, reader = ScriptedPolicy({"Q:": ["a\n\n" * 50]}), verifier()
+    writer.gate = asyncio.Event()
+    writer.gate.set()
+
+    def judge(text: str) -> float:
+        assert writer.gate is not None
+        writer.gate.clear()  # the next step will not come
+        return 0.5
+
+    reader.judge = judge
+    async with client_of(endpoint(writer, reader)) as http:
+        body = chat(headrace={"deadline_s": 0.05, "return_trace": True})
+        asking = asyncio.create_task(http.post(PATH, json=body))
+        await until(lambda: writer.aborted > 0)
+        writer.gate.set()
+        answer = (await asking).json()
+    assert answer["headrace"]["end_reason"] == "deadline"
+    assert answer["choices"][0]["finish_reason"] == "length"
+    trace = answer["headrace"]["trace"]
+    assert [one["chosen"] for one in trace].count(True) == 1
+    assert {one["status"] for one in trace} == {"truncated"}
+    assert trace[0]["steps"][0] == {
+        "text": "a\n\n",
+        "num_tokens": 3,
+        "thinking": False,
+        "forced": False,
+        "score": 0.5,
+        "uncertainty": 0.0,
+    }
 
 
 # refusals
@@ -249,6 +338,29 @@ async def test_a_search_that_takes_too_long_is_504_and_ends() -> None:
     assert writer.aborted == 1
 
 
+async def test_every_response_has_the_id_of_its_request_and_so_has_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    headers = {"x-request-id": "mine-1"}
+    with caplog.at_level(logging.INFO):
+        async with client_of(endpoint(policy())) as http:
+            answers = [
+                await http.post(PATH, json=chat(), headers=headers),
+                await http.post(PATH, json=chat(stream=True), headers=headers),
+                await http.post(PATH, json=chat(model="other"), headers=headers),
+                await http.get("/v1/nothing", headers=headers),
+            ]
+        async with client_of(endpoint(FailingPolicy(RuntimeError("a fault")))) as http:
+            answers.append(await http.post(PATH, json=chat(), headers=headers))
+    assert {answer.headers["x-request-id"] for answer in answers} == {"mine-1"}
+    assert "request mine-1: completed" in caplog.text and "request mine-1 failed" in caplog.text
+
+
+@pytest.mark.parametrize("unusable", ["", "a b", "x" * 129])
+async def test_a_request_without_a_usable_id_gets_one(unusable: str) -> None:
+    async with client_of(endpoint(policy())) as http:
+        made = {(await http.get("/healthz", headers={"x-request-id": unusable})).headers["x-request-id"] for _ in "ab"}
+    assert len(made) == 2 and all(one.startswith("req-") for one in made)
+
+
 # clients that leave
 
 
@@ -387,7 +499,7 @@ async def test_a_server_that_drains_takes_no_more_and_answers_with_the_best_foun
         answer = (await held).json()
         await draining
         assert answer["choices"][0]["finish_reason"] == "length"
-        assert answer["headrace"]["end_reason"] == "budget"
+        assert answer["headrace"]["end_reason"] == "deadline"
         assert answer["choices"][0]["message"]["content"].startswith("a\n\n")
         refused = await http.post(PATH, json=chat())
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
-from orchestrator.serving.config import Limits, ServeConfig
+from orchestrator.serving.config import Effort, Limits, ServeConfig
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,15 @@ def test_limits_must_be_positive(field: str) -> None:
 def test_a_bad_value_is_named(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ServeConfig(**{"alias": "tiny", "policy": PolicyConfig(model="m"), **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"params": {"n": 4}}, "params are of a strategy, got none and params n"), ({"max_thinking_tokens": 0}, ">= 1")],
+)
+def test_a_bad_effort_is_named(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"efforts: .*{words}"):
+        Effort(**fields)
 
 
 @pytest.mark.parametrize(("own", "cap"), [(None, 12), (100, 12), (5, 5)])

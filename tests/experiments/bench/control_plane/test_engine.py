@@ -29,7 +29,7 @@ async def loaded(writing: Writing = FAST) -> NullEngine:
 
 
 def prompt_of(engine: NullEngine) -> tuple[int, ...]:
-    text = engine.render([Message(role="user", content=null_prompt(0, words=20))])
+    text = engine.render([Message(role="user", content=null_prompt(0, words=20))], {})
     return tuple(engine.tokenizer.encode(text).ids)
 
 

@@ -52,9 +52,18 @@ class ScriptedServer:
         return StreamingResponse(self._stream(body, request), media_type="text/event-stream")
 
     def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("prompt_logprobs") is not None:
+            return self._read_back(body)
         ids = [token_id + self.offset for token_id in self.tokenizer(body["prompt"])["input_ids"]]
         told = {"prompt_token_ids": ids, "token_ids": [5]} if self.returns_token_ids else {}
         choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None, **told}
+        return {"id": "x", "object": "text_completion", "created": 0, "model": "m", "choices": [choice]}
+
+    def _read_back(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Each token of the prompt, and the token 0 in its place."""
+        told = [{str(id): {"logprob": -2.5, "rank": 2}, "0": {"logprob": -0.5, "rank": 1}} for id in body["prompt"]]
+        choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None, "token_ids": [5]}
+        choice["prompt_logprobs"] = [None, *told[1:]] if self.tells_logprobs else None
         return {"id": "x", "object": "text_completion", "created": 0, "model": "m", "choices": [choice]}
 
     async def _stream(self, body: dict[str, Any], request: Request) -> AsyncIterator[bytes]:

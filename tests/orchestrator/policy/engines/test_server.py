@@ -114,6 +114,16 @@ async def test_a_server_that_tells_no_logprobs_fails_the_problem_that_wants_them
         assert tokens_of(await sampled(made)) == TOKENS
 
 
+async def test_a_server_tells_what_it_thinks_of_a_prefix(server: ScriptedServer, config: PolicyConfig) -> None:
+    async with loaded(config) as made:
+        [delta] = await sampled(made, reads=1, max_tokens=1)
+        server.tells_logprobs = False
+        with pytest.raises(ProblemError, match="wanted prompt_logprobs of"):
+            await sampled(made, reads=1, max_tokens=1)
+    assert (delta.token_ids, delta.finish) == ([5], Finish.LENGTH)
+    assert delta.read == [{}, *({token_id: -2.5, 0: -0.5} for token_id in PROMPT[1:])]
+
+
 async def test_a_request_ends_at_its_cap_and_at_its_stop_tokens(server: ScriptedServer, config: PolicyConfig) -> None:
     async with loaded(config) as made:
         capped = await sampled(made, max_tokens=3)
@@ -250,7 +260,7 @@ async def test_what_is_served_is_known_before_it_is_used(server: ScriptedServer,
         info = made.info()
         assert (info.context_length, info.max_num_seqs) == (256, config.max_num_seqs)
         assert info.shape.num_layers > 0, "of the checkpoint in the tokenizer's folder"
-        assert made.render([Message(role="user", content="Q?")]).count("Q?") == 1
+        assert made.render([Message(role="user", content="Q?")], {}).count("Q?") == 1
     async with loaded(replace(config, max_model_len=99, flops_per_token=8.0)) as made:
         assert (made.info().context_length, made.info().shape.weights_per_token) == (99, 4)
 

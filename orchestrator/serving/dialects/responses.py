@@ -1,0 +1,138 @@
+"""`/v1/responses`: text in and out. Nothing is stored, so each request brings its whole conversation."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from orchestrator.core.nouns import Message, Problem
+from orchestrator.serving.dialects.contract import Shop, Stamp
+from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, read_request
+from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
+from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
+from orchestrator.serving.dialects.response_objects import output_of, response_object
+from orchestrator.serving.dialects.response_writer import ResponseWriter
+from orchestrator.serving.errors import invalid
+from orchestrator.serving.orders import Answered, Order
+
+_LOGPROBS = "message.output_text.logprobs"
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    **NEUTRAL,
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "max_tool_calls": (),
+    "text": ({}, {"format": {"type": "text"}}),
+    "truncation": ("disabled",),
+    "background": (False,),
+    "store": (False,),
+    "previous_response_id": (),
+    "conversation": (),
+    "prompt": (),
+}
+_HINTS = {
+    "store": "nothing is stored",
+    "previous_response_id": "nothing is stored, send the whole conversation as input",
+    "conversation": "nothing is stored, send the whole conversation as input",
+}
+
+
+class InputItem(BaseModel):
+    """A message, or the reasoning of an earlier answer, which models are not shown again."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    type: Literal["message", "reasoning"] = "message"
+    role: Literal["system", "developer", "user", "assistant"] = "user"
+    content: Annotated[str, BeforeValidator(joined), CONTENT] = ""
+    id: str | None = None
+    status: str | None = None
+    summary: list[Any] | None = None
+    encrypted_content: str | None = None
+    phase: str | None = None
+
+
+def _items(given: Any) -> Any:
+    """A text is a user's message. What the reasoning says is not read."""
+    if isinstance(given, str):
+        return [{"content": given}]
+    if not isinstance(given, list):
+        return given
+    return [{**item, "content": ""} if _is_reasoning(item) else item for item in given]
+
+
+def _is_reasoning(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") == "reasoning"
+
+
+class Reasoning(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    effort: str | None = None
+    summary: str | None = None  # thinking is told as it is, or not at all
+    generate_summary: str | None = None  # the older name of it
+
+
+class ResponsesRequest(CommonRequest):
+    """What is honoured of OpenAI's request."""
+
+    input: Annotated[list[InputItem], BeforeValidator(_items, json_schema_input_type=str | list[InputItem])] = Field(
+        min_length=1
+    )
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    reasoning: Reasoning | None = None
+    include: list[Literal["message.output_text.logprobs"]] | None = None
+    top_logprobs: int | None = Field(default=None, ge=0)
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        asked = [
+            Message(role=known_role(item.role), content=item.content) for item in self.input if item.type == "message"
+        ]
+        return asked if self.instructions is None else [Message(role="system", content=self.instructions), *asked]
+
+    @property
+    def logprobs(self) -> int | None:
+        asked = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+        return (self.top_logprobs or 0) if asked else None
+
+
+class Responses:
+    """Implements `Dialect`."""
+
+    path = "/v1/responses"
+    request = ResponsesRequest
+    neutral = _NEUTRAL
+
+    def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
+        request = read_request(ResponsesRequest, given, neutral=self.neutral, hints=_HINTS)
+        most = shop.config.limits.max_messages
+        if not 0 < len(request.messages) <= most:
+            raise invalid(f"input: wanted 1 to {most} messages, got {len(request.messages)}", param="input")
+        effort = None if request.reasoning is None else request.reasoning.effort
+        template = checked_template(request.chat_template_kwargs)
+        problem = Problem(
+            id="request",  # the same for all, so that equal seeds mean equal draws
+            messages=tuple(request.messages),
+            template=template_of(effort, template, shop),
+        )
+        return make_order(
+            request,
+            request_id,
+            shop,
+            problems=[problem],
+            asked_in="input",
+            max_tokens=capped_tokens("max_output_tokens", request.max_output_tokens, shop),
+            stop=(),
+            effort=effort,
+            logprobs=request.logprobs,
+        )
+
+    def body(self, order: Order, found: Sequence[Answered], stamp: Stamp) -> dict[str, Any]:
+        [answered] = found
+        return response_object(order, stamp, output=output_of(order, answered, stamp), answered=answered)
+
+    def writer(self, order: Order, stamp: Stamp) -> ResponseWriter:
+        return ResponseWriter(order, stamp)

@@ -1,0 +1,86 @@
+"""The description of the routes: `/openapi.json`, which `/docs` shows. Requests are described as they are checked."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from orchestrator.serving.dialects.contract import Dialect
+from orchestrator.serving.dialects.fields import LABELS
+
+_REF = "#/components/schemas/{model}"
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_STATUSES = {
+    "400": "the request is wrong, or the prompt does not fit the context",
+    "404": "no such model",
+    "408": "the body did not arrive in time",
+    "413": "the body is too large",
+    "415": "the body is not JSON by its content type",
+    "429": "as many searches as may be are running already",
+    "500": "a fault of the server",
+    "503": "the server is starting or stopping, or its workers are unavailable",
+    "504": "no answer in time",
+}
+
+
+def describe(app: FastAPI, dialects: Iterable[Dialect]) -> dict[str, Any]:
+    """The description of the app. Its routes read their bodies themselves, so they are described here."""
+    described: dict[str, Any] = get_openapi(title="Headrace", version="1", routes=app.routes)
+    components = described.setdefault("components", {}).setdefault("schemas", {})
+    components["Error"] = _ERROR
+    for dialect in dialects:
+        schema = _schema(dialect)
+        components |= schema.pop("$defs", {})
+        components[dialect.request.__name__] = schema
+        described["paths"][dialect.path]["post"] |= {
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _ref(dialect.request.__name__)}},
+            },
+            "responses": {
+                "200": {
+                    "description": "the answer, plain or streamed",
+                    "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+                },
+                **{status: _error(why) for status, why in _STATUSES.items()},
+            },
+        }
+    return described
+
+
+def _schema(dialect: Dialect) -> dict[str, Any]:
+    """Of a request, with what is accepted though it asks for nothing. `null` is as good as a field that is missing."""
+    schema = dialect.request.model_json_schema(ref_template=_REF)
+    properties, required = schema["properties"], schema["required"]
+    for name, field in properties.items():
+        if name not in required:
+            properties[name] = {"anyOf": [field, {"type": "null"}]}
+    for name, values in dialect.neutral.items():
+        properties[name] = {"enum": [None, *values], "description": "accepted where it asks for nothing"}
+    for name in LABELS:
+        properties.setdefault(name, {"description": "accepted, and asks for nothing"})
+    return schema
+
+
+def _ref(model: str) -> Mapping[str, str]:
+    return {"$ref": _REF.format(model=model)}
+
+
+def _error(why: str) -> dict[str, Any]:
+    return {"description": why, "content": {"application/json": {"schema": _ref("Error")}}}
