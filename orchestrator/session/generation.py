@@ -196,7 +196,7 @@ class Writing:
                     how,
                     prefix_ids=track.token_ids,
                     num_prompt=len(track.prefix.prompt_ids),
-                    seen=self._sampling.seen(track.text),
+                    seen=self._sampling.seen(track.text) if self._sampling.stop else "",
                     max_tokens=room,
                     max_thinking=most_thinking,
                     seed=derive_seed(self._run_seed, track.prefix.problem.id, track.path),
