@@ -262,19 +262,20 @@ QUESTION = (Message(role="user", content="2 + 2?"),)
 
 
 def test_arguments_of_the_chat_template_are_the_users(tokenizer: Tokenizer) -> None:
-    thinks = render(Template(QWEN3), QUESTION, PolicyConfig(model="m"))
+    thinks = render(Template(QWEN3), QUESTION, PolicyConfig(model="m"), {})
     assert thinks.endswith("<|im_start|>assistant\n")
     config = PolicyConfig(model="m", chat_template_kwargs={"enable_thinking": False})
-    assert render(Template(QWEN3), QUESTION, config).endswith("</think>\n\n")
+    assert render(Template(QWEN3), QUESTION, config, {}).endswith("</think>\n\n")
+    assert render(Template(QWEN3), QUESTION, config, {"enable_thinking": True}) == thinks  # a request's own come last
 
 
 def test_a_system_prompt_and_examples_come_before_the_problem() -> None:
     examples = [Message(role="user", content="1 + 1?"), Message(role="assistant", content="2")]
     config = PolicyConfig(model="m", system_prompt="Be brief.", examples=examples)
-    told = render(Template("{% for m in messages %}{{ m.role }}: {{ m.content }}|{% endfor %}"), QUESTION, config)
+    told = render(Template("{% for m in messages %}{{ m.role }}: {{ m.content }}|{% endfor %}"), QUESTION, config, {})
     assert told == "system: Be brief.|user: 1 + 1?|assistant: 2|user: 2 + 2?|"
     own = (Message(role="system", content="Be long."), *QUESTION)
-    told = render(Template("{% for m in messages %}{{ m.role }}: {{ m.content }}|{% endfor %}"), own, config)
+    told = render(Template("{% for m in messages %}{{ m.role }}: {{ m.content }}|{% endfor %}"), own, config, {})
     assert told == "system: Be long.|user: 1 + 1?|assistant: 2|user: 2 + 2?|"
     with pytest.raises(ValueError, match="examples: role must be user or assistant, got 'system'"):
         PolicyConfig(model="m", examples=[Message(role="system", content="x")])
@@ -283,14 +284,14 @@ def test_a_system_prompt_and_examples_come_before_the_problem() -> None:
 def test_a_base_model_gets_a_plain_prompt() -> None:
     examples = [Message(role="user", content="Q: 1 + 1?"), Message(role="assistant", content="A: 2")]
     config = PolicyConfig(model="m", examples=examples)
-    told = render(Template(None), (Message(role="user", content="Q: 2 + 2?"),), config)
+    told = render(Template(None), (Message(role="user", content="Q: 2 + 2?"),), config, {})
     assert told == "Q: 1 + 1?\nA: 2\n\nQ: 2 + 2?\n"
     assert plain(QUESTION) == "2 + 2?\n"
 
 
 def test_what_a_template_refuses_is_the_problems_error() -> None:
     with pytest.raises(ProblemError, match="the chat template refuses these messages"):
-        render(Template("{{ raise_exception('no') }}"), QUESTION, PolicyConfig(model="m"))
+        render(Template("{{ raise_exception('no') }}"), QUESTION, PolicyConfig(model="m"), {})
 
 
 def test_without_markers_nothing_is_thinking(tokenizer: Tokenizer) -> None:

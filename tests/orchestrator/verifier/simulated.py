@@ -17,7 +17,6 @@ from orchestrator.core.nouns import Score, StateHandle
 from orchestrator.core.protocols import ScoreRequest, Verdict
 from orchestrator.pools.client import RemoteMembership
 from orchestrator.pools.service import BEAT_S
-from orchestrator.replicas.members import Load
 from orchestrator.verifier import actor as actors
 from orchestrator.verifier.actor import VerifierActor
 from orchestrator.verifier.batch import Job
@@ -118,13 +117,14 @@ class TapeHost:
 class Reader(Replica):
     """A replica."""
 
-    def __init__(self, name: str, verifier: ResolvedVerifier, *, waits_for_states: bool) -> None:
+    def __init__(self, name: str, verifier: ResolvedVerifier, *, violations: list[str] | None) -> None:
+        """`violations`: where it tells of a removal that came before its states were released; None: it may."""
         super().__init__(name)
         self.faults = Faults()
         self.faults.open.set()
         self.actor = VerifierActor(replace(verifier, options=self.faults))
-        self._waits_for_states = waits_for_states
-        self._load_told = Load()  # at the keeper's last look
+        self._violations = violations
+        self._idle = True  # at the keeper's last look: it had no work and no state, whatever was told
 
     @property
     def life(self) -> VerifierActor:
@@ -139,12 +139,13 @@ class Reader(Replica):
 
     async def _health(self) -> Any:
         health = await self.actor.health()
-        self._load_told = health.load
+        self._idle = self.is_idle and (self.faults.host is None or not self.faults.host.states)
         return health
 
     async def _stop(self) -> None:
         """The keeper removes it, with less to do."""
-        assert self._load_told.idle or not self._waits_for_states, "it was removed with states that are wanted"
+        if not self._idle and self._violations is not None:  # raised here it would be the keeper's to survive
+            self._violations.append("a replica was removed with work or states")
 
     @property
     def states(self) -> set[str]:
@@ -296,10 +297,11 @@ class World(NamedPool):
         """`drains_s`: the most that a replica may take to leave in order. As long as `most_drains_s`, it must not be
         removed before its states are released."""
         self.verifier = ResolvedVerifier(config=config, entry=ENTRY, options=None)
+        self.violations: list[str] = []
         made = shrinking(verifier_blueprint(self.verifier), down_after_s=60.0, drain_timeout_s=drains_s)
 
         def create(name: str, verifier: ResolvedVerifier) -> Reader:
-            return Reader(name, verifier, waits_for_states=drains_s >= most_drains_s)
+            return Reader(name, verifier, violations=self.violations if drains_s >= most_drains_s else None)
 
         super().__init__("verifier", made, create, forgets_s=forgets_s)
         turn = actors._Turn
@@ -331,6 +333,7 @@ class World(NamedPool):
     # what must hold at any time
 
     def check(self) -> None:
+        assert not self.violations, self.violations
         for driver in self.drivers:
             if driver.life.done():
                 driver.life.result()
