@@ -4,7 +4,7 @@ and actors. The verifier is made up, and so are the processes."""
 import asyncio
 import itertools
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -117,13 +117,13 @@ class TapeHost:
 class Reader(Replica):
     """A replica."""
 
-    def __init__(self, name: str, verifier: ResolvedVerifier, *, violations: list[str] | None) -> None:
-        """`violations`: where it tells of a removal that came before its states were released; None: it may."""
+    def __init__(self, name: str, verifier: ResolvedVerifier, *, removed_early: Callable[[], None]) -> None:
+        """`removed_early`: is called when it is removed with work or states."""
         super().__init__(name)
         self.faults = Faults()
         self.faults.open.set()
         self.actor = VerifierActor(replace(verifier, options=self.faults))
-        self._violations = violations
+        self._removed_early = removed_early
         self._idle = True  # at the keeper's last look: it had no work and no state, whatever was told
 
     @property
@@ -144,8 +144,8 @@ class Reader(Replica):
 
     async def _stop(self) -> None:
         """The keeper removes it, with less to do."""
-        if not self._idle and self._violations is not None:  # raised here it would be the keeper's to survive
-            self._violations.append("a replica was removed with work or states")
+        if not self._idle:
+            self._removed_early()
 
     @property
     def states(self) -> set[str]:
@@ -297,11 +297,12 @@ class World(NamedPool):
         """`drains_s`: the most that a replica may take to leave in order. As long as `most_drains_s`, it must not be
         removed before its states are released."""
         self.verifier = ResolvedVerifier(config=config, entry=ENTRY, options=None)
-        self.violations: list[str] = []
+        self._waits_for_states = drains_s >= most_drains_s
+        self._num_removed_early = 0
         made = shrinking(verifier_blueprint(self.verifier), down_after_s=60.0, drain_timeout_s=drains_s)
 
         def create(name: str, verifier: ResolvedVerifier) -> Reader:
-            return Reader(name, verifier, violations=self.violations if drains_s >= most_drains_s else None)
+            return Reader(name, verifier, removed_early=self._removed_early)
 
         super().__init__("verifier", made, create, forgets_s=forgets_s)
         turn = actors._Turn
@@ -311,6 +312,10 @@ class World(NamedPool):
         self.drivers: list[Driver] = []
         self._numbers = itertools.count()
         self.open()
+
+    def _removed_early(self) -> None:
+        """Raised here it would be the keeper's to survive. What a dead keeper asks for does not come."""
+        self._num_removed_early += self._waits_for_states and not self._keeper_dies
 
     def join(self) -> None:
         self.drivers.append(Driver(self, next(self._numbers)))
@@ -333,7 +338,7 @@ class World(NamedPool):
     # what must hold at any time
 
     def check(self) -> None:
-        assert not self.violations, self.violations
+        assert not self._num_removed_early, "a replica was removed with work or states"
         for driver in self.drivers:
             if driver.life.done():
                 driver.life.result()
