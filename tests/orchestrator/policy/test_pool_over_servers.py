@@ -157,7 +157,7 @@ async def test_the_prefix_cache_of_the_server_is_seen(pool: PolicyPool) -> None:
 
 async def test_an_abort_ends_the_request_in_the_server(pool: PolicyPool, server: Server) -> None:
     before = await server.counter("generation_tokens_total")
-    requests = await generations(pool, max_tokens=400, temperature=2.0)
+    requests = await generations(pool, max_tokens=400, temperature=2.0) * 20  # for seconds
     stream = pool.generate(requests)
     await anext(stream)
     stream.abort(range(len(requests)))
