@@ -314,8 +314,9 @@ class World(NamedPool):
         self.open()
 
     def _removed_early(self) -> None:
-        """Raised here it would be the keeper's to survive. What a dead keeper asks for does not come."""
-        self._num_removed_early += self._waits_for_states and not self._keeper_dies
+        """Counted: raised here it would be the keeper's to survive. What a dead keeper asks for does not come,
+        and of a replica that failed it is not known which look the keeper saw last."""
+        self._num_removed_early += self._waits_for_states and not self._keeper_dies and not self.any_fault
 
     def join(self) -> None:
         self.drivers.append(Driver(self, next(self._numbers)))
