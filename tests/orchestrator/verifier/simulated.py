@@ -134,18 +134,17 @@ class Reader(Replica):
         return await self.actor.load()
 
     def method(self, name: str) -> Any:
-        own = {"health": self._health, "stop": self._stop}
-        return own.get(name) or super().method(name)
+        return self._health if name == "health" else super().method(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "stop" and not self._idle:  # the keeper asks for it when it removes this one, with less to do
+            self._removed_early()
+        return super().__getattr__(name)
 
     async def _health(self) -> Any:
         health = await self.actor.health()
         self._idle = self.is_idle and (self.faults.host is None or not self.faults.host.states)
         return health
-
-    async def _stop(self) -> None:
-        """The keeper removes it, with less to do."""
-        if not self._idle:
-            self._removed_early()
 
     @property
     def states(self) -> set[str]:
@@ -314,9 +313,8 @@ class World(NamedPool):
         self.open()
 
     def _removed_early(self) -> None:
-        """Counted: raised here it would be the keeper's to survive. What a dead keeper asks for does not come,
-        and of a replica that failed it is not known which look the keeper saw last."""
-        self._num_removed_early += self._waits_for_states and not self._keeper_dies and not self.any_fault
+        """Counted: raised here it would be the keeper's to survive. What is dead removes nothing."""
+        self._num_removed_early += self._waits_for_states and not self._keeper_dies
 
     def join(self) -> None:
         self.drivers.append(Driver(self, next(self._numbers)))
