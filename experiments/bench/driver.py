@@ -10,7 +10,7 @@ from functools import partial
 from itertools import count
 from typing import Self
 
-from experiments.bench.core import Measured, interleave, spread
+from experiments.bench.core import Measured, interleave, ratio_of, spread
 from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.flops import ModelShape
@@ -35,11 +35,8 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
 
     variants = {name: partial(steps_per_cpu_s, strategy) for name, strategy in STRATEGIES.items()}
     speeds = await interleave(repeats, variants, on_repeat)
-    shares = spread([speed / GOAL for speed in speeds["beam_search"]])
     return Measured(
-        ratio=shares["median"],
-        ratio_min=shares["min"],
-        ratio_max=shares["max"],
+        **ratio_of(speeds["beam_search"], [GOAL] * repeats),
         baseline=f"{GOAL} steps of beam search per CPU second, with a policy and a verifier that answer at once",
         goal=">= 1",
         settings={

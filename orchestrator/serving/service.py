@@ -13,7 +13,7 @@ from orchestrator.search import SearchRuntime
 from orchestrator.serving.bodies import Bodies
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
-from orchestrator.serving.dialects.contract import Dialect, Shop
+from orchestrator.serving.dialects.contract import Dialect, ServingContext
 from orchestrator.serving.dialects.fields import read_object
 from orchestrator.serving.errors import unavailable
 from orchestrator.serving.orders import Order
@@ -96,7 +96,7 @@ class Service:
 
     def order(self, dialect: Dialect, body: bytes, request_id: str) -> Order:
         """What a request asks for. Raises ApiError."""
-        return dialect.order(read_object(body), request_id, Shop(catalog=self.catalog, config=self.config))
+        return dialect.order(read_object(body), request_id, ServingContext(catalog=self.catalog, config=self.config))
 
     def check_room(self) -> None:
         """Raises ApiError when no search can begin now, whatever is asked for."""

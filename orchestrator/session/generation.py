@@ -196,7 +196,7 @@ class Writing:
                     how,
                     prefix_ids=track.token_ids,
                     num_prompt=len(track.prefix.prompt_ids),
-                    seen=self._sampling.seen(track.text) if self._sampling.stop else "",
+                    seen=self._seen(track),
                     max_tokens=room,
                     max_thinking=most_thinking,
                     seed=derive_seed(self._run_seed, track.prefix.problem.id, track.path),
@@ -238,7 +238,7 @@ class Writing:
             track.cost.add(cost)
             stopped = None
             if segment.finish is Finish.STOP:
-                stopped = self._sampling.stopped_at(self._sampling.seen(track.text), segment.text)
+                stopped = self._sampling.stopped_at(self._seen(track), segment.text)
             if segment.token_ids or segment.text:  # a chat API tells a thought without its tokens
                 track.append(
                     Step(
@@ -270,6 +270,10 @@ class Writing:
             raise sequence.error
         assert track.written or not sequence.finished, "the policy ended without finishing every sequence"
 
+    def _seen(self, track: Track) -> str:
+        """The end of its text, where a stop text may have begun."""
+        return self._sampling.seen(track.text) if self._sampling.stop else ""
+
     def _go_on(self, track: Track, thought: LiveSequence, how: Generation, *, discarded: int) -> LiveSequence:
         """The sequence that goes on where the thinking was ended; it has what that one left of its tokens. Where there
         is a budget, that pays for those which were sampled past the end and `discarded`."""
@@ -287,7 +291,7 @@ class Writing:
             how,
             prefix_ids=track.token_ids,
             num_prompt=len(track.prefix.prompt_ids),
-            seen=self._sampling.seen(track.text),
+            seen=self._seen(track),
             max_tokens=room,
             seed=derive_seed(self._run_seed, track.prefix.problem.id, (*track.path, track.num_tokens)),
         )

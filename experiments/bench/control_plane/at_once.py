@@ -11,7 +11,7 @@ from experiments.bench.control_plane.engine import Writing
 from experiments.bench.control_plane.nodes import several_nodes
 from experiments.bench.control_plane.usage import DRIVERS
 from experiments.bench.control_plane.verifier import Reading
-from experiments.bench.core import Measured, interleave, spread
+from experiments.bench.core import Measured, interleave, ratio_of, spread
 
 GOAL = 5000  # steps per CPU second of a driver, of beam search
 CELL = Cell(drivers=1, replicas=1)
@@ -33,11 +33,8 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
 
     with several_nodes(1):
         await interleave(repeats, {"beam_search": steps_per_cpu_s}, on_repeat)
-    shares = spread([speed / GOAL for speed in _speeds(runs, "beam_search")])
     return Measured(
-        ratio=shares["median"],
-        ratio_min=shares["min"],
-        ratio_max=shares["max"],
+        **ratio_of(_speeds(runs, "beam_search"), [GOAL] * repeats),
         baseline=f"{GOAL} steps of beam search per CPU second of a driver, with engines that answer at once",
         goal=">= 1",
         settings={

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from orchestrator.core.nouns import Message, Problem, ToolCall
-from orchestrator.serving.dialects.contract import Shop, Stamp
+from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
 from orchestrator.serving.dialects.logprobs import chat_logprobs, tokens_of_steps
 from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
@@ -117,9 +117,9 @@ class Chat:
     request = ChatRequest
     neutral = _NEUTRAL
 
-    def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
+    def order(self, given: dict[str, Any], request_id: str, context: ServingContext) -> Order:
         request = read_request(ChatRequest, given, neutral=self.neutral, hints={})
-        limits = shop.config.limits
+        limits = context.config.limits
         if len(request.messages) > limits.max_messages:
             raise invalid(f"messages: at most {limits.max_messages}, got {len(request.messages)}", param="messages")
         if request.top_logprobs is not None and not request.logprobs:
@@ -128,15 +128,15 @@ class Chat:
         problem = Problem(
             id="request",  # the same for all, so that equal seeds mean equal draws
             messages=tuple(message.message for message in request.messages),
-            template=template_of(request.reasoning_effort, template, shop),
+            template=template_of(request.reasoning_effort, template, context),
         )
         return make_order(
             request,
             request_id,
-            shop,
+            context,
             problems=[problem],
             asked_in="messages",
-            max_tokens=_max_tokens(request, shop),
+            max_tokens=_max_tokens(request, context),
             stop=request.stop,
             effort=request.reasoning_effort,
             choices=request.n,
@@ -221,12 +221,12 @@ class ChatWriter:
         return {**chunk, "usage": None} if self._order.include_usage else chunk
 
 
-def _max_tokens(request: ChatRequest, shop: Shop) -> int | None:
+def _max_tokens(request: ChatRequest, context: ServingContext) -> int | None:
     asked = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(asked) > 1:
         raise invalid("max_completion_tokens: differs from max_tokens, its older name", param="max_completion_tokens")
     name = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
-    return capped_tokens(name, next(iter(asked), None), shop)
+    return capped_tokens(name, next(iter(asked), None), context)
 
 
 def _choice(order: Order, index: int, choice: Choice) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from orchestrator.core.nouns import Message, Problem
-from orchestrator.serving.dialects.contract import Shop, Stamp
+from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
 from orchestrator.serving.dialects.logprobs import completion_logprobs, tokens_of_steps
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order
@@ -48,13 +48,13 @@ class Completions:
     request = CompletionRequest
     neutral = _NEUTRAL
 
-    def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
+    def order(self, given: dict[str, Any], request_id: str, context: ServingContext) -> Order:
         request = read_request(CompletionRequest, given, neutral=self.neutral, hints=_HINTS)
-        if not shop.catalog.tells_tokens:
+        if not context.catalog.tells_tokens:
             raise invalid("prompt: this server's policy takes conversations only", param="prompt")
         if not request.prompts or not all(request.prompts):
             raise invalid("prompt: wanted a text or tokens, got nothing", param="prompt")
-        most = shop.config.limits.max_concurrent
+        most = context.config.limits.max_concurrent
         if len(request.prompts) > most:
             raise invalid(f"prompt: at most {most} in a request, got {len(request.prompts)}", param="prompt")
         if request.max_tokens == 0 and not request.echo:
@@ -62,10 +62,10 @@ class Completions:
         return make_order(
             request,
             request_id,
-            shop,
+            context,
             problems=[_problem(index, prompt) for index, prompt in enumerate(request.prompts)],
             asked_in="prompt",
-            max_tokens=capped_tokens("max_tokens", request.max_tokens, shop) or None,
+            max_tokens=capped_tokens("max_tokens", request.max_tokens, context) or None,
             stop=request.stop,
             choices=request.n,
             logprobs=request.logprobs,

@@ -14,7 +14,7 @@ from orchestrator.serving.orders import Answered, Order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shop:
+class ServingContext:
     """What a request may ask for, and what it gets where it says nothing."""
 
     catalog: Catalog
@@ -44,7 +44,7 @@ class Dialect(Protocol):
         """Parameters that it can't honour, with the values that ask for nothing."""
         ...
 
-    def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
+    def order(self, given: dict[str, Any], request_id: str, context: ServingContext) -> Order:
         """What a request's body asks for. Raises ApiError; what can't be honoured is refused by its name."""
         ...
 

@@ -9,7 +9,7 @@ from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
 from orchestrator.serving.catalog import typed_value
 from orchestrator.serving.config import Effort
-from orchestrator.serving.dialects.contract import Shop
+from orchestrator.serving.dialects.contract import ServingContext
 from orchestrator.serving.dialects.fields import CommonRequest
 from orchestrator.serving.errors import invalid
 from orchestrator.serving.orders import Order
@@ -31,7 +31,7 @@ class _Extra:
 def make_order(
     request: CommonRequest,
     request_id: str,
-    shop: Shop,
+    context: ServingContext,
     *,
     problems: Sequence[Problem],
     asked_in: str,
@@ -44,7 +44,7 @@ def make_order(
     writes: bool = True,
 ) -> Order:
     """`effort` is the name of one of the configured efforts. Raises ApiError."""
-    config = shop.config
+    config = context.config
     if request.stream_options is not None and not request.stream:
         raise invalid("stream_options: only with stream=true", param="stream_options")
     extra = _extra(request.headrace or {}, config.limits.timeout_s)
@@ -52,14 +52,14 @@ def make_order(
     made = Effort() if effort is None else _effort(effort, config.efforts)
     if made.strategy is not None and extra.strategy is None and "@" not in request.model:
         asked = {"strategy": made.strategy, **made.params, **extra.params}
-    named = shop.catalog.resolve(request.model, asked)
+    named = context.catalog.resolve(request.model, asked)
     most = named.strategy.most_candidates
     if choices is not None and most is not None and choices > most:
         raise invalid(f"n: {named.name} with these parameters makes {most} candidates, got n={choices}", param="n")
     if logprobs is not None:
         if logprobs > _MOST_LOGPROBS:
             raise invalid(f"logprobs: at most {_MOST_LOGPROBS} likeliest tokens, got {logprobs}", param="logprobs")
-        if not shop.catalog.tells_tokens:
+        if not context.catalog.tells_tokens:
             raise invalid("logprobs: this server's policy returns text only", param="logprobs")
     sampling = config.sampling
     return Order(
@@ -91,15 +91,15 @@ def make_order(
     )
 
 
-def template_of(effort: str | None, given: Mapping[str, Any] | None, shop: Shop) -> dict[str, Any]:
+def template_of(effort: str | None, given: Mapping[str, Any] | None, context: ServingContext) -> dict[str, Any]:
     """Arguments of the chat template: the effort's, under those that were given."""
-    configured = {} if effort is None else _effort(effort, shop.config.efforts).chat_template_kwargs
+    configured = {} if effort is None else _effort(effort, context.config.efforts).chat_template_kwargs
     return {**configured, **(given or {})}
 
 
-def capped_tokens(name: str, asked: int | None, shop: Shop) -> int | None:
+def capped_tokens(name: str, asked: int | None, context: ServingContext) -> int | None:
     """The asked `max_tokens`, under that name. Raises ApiError where it is over the server's own."""
-    most = shop.config.limits.max_tokens
+    most = context.config.limits.max_tokens
     if asked is not None and asked > most:
         raise invalid(f"{name}: must be <= {most} on this server, got {asked}", param=name)
     return asked

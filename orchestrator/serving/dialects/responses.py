@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.core.nouns import Message, Problem
-from orchestrator.serving.dialects.contract import Shop, Stamp
+from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, read_request
 from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
@@ -106,9 +106,9 @@ class Responses:
     request = ResponsesRequest
     neutral = _NEUTRAL
 
-    def order(self, given: dict[str, Any], request_id: str, shop: Shop) -> Order:
+    def order(self, given: dict[str, Any], request_id: str, context: ServingContext) -> Order:
         request = read_request(ResponsesRequest, given, neutral=self.neutral, hints=_HINTS)
-        most = shop.config.limits.max_messages
+        most = context.config.limits.max_messages
         if not 0 < len(request.messages) <= most:
             raise invalid(f"input: wanted 1 to {most} messages, got {len(request.messages)}", param="input")
         effort = None if request.reasoning is None else request.reasoning.effort
@@ -116,15 +116,15 @@ class Responses:
         problem = Problem(
             id="request",  # the same for all, so that equal seeds mean equal draws
             messages=tuple(request.messages),
-            template=template_of(effort, template, shop),
+            template=template_of(effort, template, context),
         )
         return make_order(
             request,
             request_id,
-            shop,
+            context,
             problems=[problem],
             asked_in="input",
-            max_tokens=capped_tokens("max_output_tokens", request.max_output_tokens, shop),
+            max_tokens=capped_tokens("max_output_tokens", request.max_output_tokens, context),
             stop=(),
             effort=effort,
             logprobs=request.logprobs,

@@ -10,7 +10,7 @@ from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import Effort, Limits, ServeConfig
-from orchestrator.serving.dialects.contract import Dialect, Shop
+from orchestrator.serving.dialects.contract import Dialect, ServingContext
 from orchestrator.serving.dialects.fields import read_object
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.orders import Order
@@ -27,7 +27,7 @@ CONFIG = ServeConfig(
         "high": Effort(strategy="best_of_n", params={"n": 8}, budget=Budget(policy_tokens=500)),
     },
 )
-SHOP = Shop(
+SHOP = ServingContext(
     catalog=Catalog(
         alias="tiny", default_strategy="greedy", strategies=STRATEGIES, params={}, has_verifier=True, max_n=64
     ),
