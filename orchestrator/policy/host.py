@@ -69,7 +69,7 @@ class _Client:
     paced: float = 0.0  # when the next reply may go out, on the loop's clock
     jobs: dict[int, _Job] = field(default_factory=dict)
     items: list[tuple[int, Segment | ProblemError]] = field(default_factory=list)
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)  # there are items, or there will be none any more
     pending_tokens: int = 0  # sampled, in no item yet
 
     def put(self, request_id: int, item: Segment | ProblemError) -> None:
@@ -127,21 +127,23 @@ class PolicyHost:
         self._admit()
 
     async def poll(self, client: str, wait_s: float) -> Batch:
-        """What happened since the last poll, at once or within `wait_s`. Raises ReplicaError when the engine died."""
+        """What happened since the last poll, at once or within `wait_s`. Raises ReplicaError when the engine died, and
+        ClientForgotten for a poll from before the client connected anew: nobody waits for its answer."""
+        self._check_alive()
         state = self._client(client)
         clock = asyncio.get_running_loop().time
         await asyncio.sleep(max(0.0, state.paced - clock()))
-        if not state.items and self._failure is None:
-            state.ready.clear()
-            try:
-                async with asyncio.timeout(wait_s):
-                    await state.ready.wait()
-            except TimeoutError:
-                pass  # a heartbeat
+        try:
+            async with asyncio.timeout(wait_s):
+                await state.ready.wait()
+        except TimeoutError:
+            pass  # a heartbeat
         self._check_alive()
-        state = self._client(client)
+        if self._client(client) is not state:
+            raise ClientForgotten(f"policy replica: client {client} has connected anew since it polled")
         state.paced = clock() + min(_MOST_PACE_S, _PACE_S + _PACE_S_PER_SEQUENCE * len(state.jobs))
         items, state.items = state.items, []
+        state.ready.clear()
         return Batch(items=Parcel(items), pending_tokens=state.pending_tokens)
 
     @property
@@ -203,6 +205,7 @@ class PolicyHost:
                     job.task.cancel()
                     tasks.append(job.task)
             self._admission.leave(name)
+            state.ready.set()
         return tasks
 
     def _client(self, client: str) -> _Client:
@@ -238,11 +241,14 @@ class PolicyHost:
         job = state.jobs.pop(request_id)
         self._admission.end(client, request_id, job.computed)
         self._admit()
-        if task.cancelled() or (error := task.exception()) is None:
-            return
+        if task.cancelled():
+            left = self._clients.get(client) is not state
+            error = None if left else asyncio.CancelledError("by none of ours")
+        else:
+            error = task.exception()
         if isinstance(error, ProblemError):
             state.put(request_id, error)
-        else:
+        elif error is not None:  # a client must not wait for what will never come
             self._failure = error
             for other in self._clients.values():
                 other.ready.set()

@@ -33,7 +33,7 @@ class ScriptedEngine:
         self.context_length = 100
         self.progress = 0
         self.tokenizer.add_special_tokens([AddedToken("<eos>", special=True)])
-        self.feeds: dict[int, asyncio.Queue[Delta | Exception]] = {}
+        self.feeds: dict[int, asyncio.Queue[Delta | BaseException]] = {}
         self.stop_token_ids: dict[int, list[int]] = {}
         self.aborted: list[int] = []
         self.seeds: dict[str, int] = {}  # by the request's name
@@ -61,7 +61,7 @@ class ScriptedEngine:
         try:
             while not finished:
                 delta = await feed.get()
-                if isinstance(delta, Exception):
+                if isinstance(delta, BaseException):
                     raise delta
                 finished = delta.finish is not None
                 yield delta
@@ -312,6 +312,20 @@ async def test_a_client_that_does_not_poll_is_forgotten_and_its_requests_are_abo
     assert host.stats()["running"] == 1
 
 
+async def test_a_poll_from_before_a_client_connected_anew_takes_nothing(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    left = asyncio.create_task(host.poll("me", 60.0))  # whoever called it is gone
+    await asyncio.sleep(0.01)
+    host.connect("me")
+    host.update("me", [(2, work(2))], [])
+    await engine.feed(2, A, finish=Finish.LENGTH)
+    await until(lambda: not engine.feeds)
+    with pytest.raises(ClientForgotten):
+        await left
+    assert [request_id for request_id, _ in await segments(host, 1)] == [2]
+
+
 async def test_a_refused_request_fails_alone(host: PolicyHost, engine: ScriptedEngine) -> None:
     host.update("me", [(1, work(1)), (2, work(2))], [])
     await until(lambda: len(engine.feeds) == 2)
@@ -329,6 +343,16 @@ async def test_when_the_engine_dies_every_poll_raises(host: PolicyHost, engine: 
     engine.feeds[1].put_nowait(ReplicaError("dead"))
     with pytest.raises(ReplicaError, match=r"policy engine died: .*dead"):
         await polling
+
+
+async def test_a_request_that_the_engine_cancels_by_itself_is_not_waited_for_in_silence(
+    host: PolicyHost, engine: ScriptedEngine
+) -> None:
+    host.update("me", [(1, work(1))], [])
+    await until(lambda: 1 in engine.feeds)
+    engine.feeds[1].put_nowait(asyncio.CancelledError())
+    with pytest.raises(ReplicaError, match=r"CancelledError.*by none of ours"):
+        await host.poll("me", 5.0)
 
 
 async def test_a_sequence_stops_where_its_thinking_has_had_its_tokens(engine: ScriptedEngine) -> None:
