@@ -12,6 +12,7 @@ from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.flops import ModelShape
+from orchestrator.core.happenings import Observer
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, Score, Selection, StateHandle
 from orchestrator.core.protocols import (
@@ -345,6 +346,7 @@ def open_session(
     run_account: Account | None = None,
     selection: Selection = Selection.SCORE,
     answers: Answers = ANSWERS,
+    observer: Observer | None = None,
 ) -> SearchSession:
     return SearchSession(
         policy=policy,
@@ -356,6 +358,7 @@ def open_session(
         speculation=speculation,
         run_account=run_account,
         selection=selection,
+        observer=observer,
     )
 
 
