@@ -34,9 +34,9 @@ class SearchRuntime:
     speculation: int = 0
     selection: Selection = Selection.SCORE
 
-    def session(self, seed: int, observer: Observer | None = None) -> SearchSession:
+    def session(self, seed: int, observer: Observer | None = None, *, streams: bool = False) -> SearchSession:
         """The session of one search: one seed gives one search the same draws again. The observer, if there is one, is
-        told what happens."""
+        told what happens; with `streams` also the text of the one trajectory that is written, token by token."""
         return SearchSession(
             policy=self.policy,
             verifier=self.verifier,
@@ -48,6 +48,7 @@ class SearchRuntime:
             run_account=self.run_account,
             selection=self.selection,
             observer=observer,
+            streams=streams,
         )
 
 

@@ -70,7 +70,11 @@ class ScriptedPolicy:
 
     def generate(self, requests: Sequence[Generation]) -> "ScriptedStream":
         self.requests += requests
-        return ScriptedStream(self, [self._plan(request) for request in requests])
+        plans = [self._plan(request) for request in requests]
+        return ScriptedStream(
+            self,
+            [_as_written(plan) if request.streams else plan for plan, request in zip(plans, requests, strict=True)],
+        )
 
     def _continuation(self, text: str, request: Generation) -> str:
         key = max((key for key in self.script if text.endswith(key)), key=len)
@@ -97,6 +101,17 @@ class ScriptedPolicy:
             pieces, finish = pieces[: 1 + request.speculate], Finish.BOUNDARY
         segments = [_segment(piece, request) for piece in pieces]
         return _above_floor([*segments[:-1], replace(segments[-1], finish=finish)], request)
+
+
+def _as_written(segments: Sequence[Segment]) -> list[Segment]:
+    """Each character of a step before the step, but for the last one of it; of a stop text nothing."""
+    written: list[Segment] = []
+    for segment in segments:
+        if segment.finish is not Finish.STOP:
+            early = Segment(token_ids=(), text="", thinking=segment.thinking, early=0)
+            written += [replace(early, text=char, early=begin) for begin, char in enumerate(segment.text[:-1])]
+        written.append(segment)
+    return written
 
 
 def confidence_of(token: int) -> TokenConfidence:
@@ -347,6 +362,7 @@ def open_session(
     selection: Selection = Selection.SCORE,
     answers: Answers = ANSWERS,
     observer: Observer | None = None,
+    streams: bool = False,
 ) -> SearchSession:
     return SearchSession(
         policy=policy,
@@ -359,6 +375,7 @@ def open_session(
         run_account=run_account,
         selection=selection,
         observer=observer,
+        streams=streams,
     )
 
 

@@ -102,7 +102,16 @@ class AnswerChosen:
     end_reason: str
 
 
-Happening = StepWritten | StepScored | Forked | Pruned | Voted | TextWritten | BudgetUsed | AnswerChosen
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """So many happenings since the one before were left out, for who reads them is slow. Never text, nor the answer."""
+
+    type: ClassVar[str] = "dropped"
+    at: float
+    count: int
+
+
+Happening = StepWritten | StepScored | Forked | Pruned | Voted | TextWritten | BudgetUsed | AnswerChosen | Dropped
 Observer = Callable[[Happening], None]
 """Is told at once, in the search's own task: it must be quick, and may not raise."""
 

@@ -115,6 +115,9 @@ class PolicyRequest:
 
     def take(self, segment: Segment) -> None:
         """Hands a segment to the caller; the last one with what the whole request cost."""
+        if segment.early is not None:
+            self.writing.put((self.index, segment))
+            return
         self.token_ids += segment.token_ids
         self.thinking_tokens += len(segment.token_ids) if segment.thinking else 0
         if self.generation.stop:

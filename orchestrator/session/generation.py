@@ -250,10 +250,15 @@ class Writing:
         assert sequence is not None
         while not track.written and sequence.segments:
             segment, cost = sequence.segments.popleft()
+            if segment.early is not None:
+                if self._telling is not None:
+                    self._telling.early(track, segment)
+                continue
             track.cost.add(cost)
             stopped = None
             if segment.finish is Finish.STOP:
                 stopped = self._sampling.stopped_at(self._seen(track), segment.text)
+            track.stopped = segment.finish is Finish.STOP and stopped is None
             if segment.token_ids or segment.text:  # a chat API tells a thought without its tokens
                 track.append(
                     Step(

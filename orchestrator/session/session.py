@@ -41,10 +41,12 @@ class SearchSession:
         run_account: Account | None = None,
         selection: Selection = Selection.SCORE,
         observer: Observer | None = None,
+        streams: bool = False,
     ) -> None:
         """`speculation`: steps that a child of `expand` may be written on while it is scored, on spare capacity.
 
         Nothing is spent on it under a cap on tokens, FLOPs or candidates, nor once less than half of it is kept.
+        `streams`: the search writes one trajectory, of which the observer is told each token's text as it is written.
         """
         self.sampling = sampling
         self.selection = selection
@@ -52,7 +54,9 @@ class SearchSession:
         self._policy = policy
         self._answers = answers
         self._books = Books(budget, run_account)
-        self._telling = None if observer is None else Telling(observer, self._books)
+        stop = sampling.stop if streams else None
+        self._telling = None if observer is None else Telling(observer, self._books, stop)
+        self._streams = streams and observer is not None
         self._scoring = Scoring(verifier, self._books, self._telling)
         self._writing = Writing(
             policy=policy,
@@ -154,6 +158,7 @@ class SearchSession:
             max_tokens=self.sampling.max_tokens if max_tokens is None else max_tokens,
             logprobs=logprobs,
             floor=floor,
+            streams=self._streams,
             eager=scored,
         )
         return await self._writing.write(prefixes, n, how, scored)

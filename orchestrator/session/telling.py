@@ -12,21 +12,26 @@ from orchestrator.core.happenings import (
     Pruned,
     StepScored,
     StepWritten,
+    TextWritten,
     Voted,
     Votes,
 )
 from orchestrator.core.nouns import Score, SearchResult, Selection, Trajectory
+from orchestrator.core.protocols import Segment
+from orchestrator.session.answer_text import AnswerText
 from orchestrator.session.books import Books
 from orchestrator.session.tracks import Track
 
 
 class Telling:
-    """Owner of the search's clock, and of who voted for what when it was asked last."""
+    """Owner of the search's clock, of the text that was told, and of who voted for what when it was asked last."""
 
-    def __init__(self, observer: Observer, books: Books) -> None:
+    def __init__(self, observer: Observer, books: Books, stop: Sequence[str] | None = None) -> None:
+        """`stop` is given where the search's one trajectory is told as text, too: texts before which it ends."""
         self._observer = observer
         self._books = books
         self._began = time.monotonic()
+        self._text = None if stop is None else AnswerText(self._tell_text, stop)
         self._groups: dict[tuple[int, ...], int | None] = {}  # of equal answers, by path
 
     def steps(self, track: Track) -> None:
@@ -47,6 +52,12 @@ class Telling:
                     finished=track.status.done and index + 1 == len(track.steps),
                 )
             )
+        self._text_of(track, len(track.steps) - track.stopped)
+
+    def early(self, track: Track, segment: Segment) -> None:
+        """Text of a step that is still being written."""
+        assert self._text is not None and segment.early is not None
+        self._text.early(track.path, segment.text, begin=segment.early, thinking=segment.thinking)
 
     def score(self, track: Track, index: int, score: Score) -> None:
         told = StepScored(at=self._now(), path=track.path, index=index, score=score.mean, uncertainty=score.std)
@@ -55,6 +66,8 @@ class Telling:
     def fork(self, prefix: Trajectory, children: Sequence[Track]) -> None:
         paths = tuple(child.path for child in children)
         self._observer(Forked(at=self._now(), path=prefix.path, children=paths))
+        for child in children:
+            self._text_of(child, len(child.steps))  # what is gone on from stays
 
     def prune(self, path: tuple[int, ...]) -> None:
         self._observer(Pruned(at=self._now(), path=path))
@@ -95,6 +108,14 @@ class Telling:
                     end_reason=result.end_reason.value,
                 )
             )
+
+    def _text_of(self, track: Track, num_steps: int) -> None:
+        """The first steps of the track stay."""
+        if self._text is not None:
+            self._text.steps(track.path, track.steps[:num_steps], ended=track.status.done)
+
+    def _tell_text(self, path: tuple[int, ...], text: str, thinking: bool) -> None:
+        self._observer(TextWritten(at=self._now(), path=path, text=text, thinking=thinking))
 
     def _vote(self, answers: Sequence[str | None], groups: Sequence[int | None], weights: Sequence[float]) -> None:
         names: dict[int, str] = {}

@@ -28,6 +28,7 @@ class Track:
     sequence: LiveSequence | None = None  # None: nothing is to be written
     hold: Hold | None = None  # what may be spent on it
     written: bool = False
+    stopped: bool = False  # its last step is a text at which its strategy has it stop, and may be taken back
     num_settled: int = 0  # first steps of which none will be read any more
 
     @property

@@ -236,7 +236,7 @@ class ServerEngine:
         return cached
 
     def _body(self, generation: Generation, stop_token_ids: Sequence[int]) -> dict[str, Any]:
-        waits = generation.stop or (generation.until_step and not stop_token_ids)
+        waits = generation.streams or generation.stop or (generation.until_step and not stop_token_ids)
         return {
             "model": self._config.model,
             "prompt": list(generation.prefix_ids),

@@ -258,8 +258,8 @@ def _likeliest(flat: Any) -> list[dict[int, float]]:
 
 
 def _interval(generation: Generation, stop_token_ids: Sequence[int]) -> int:
-    if generation.stop or (generation.until_step and not stop_token_ids):
-        return 1  # only the host sees where it ends
+    if generation.streams or generation.stop or (generation.until_step and not stop_token_ids):
+        return 1  # only the host sees where it ends, or each token is shown
     if generation.until_step or generation.max_thinking is not None or generation.floor is not None:
         return _INTERVAL_TO_A_STEP
     return _INTERVAL_EAGER if generation.eager else _INTERVAL_TO_THE_END

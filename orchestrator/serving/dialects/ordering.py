@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
@@ -26,6 +26,7 @@ class _Extra:
     params: Mapping[str, Any]
     budget: Budget
     return_trace: bool
+    events: bool | Literal["text"]
 
 
 def make_order(
@@ -48,6 +49,8 @@ def make_order(
     if request.stream_options is not None and not request.stream:
         raise invalid("stream_options: only with stream=true", param="stream_options")
     extra = _extra(request.headrace or {}, config.limits.timeout_s)
+    if extra.events and not request.stream:
+        raise invalid("headrace.events: only with stream=true", param="headrace.events")
     asked = {"strategy": extra.strategy, **extra.params} if extra.strategy is not None else dict(extra.params)
     made = Effort() if effort is None else _effort(effort, config.efforts)
     if made.strategy is not None and extra.strategy is None and "@" not in request.model:
@@ -86,6 +89,8 @@ def make_order(
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
         return_trace=extra.return_trace,
+        events=extra.events is not False,
+        narrates=extra.events == "text",
         echo=echo,
         writes=writes,
     )
@@ -119,7 +124,8 @@ def _extra(given: Mapping[str, Any], timeout_s: float) -> _Extra:
             raise invalid(f"{param}: must be > 0 and <= {timeout_s:g} on this server, got {deadline_s:g}", param=param)
         budget = budget.within(Budget(seconds=deadline_s))
     return_trace = typed_value("headrace.return_trace", bool, own.pop("return_trace", False))
-    return _Extra(strategy=strategy, params={**own, **params}, budget=budget, return_trace=return_trace)
+    events = typed_value("headrace.events", bool | Literal["text"], own.pop("events", False))
+    return _Extra(strategy=strategy, params={**own, **params}, budget=budget, return_trace=return_trace, events=events)
 
 
 def _effort(name: str, efforts: Mapping[str, Effort]) -> Effort:
