@@ -103,6 +103,7 @@ class Generation:
     words: tuple[str, ...] = ()  # where one may begin, tell the likeliest tokens; needs `logprobs` of 1 or more
     reads: int | None = None  # tell the log-probabilities of the prefix, and of so many likeliest tokens at each place
     reads_from: int = 0  # tokens of the prefix of which that is not told
+    json_schema: str | None = None  # JSON: what is written from the prefix on must fit it
 
     def __post_init__(self) -> None:
         if (self.floor is not None or self.words) and not self.logprobs:
@@ -386,6 +387,8 @@ class Strategy(Protocol):
     """The fields that multiply what a search costs: a server caps each of them."""
     needs_step_scores: ClassVar[bool] = False
     """Whether it wants a value for each step, which not every verifier gives."""
+    restates: ClassVar[bool] = False
+    """Whether its candidates answer other prompts than the problem's own."""
     warning: ClassVar[str] = ""
     """What everybody should know who uses it."""
 

@@ -214,6 +214,7 @@ class Writing:
                     seen=self._seen(track),
                     max_tokens=room,
                     max_thinking=most_thinking,
+                    json_schema=track.prefix.problem.json_schema,
                     seed=derive_seed(self._run_seed, track.prefix.problem.id, track.path),
                 ),
                 hold=track.hold,

@@ -29,7 +29,7 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.engines.chat_template import render
-from orchestrator.policy.engines.clients import CONNECT_S, api_key, one_line, open_client
+from orchestrator.policy.engines.clients import CONNECT_S, api_key, as_response_format, one_line, open_client
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.thinking import thinking_markers
 
@@ -115,6 +115,9 @@ class ServerEngine:
         if (reader := self._readers.get(name)) is not None:
             self._aborted.add(name)
             reader.cancel()
+
+    def check_schema(self, json_schema: str) -> None:
+        """The server checks it with the request."""
 
     async def stop(self) -> None:
         readers = list(self._readers.values())
@@ -254,6 +257,7 @@ class ServerEngine:
                 "top_k": generation.top_k,
                 "min_p": generation.min_p,
                 "repetition_penalty": generation.repetition_penalty,
+                "response_format": as_response_format(generation.json_schema),
             },
         }
 

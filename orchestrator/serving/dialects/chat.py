@@ -10,6 +10,7 @@ from orchestrator.core.happenings import Happening, TextWritten, as_json
 from orchestrator.core.nouns import Message, Problem, ToolCall
 from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
+from orchestrator.serving.dialects.formats import ResponseFormat
 from orchestrator.serving.dialects.logprobs import chat_logprobs, tokens_of_steps
 from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
@@ -26,7 +27,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
     "parallel_tool_calls": (True, False),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -108,6 +108,7 @@ class ChatRequest(CommonRequest):
     n: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0)
+    response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -131,6 +132,7 @@ class Chat:
             id="request",  # the same for all, so that equal seeds mean equal draws
             messages=tuple(message.message for message in request.messages),
             template=template_of(request.reasoning_effort, template, context),
+            json_schema=None if request.response_format is None else request.response_format.json_schema,
         )
         return make_order(
             request,
@@ -138,6 +140,7 @@ class Chat:
             context,
             problems=[problem],
             asked_in="messages",
+            format_in="response_format",
             max_tokens=_max_tokens(request, context),
             stop=request.stop,
             effort=request.reasoning_effort,

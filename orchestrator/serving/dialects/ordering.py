@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
-from orchestrator.serving.catalog import typed_value
+from orchestrator.serving.catalog import NamedStrategy, typed_value
 from orchestrator.serving.config import Effort
 from orchestrator.serving.dialects.contract import ServingContext
 from orchestrator.serving.dialects.fields import CommonRequest
@@ -36,6 +36,7 @@ def make_order(
     *,
     problems: Sequence[Problem],
     asked_in: str,
+    format_in: str | None = None,
     max_tokens: int | None,
     stop: Sequence[str],
     effort: str | None = None,
@@ -44,7 +45,8 @@ def make_order(
     echo: bool = False,
     writes: bool = True,
 ) -> Order:
-    """`effort` is the name of one of the configured efforts. Raises ApiError."""
+    """`format_in` is the field that a problem's JSON schema comes from, `effort` the name of one of the configured
+    efforts. Raises ApiError."""
     config = context.config
     if request.stream_options is not None and not request.stream:
         raise invalid("stream_options: only with stream=true", param="stream_options")
@@ -56,6 +58,8 @@ def make_order(
     if made.strategy is not None and extra.strategy is None and "@" not in request.model:
         asked = {"strategy": made.strategy, **made.params, **extra.params}
     named = context.catalog.resolve(request.model, asked)
+    if any(problem.json_schema is not None for problem in problems):
+        _check_format(named, format_in)
     most = named.strategy.most_candidates
     if choices is not None and most is not None and choices > most:
         raise invalid(f"n: {named.name} with these parameters makes {most} candidates, got n={choices}", param="n")
@@ -94,6 +98,13 @@ def make_order(
         echo=echo,
         writes=writes,
     )
+
+
+def _check_format(named: NamedStrategy, format_in: str | None) -> None:
+    """Raises ApiError for a strategy that can't keep to a schema: that holds from the first token to the last."""
+    if named.strategy.needs_tokens or named.strategy.restates:
+        why = "changes the prompt" if named.strategy.restates else "goes on from parts of an answer, or stops it early"
+        raise invalid(f"{format_in}: {named.name} {why}; wanted a strategy of whole completions", param=format_in)
 
 
 def template_of(effort: str | None, given: Mapping[str, Any] | None, context: ServingContext) -> dict[str, Any]:
