@@ -120,11 +120,14 @@ class PolicyRequest:
 
     def take(self, segment: Segment) -> None:
         """Hands a segment to the caller; the last one with what the whole request cost."""
+        held_chars = sum(len(held.text) for held in self.held)
         if segment.early is not None:
-            self.writing.put((self.index, segment))
+            self.writing.put((self.index, changed(segment, early=held_chars + segment.early)))
             return
         if self.generation.json_schema is not None and segment.finish is None:
             self.held.append(segment)
+            if self.generation.streams:
+                self.writing.put((self.index, changed(segment, token_ids=(), early=held_chars)))
             return
         for held in self.held:
             self.writing.put((self.index, held))

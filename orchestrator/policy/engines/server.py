@@ -167,6 +167,8 @@ class ServerEngine:
                 why = "it ended without a finish_reason"
             except _CutOff as error:
                 why = str(error)
+            if generation.json_schema is not None and sampled:
+                raise ReplicaError(f"{self._who}: a request was cut off, and a JSON schema holds from its begin: {why}")
             log.warning("%s: a stream was cut off after %d tokens: %s", self._who, len(sampled), why)
             if len(sampled) >= generation.max_tokens:  # only its end was missing
                 return arrived.put_nowait(Delta((), 0, Finish.LENGTH))

@@ -65,10 +65,13 @@ async def test_every_candidate_fits_the_schema(pool: PolicyPool) -> None:
         assert told["answer"] in ("one", "two") and isinstance(told["sure"], bool)
 
 
-@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"enum": ["é"]}], ids=["invalid", "no token for it"])
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [({"type": "nonsense"}, "the engine refuses the JSON schema"), ({"enum": ["é"]}, "has no tokens that go on")],
+)
 async def test_a_schema_that_cannot_be_met_is_the_problems_error_and_the_engine_goes_on(
-    pool: PolicyPool, schema: object
+    pool: PolicyPool, schema: object, words: str
 ) -> None:
     error = await written(pool, schema)
-    assert isinstance(error, ProblemError), error
+    assert isinstance(error, ProblemError) and words in str(error), error
     assert isinstance(await written(pool, SCHEMA), list)
