@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from orchestrator.core.account import Account
 from orchestrator.core.errors import LateError, ReplicaError, UserError, first_error
+from orchestrator.core.happenings import Observer
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, SearchResult, Selection
 from orchestrator.core.protocols import Answers, Policy, Sampling, Session, Verifier, Workload
@@ -33,8 +34,9 @@ class SearchRuntime:
     speculation: int = 0
     selection: Selection = Selection.SCORE
 
-    def session(self, seed: int) -> SearchSession:
-        """The session of one search: one seed gives one search the same draws again."""
+    def session(self, seed: int, observer: Observer | None = None, *, streams: bool = False) -> SearchSession:
+        """The session of one search: one seed gives one search the same draws again. The observer, if there is one, is
+        told what happens; with `streams` also the text of the one trajectory that is written, token by token."""
         return SearchSession(
             policy=self.policy,
             verifier=self.verifier,
@@ -45,6 +47,8 @@ class SearchRuntime:
             speculation=self.speculation,
             run_account=self.run_account,
             selection=self.selection,
+            observer=observer,
+            streams=streams,
         )
 
 
@@ -80,6 +84,7 @@ async def solve(
                 session.workload = turns = _Turns(workload, deadline)
             result = await search(problem, session)
         result = replace(session.with_end_reason(result), ledger=session.ledger)
+        session.tell(result)
     except (UserError, ReplicaError):
         raise
     except Exception as error:

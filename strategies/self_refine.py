@@ -29,6 +29,7 @@ class SelfRefine(Strategy):
     )
 
     costly: ClassVar[tuple[str, ...]] = ("n", "max_rounds")
+    restates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.n >= 1, f"self_refine: n must be >= 1, got {self.n}")

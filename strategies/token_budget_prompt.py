@@ -26,6 +26,7 @@ class TokenBudgetPrompt(Strategy):
 
     costly: ClassVar[tuple[str, ...]] = ("n",)
     needs_tokens: ClassVar[bool] = True
+    restates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.budget >= 1, f"token_budget_prompt: budget must be >= 1, got {self.budget}")

@@ -12,6 +12,7 @@ from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.flops import ModelShape
+from orchestrator.core.happenings import Observer
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, Score, Selection, StateHandle
 from orchestrator.core.protocols import (
@@ -69,7 +70,11 @@ class ScriptedPolicy:
 
     def generate(self, requests: Sequence[Generation]) -> "ScriptedStream":
         self.requests += requests
-        return ScriptedStream(self, [self._plan(request) for request in requests])
+        plans = [self._plan(request) for request in requests]
+        return ScriptedStream(
+            self,
+            [_as_written(plan) if request.streams else plan for plan, request in zip(plans, requests, strict=True)],
+        )
 
     def _continuation(self, text: str, request: Generation) -> str:
         key = max((key for key in self.script if text.endswith(key)), key=len)
@@ -96,6 +101,17 @@ class ScriptedPolicy:
             pieces, finish = pieces[: 1 + request.speculate], Finish.BOUNDARY
         segments = [_segment(piece, request) for piece in pieces]
         return _above_floor([*segments[:-1], replace(segments[-1], finish=finish)], request)
+
+
+def _as_written(segments: Sequence[Segment]) -> list[Segment]:
+    """Each character of a step before the step, but for the last one of it; of a stop text nothing."""
+    written: list[Segment] = []
+    for segment in segments:
+        if segment.finish is not Finish.STOP:
+            early = Segment(token_ids=(), text="", thinking=segment.thinking, early=0)
+            written += [replace(early, text=char, early=begin) for begin, char in enumerate(segment.text[:-1])]
+        written.append(segment)
+    return written
 
 
 def confidence_of(token: int) -> TokenConfidence:
@@ -345,6 +361,8 @@ def open_session(
     run_account: Account | None = None,
     selection: Selection = Selection.SCORE,
     answers: Answers = ANSWERS,
+    observer: Observer | None = None,
+    streams: bool = False,
 ) -> SearchSession:
     return SearchSession(
         policy=policy,
@@ -356,6 +374,8 @@ def open_session(
         speculation=speculation,
         run_account=run_account,
         selection=selection,
+        observer=observer,
+        streams=streams,
     )
 
 

@@ -40,6 +40,7 @@ class Prompt:
     messages: tuple[Message, ...] = ()
     template: Mapping[str, Any] = field(default_factory=dict)  # arguments of the chat template, over the configured
     raw: str | tuple[int, ...] | None = None  # where it is given, messages and template count for nothing
+    json_schema: str | None = None  # JSON: what is written must fit it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class Problem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     template: Mapping[str, Any] = field(default_factory=dict)  # as `Prompt.template`
     raw: str | tuple[int, ...] | None = None  # as `Prompt.raw`; the messages then say the same to those who read text
+    json_schema: str | None = None  # as `Prompt.json_schema`
 
     @classmethod
     def from_prompt(cls, id: str, prompt: str, **fields: Any) -> "Problem":
@@ -59,11 +61,11 @@ class Problem:
 
     @property
     def prompt(self) -> Prompt:
-        return Prompt(messages=self.messages, template=self.template, raw=self.raw)
+        return Prompt(messages=self.messages, template=self.template, raw=self.raw, json_schema=self.json_schema)
 
     def asking(self, messages: tuple[Message, ...]) -> "Problem":
-        """The same problem, asked with other messages."""
-        return replace(self, messages=messages, raw=None)
+        """The same problem, asked with other messages, whose reply may be any text."""
+        return replace(self, messages=messages, raw=None, json_schema=None)
 
     @property
     def text(self) -> str:

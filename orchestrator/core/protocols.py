@@ -95,6 +95,7 @@ class Generation:
     speculate: int = 0  # with `until_step`: write on for up to so many more steps while the engine has room to spare
     logprobs: int | None = None  # of the sampled tokens, and of so many likeliest ones; None: not even of these
     floor: ConfidenceFloor | None = None  # stop below it; needs `logprobs` of 1 or more
+    streams: bool = False  # tell the text of a step while it is written, too
     eager: bool = True  # steps are wanted as soon as they end; False: nobody looks before the sequence does
     stop: tuple[str, ...] = ()  # stop where the decoded text contains one of these
     seen: str = ""  # the end of the completion so far, in which one of them may have begun
@@ -102,6 +103,7 @@ class Generation:
     words: tuple[str, ...] = ()  # where one may begin, tell the likeliest tokens; needs `logprobs` of 1 or more
     reads: int | None = None  # tell the log-probabilities of the prefix, and of so many likeliest tokens at each place
     reads_from: int = 0  # tokens of the prefix of which that is not told
+    json_schema: str | None = None  # JSON: what is written from the prefix on must fit it
 
     def __post_init__(self) -> None:
         if (self.floor is not None or self.words) and not self.logprobs:
@@ -126,6 +128,8 @@ class Segment:
     """A finished step of a sequence (or its unfinished tail), as soon as its last token is known.
 
     A stop string is a segment of its own: whole tokens, from the one in which it begins to the one that completes it.
+    With `Generation.streams` text comes before its step, in segments that are `early`: they have no tokens, cost
+    nothing and end nothing.
     The discarded and lost tokens and the seconds are set on the last segment of a sequence, the one with a `finish`.
     """
 
@@ -133,6 +137,7 @@ class Segment:
     text: str
     finish: Finish | None = None
     thinking: bool = False  # it belongs to the thinking
+    early: int | None = None  # text of a step that is still being written, from this character of it on
     discarded_tokens: int = 0  # sampled after the end of the last segment and thrown away
     lost_tokens: int = 0  # of the discarded: died with a replica, and no budget pays for them
     cached_tokens: int = 0  # of the prefix, served from the prefix cache
@@ -382,6 +387,8 @@ class Strategy(Protocol):
     """The fields that multiply what a search costs: a server caps each of them."""
     needs_step_scores: ClassVar[bool] = False
     """Whether it wants a value for each step, which not every verifier gives."""
+    restates: ClassVar[bool] = False
+    """Whether its candidates answer other prompts than the problem's own."""
     warning: ClassVar[str] = ""
     """What everybody should know who uses it."""
 
@@ -398,6 +405,11 @@ class Strategy(Protocol):
     def needs_tokens(self) -> bool:
         """Whether it goes on from what was written, or stops a sample early: chat APIs, which return text, can't."""
         return False
+
+    @property
+    def writes_one(self) -> bool:
+        """Whether it writes one trajectory, which is its answer: it may be shown while it is written."""
+        return self.most_candidates == 1
 
     async def search(self, problem: Problem, session: Session) -> SearchResult:
         """Searches until it has its candidates, and chooses one of them; None where there is none.

@@ -30,7 +30,7 @@ from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.policy.chat_replies import Choice, read_reply
 from orchestrator.policy.engines.chat_template import as_dict, with_examples
-from orchestrator.policy.engines.clients import MOST_SEED, api_key, one_line, open_client
+from orchestrator.policy.engines.clients import MOST_SEED, api_key, as_response_format, one_line, open_client
 
 log = logging.getLogger(__name__)
 
@@ -314,6 +314,7 @@ class ChatPolicy:
             "logprobs": None if request.logprobs is None else True,
             "top_logprobs": request.logprobs or None,
             "extra_body": unusual or None,
+            **({} if prompt.json_schema is None else {"response_format": as_response_format(prompt.json_schema)}),
             **({"n": num} if num > 1 else {}),
         }
 

@@ -61,6 +61,11 @@ class Cutter:
             if finish is not None:
                 self.last = replace(segments.pop(), finish=finish, discarded_tokens=left)
                 return segments
+        if self._generation.streams and delta.finish is None:
+            begin, text = self._splitter.early()
+            if text:
+                thinking = self._splitter.phase is Phase.THINKING
+                segments.append(Segment(token_ids=(), text=text, thinking=thinking, early=begin))
         if delta.finish is not None:  # aborted, or ended without a token
             unfinished = self._segment(self._splitter.rest(), delta.cached_tokens)
             self.last = replace(

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.core.errors import ProblemError, PromptTooLong
 from orchestrator.core.nouns import Prompt
+from orchestrator.core.thinking import Phase, prompted_phase
 from orchestrator.policy.engines.contract import TokenEngine
 
 
@@ -36,9 +37,21 @@ class PromptEncoder:
                 return self._known(prompt.raw)
             text = self._engine.render(prompt.messages, prompt.template) if prompt.raw is None else prompt.raw
             self._check_length(text)
+            if prompt.json_schema is not None:
+                self._check_schema(text, prompt.json_schema)
             return self._ids(text, add_special_tokens=prompt.raw is not None)  # a chat template writes them itself
         except ProblemError as error:
             return error
+
+    def _check_schema(self, text: str, json_schema: str) -> None:
+        """Raises ProblemError where what follows can't be held to the schema, which knows no thinking."""
+        thinking = self._engine.info().thinking
+        if thinking is not None and prompted_phase(text, thinking) is not Phase.ANSWER:
+            raise ProblemError(
+                "policy: the model thinks before it answers, so a JSON schema can't hold from the first token on; "
+                "wanted chat_template_kwargs that end its thinking in the prompt, such as enable_thinking: false"
+            )
+        self._engine.check_schema(json_schema)
 
     def _known(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """The ids. Raises ProblemError for what is in no vocabulary."""

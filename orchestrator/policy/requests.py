@@ -83,6 +83,7 @@ class PolicyRequest:
     lost_tokens: int = 0  # died with replicas
     aborted: bool = False
     done: bool = False
+    held: list[Segment] = field(default_factory=list)  # of one with a schema, till its end
     queue_s: float = 0.0
     engine_s: float = 0.0
     since: float = field(default_factory=time.monotonic)  # it waits, or is in an engine
@@ -98,8 +99,12 @@ class PolicyRequest:
         return len(self.generation.prefix_ids) + self.generation.max_tokens
 
     def work(self) -> Work:
-        """What is left to do."""
+        """What is left to do. A schema holds from the answer's begin on: that is written again, with the same draws."""
         asked = self.generation
+        if asked.json_schema is not None:
+            self.lost_tokens += sum(len(segment.token_ids) for segment in self.held)
+            self.held.clear()
+            return Work(generation=asked)
         if not self.token_ids and not self.lost_tokens:
             return Work(generation=asked)
         rest = replace(
@@ -115,6 +120,17 @@ class PolicyRequest:
 
     def take(self, segment: Segment) -> None:
         """Hands a segment to the caller; the last one with what the whole request cost."""
+        held_chars = sum(len(held.text) for held in self.held)
+        if segment.early is not None:
+            self.writing.put((self.index, changed(segment, early=held_chars + segment.early)))
+            return
+        if self.generation.json_schema is not None and segment.finish is None:
+            self.held.append(segment)
+            if self.generation.streams:
+                self.writing.put((self.index, changed(segment, token_ids=(), early=held_chars)))
+            return
+        for held in self.held:
+            self.writing.put((self.index, held))
         self.token_ids += segment.token_ids
         self.thinking_tokens += len(segment.token_ids) if segment.thinking else 0
         if self.generation.stop:

@@ -111,6 +111,7 @@ class StepSplitter:
         self._token_ids: list[int] = []
         self._chunks: list[str] = []  # text that each token brought
         self._tail = ""  # end of the step's text, where a delimiter may have begun
+        self._num_early = 0  # tokens of the step whose text was told before its end
 
     @property
     def phase(self) -> Phase:
@@ -159,6 +160,18 @@ class StepSplitter:
             self._phase_text = _end(self._phase_text, len(markers.end) - 1)
         return Phase.THINKING in (before, self._phase)
 
+    def early(self) -> tuple[int, str]:
+        """Text of the unfinished step that was not told yet and stays, from which character of it on: none of a token
+        with which a stop string may have begun, and nothing before it is known whether it is thinking."""
+        known = 0 if self._phase is Phase.BEFORE else len(self._chunks)
+        starts = (size for string in self._stop for size in range(1, len(string)) if self._seen.endswith(string[:size]))
+        held = max(starts, default=0)
+        while known and held > 0:
+            known -= 1
+            held -= len(self._chunks[known])
+        first, self._num_early = self._num_early, max(self._num_early, known)
+        return sum(map(len, self._chunks[:first])), "".join(self._chunks[first:known])
+
     def rest(self) -> Piece:
         """What there is of the step (perhaps nothing); the next token begins a new one."""
         return self._take(len(self._token_ids), self._phase is Phase.THINKING)
@@ -179,6 +192,7 @@ class StepSplitter:
         text = "".join(self._chunks[:num_tokens])
         piece = Piece(token_ids=tuple(self._token_ids[:num_tokens]), text=text, thinking=thinking)
         self._token_ids, self._chunks, self._tail = self._token_ids[num_tokens:], self._chunks[num_tokens:], ""
+        self._num_early = 0
         return piece
 
 

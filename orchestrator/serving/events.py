@@ -4,8 +4,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
+from orchestrator.core.happenings import Happening, TextWritten
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.orders import Answered
 from orchestrator.serving.searches import Search
@@ -33,7 +35,15 @@ class Failed:
     error: ApiError
 
 
-Event = Waiting | Ended | Failed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """News of a search of the request: text, or else what happens in it."""
+
+    index: int
+    happenings: tuple[Happening, ...]
+
+
+Event = Waiting | Happened | Ended | Failed
 
 
 class Writer(Protocol):
@@ -43,7 +53,17 @@ class Writer(Protocol):
         """At once, before anything is known."""
         ...
 
-    def ended(self, event: Ended) -> Iterator[str]: ...
+    def text(self, index: int, text: TextWritten) -> Iterator[str]:
+        """More of that search's answer, which is being written."""
+        ...
+
+    def progress(self, index: int, happenings: Sequence[Happening]) -> Iterator[str]:
+        """What else happens in that search."""
+        ...
+
+    def ended(self, event: Ended) -> Iterator[str]:
+        """With what of the answer was not told as text."""
+        ...
 
     def failed(self, error: ApiError) -> Iterator[str]:
         """Nothing follows."""
@@ -56,14 +76,29 @@ class Writer(Protocol):
 
 async def events(searches: Sequence[Search], keep_alive_s: float) -> AsyncIterator[Event]:
     """As they happen. A failure is the last."""
-    indices = {search.task: index for index, search in enumerate(searches)}
-    while indices:
-        done, _ = await asyncio.wait(indices, timeout=keep_alive_s, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
+    news = asyncio.Event()
+    for search in searches:
+        search.task.add_done_callback(lambda _: news.set())
+        if search.feed is not None:
+            search.feed.on_news = news.set
+    running = dict(enumerate(searches))
+    news.set()  # some of it may have happened
+    while running:
+        try:
+            async with asyncio.timeout(keep_alive_s):
+                await news.wait()
+        except TimeoutError:
             yield Waiting()
-        for index in sorted(indices.pop(task) for task in done):
+        news.clear()
+        for index, search in list(running.items()):
+            done = search.task.done()  # before its last news are taken
+            if search.feed is not None and (happenings := search.feed.take()):
+                yield Happened(index=index, happenings=tuple(happenings))
+            if not done:
+                continue
+            del running[index]
             try:
-                yield Ended(index=index, answered=searches[index].outcome())
+                yield Ended(index=index, answered=search.outcome())
             except ApiError as error:
                 yield Failed(error=error)
                 return
@@ -77,6 +112,16 @@ async def written(happening: AsyncIterator[Event], writer: Writer) -> AsyncItera
         match event:
             case Waiting():
                 yield ": searching\n\n"
+            case Happened(index=index, happenings=happenings):
+                for texts, some in groupby(happenings, lambda one: isinstance(one, TextWritten)):
+                    if texts:
+                        for text in some:
+                            assert isinstance(text, TextWritten)
+                            for piece in writer.text(index, text):
+                                yield piece
+                    else:
+                        for piece in writer.progress(index, list(some)):
+                            yield piece
             case Ended():
                 for piece in writer.ended(event):
                     yield piece

@@ -29,6 +29,14 @@ class Order:
     stream: bool = False
     include_usage: bool = False
     return_trace: bool = False
+    events: bool = False  # what happens in the search is streamed
+    narrates: bool = False  # and told in words, as reasoning
+
+    @property
+    def shows_early(self) -> bool:
+        """Whether the answer is streamed while it is written. Log-probabilities are read back at its end."""
+        alone = self.choices == 1 and self.named.strategy.writes_one
+        return self.stream and alone and self.writes and self.logprobs is None and not self.echo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

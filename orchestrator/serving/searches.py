@@ -13,6 +13,7 @@ from orchestrator.core.protocols import Session
 from orchestrator.search import SearchRuntime, solve
 from orchestrator.serving.config import Limits
 from orchestrator.serving.errors import ApiError, busy, internal, invalid, stopping, timed_out, unavailable
+from orchestrator.serving.feed import Feed
 from orchestrator.serving.orders import Answered, Order
 from orchestrator.serving.showing import Shown, show, unwritten
 from orchestrator.session import SearchSession
@@ -23,13 +24,14 @@ _LAST_STEPS_S = 5.0  # beyond `limits.drain_s`: the last verdicts, and an answer
 
 
 class Search:
-    """One search in flight. `accepted` is set once its prompt is known to fit.
+    """One search in flight. `accepted` is set once its prompt is known to fit, `feed` is what a stream tells of it.
 
     It runs outside the request's context: Ray would cancel what is called in there together with the request.
     """
 
-    def __init__(self, run: Callable[["Search"], Coroutine[Any, Any, Answered]]) -> None:
+    def __init__(self, run: Callable[["Search"], Coroutine[Any, Any, Answered]], feed: Feed | None) -> None:
         self.accepted = asyncio.Event()
+        self.feed = feed
         self.task = asyncio.create_task(run(self), context=Context())
 
     async def begun(self) -> None:
@@ -97,8 +99,10 @@ class Searches:
         return [self._start(order, problem) for problem in order.problems]
 
     def _start(self, order: Order, problem: Problem) -> Search:
-        session = replace(self._runtime, sampling=order.sampling, budget=order.budget).session(order.seed)
-        search = Search(lambda search: self._run(order, problem, session, search))
+        feed = Feed(progress=order.events) if order.events or order.shows_early else None
+        runtime = replace(self._runtime, sampling=order.sampling, budget=order.budget)
+        session = runtime.session(order.seed, feed, streams=order.shows_early)
+        search = Search(lambda search: self._run(order, problem, session, search), feed)
         self._sessions[search.task] = session
         search.task.add_done_callback(self._ended)
         return search

@@ -15,6 +15,7 @@ from orchestrator.session.reading import read_back
 from orchestrator.session.scoring import Scoring
 from orchestrator.session.sequences import LiveSequence, SequencesInFlight
 from orchestrator.session.speculation import Speculation
+from orchestrator.session.telling import Telling
 from orchestrator.session.tracks import Track, forks_of
 
 
@@ -31,6 +32,7 @@ class Writing:
         books: Books,
         scoring: Scoring,
         speculation: int,
+        telling: Telling | None,
     ) -> None:
         """`extract` finds the answer in the reply of a trajectory that has ended."""
         self._policy = policy
@@ -39,6 +41,7 @@ class Writing:
         self._extract = extract
         self._books = books
         self._scoring = scoring
+        self._telling = telling
         self._in_flight = SequencesInFlight(policy, books.tally.add)
         self.ahead = Speculation(self._in_flight, 0 if books.account.capped else speculation)
         self._num_children: dict[tuple[int, ...], int] = {}
@@ -61,6 +64,10 @@ class Writing:
 
     async def close(self) -> None:
         await self._in_flight.close()
+
+    def goes_on(self, trajectory: Trajectory) -> bool:
+        """Whether children of it were begun."""
+        return trajectory.path in self._num_children
 
     def reschedule(self) -> None:
         """The search's end has moved."""
@@ -115,12 +122,16 @@ class Writing:
                 assert track.sequence is not None
                 if not track.written:
                     self._in_flight.give_up([track.sequence])
+                    if self._telling is not None:
+                        self._telling.prune(track.path)
                 track.sequence.in_call = False
                 if not track.sequence.aborting:
                     track.sequence.hold.close()
             self._deadlines.discard(late)
             self._num_writing -= 1
             self._returned.set()
+        if self._telling is not None:
+            self._telling.budget()
         return [track.trajectory() for track in tracks]
 
     def _deadline(self) -> float | None:
@@ -155,6 +166,8 @@ class Writing:
             forks = forks_of(prefix, [(*prefix.path, child) for child in range(first, first + n)])
             if forks and (ahead := self.ahead.take(prefix)) is not None:
                 forks[0].sequence, forks[0].hold = ahead, ahead.hold
+            if self._telling is not None:
+                self._telling.fork(prefix, forks)
             tracks += forks
         return tracks
 
@@ -169,6 +182,8 @@ class Writing:
         for track in new[allowed:]:
             self._books.cut(EndReason.BUDGET)
             track.status, track.written = Status.PRUNED, True
+            if self._telling is not None:
+                self._telling.prune(track.path)
         new = new[:allowed]
         sequences = []
         for index, track in enumerate(new):
@@ -199,6 +214,7 @@ class Writing:
                     seen=self._seen(track),
                     max_tokens=room,
                     max_thinking=most_thinking,
+                    json_schema=track.prefix.problem.json_schema,
                     seed=derive_seed(self._run_seed, track.prefix.problem.id, track.path),
                 ),
                 hold=track.hold,
@@ -235,10 +251,15 @@ class Writing:
         assert sequence is not None
         while not track.written and sequence.segments:
             segment, cost = sequence.segments.popleft()
+            if segment.early is not None:
+                if self._telling is not None:
+                    self._telling.early(track, segment)
+                continue
             track.cost.add(cost)
             stopped = None
             if segment.finish is Finish.STOP:
                 stopped = self._sampling.stopped_at(self._seen(track), segment.text)
+            track.stopped = segment.finish is Finish.STOP and stopped is None
             if segment.token_ids or segment.text:  # a chat API tells a thought without its tokens
                 track.append(
                     Step(
@@ -264,6 +285,8 @@ class Writing:
                 self._in_flight.give_up([sequence])
             elif segment.finish is None and track.written:
                 self.ahead.keep(track, sequence)
+            if self._telling is not None and not track.status.done:
+                self._telling.steps(track)
             if thought and not track.written:
                 sequence = self._go_on(track, sequence, how, discarded=segment.discarded_tokens)
         if not track.written and sequence.error is not None:
@@ -350,9 +373,13 @@ class Writing:
         elif self._books.account.left("candidates") == 0:
             self._books.cut(EndReason.BUDGET)
             track.status = Status.PRUNED
+            if self._telling is not None:
+                self._telling.prune(track.path)
             return
         else:
             self._books.account.spend(candidates=1)
         self._books.tally.add({"candidates": 1})
         track.status = status
         track.answer = self._extract("".join([step.text for step in track.steps if not step.thinking]))
+        if self._telling is not None:
+            self._telling.steps(track)

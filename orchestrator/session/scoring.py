@@ -11,15 +11,17 @@ from orchestrator.core.nouns import StateHandle
 from orchestrator.core.protocols import ScoreRequest, Solution, Verdict, Verifier
 from orchestrator.core.values import changed
 from orchestrator.session.books import Books
+from orchestrator.session.telling import Telling
 from orchestrator.session.tracks import Track
 
 
 class Scoring:
     """Owner of a search's verifier states."""
 
-    def __init__(self, verifier: Verifier | None, books: Books) -> None:
+    def __init__(self, verifier: Verifier | None, books: Books, telling: Telling | None) -> None:
         self._verifier = verifier
         self._books = books
+        self._telling = telling
         self._live: dict[str, StateHandle] = {}  # by key
         self._prompt_handle: asyncio.Task[StateHandle | None] | None = None
         self._prompt_hold: Hold | None = None  # for reading it
@@ -84,6 +86,8 @@ class Scoring:
         for (track, steps), reading, verdict in zip(read, readings, verdicts, strict=True):
             for index, score in zip(steps if verdict.unjudged is None else (), verdict.scores, strict=True):
                 track.steps[index] = changed(track.steps[index], score=score)
+                if self._telling is not None:
+                    self._telling.score(track, index, score)
             track.num_settled = steps[-1] + 1
             if not reading.keep_parent and reading.handle is not None:
                 self._live.pop(reading.handle.key, None)
@@ -94,6 +98,8 @@ class Scoring:
             if track.status.done and not self.due(track):
                 self.free([track.handle])
                 track.handle = None
+        if self._telling is not None:
+            self._telling.budget()
 
     def due(self, track: Track) -> list[int]:
         """Indices of the sampled steps that are to be scored and have no score yet: of a verifier that judges whole

@@ -108,6 +108,11 @@ class SequencesInFlight:
                     sequence.hold.close()
 
     def _arrive(self, sequence: LiveSequence, segment: Segment) -> None:
+        if segment.early is not None:
+            if not sequence.given_up:  # in order with the steps, which it comes after
+                sequence.segments.append((segment, {}))
+                sequence.arrived.set()
+            return
         cost = paid = _cost(self._policy.shape, sequence, segment)
         if segment.lost_tokens:
             counted = replace(segment, discarded_tokens=segment.discarded_tokens - segment.lost_tokens)

@@ -13,6 +13,7 @@ from orchestrator.core.account import Account, Amounts, total
 from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.confidence import ConfidenceFloor
 from orchestrator.core.errors import PromptTooLong
+from orchestrator.core.happenings import Observer
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import EndReason, Problem, SearchResult, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import Answers, Generation, Policy, Sampling, Verifier, Workload
@@ -20,6 +21,7 @@ from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.session.books import Books
 from orchestrator.session.generation import Writing
 from orchestrator.session.scoring import Scoring
+from orchestrator.session.telling import Telling
 from orchestrator.session.tracks import Track, track_of
 
 
@@ -38,10 +40,13 @@ class SearchSession:
         speculation: int = 0,
         run_account: Account | None = None,
         selection: Selection = Selection.SCORE,
+        observer: Observer | None = None,
+        streams: bool = False,
     ) -> None:
         """`speculation`: steps that a child of `expand` may be written on while it is scored, on spare capacity.
 
         Nothing is spent on it under a cap on tokens, FLOPs or candidates, nor once less than half of it is kept.
+        `streams`: the search writes one trajectory, of which the observer is told each token's text as it is written.
         """
         self.sampling = sampling
         self.selection = selection
@@ -49,7 +54,10 @@ class SearchSession:
         self._policy = policy
         self._answers = answers
         self._books = Books(budget, run_account)
-        self._scoring = Scoring(verifier, self._books)
+        stop = sampling.stop if streams else None
+        self._telling = None if observer is None else Telling(observer, self._books, stop)
+        self._streams = streams and observer is not None
+        self._scoring = Scoring(verifier, self._books, self._telling)
         self._writing = Writing(
             policy=policy,
             sampling=sampling,
@@ -58,6 +66,7 @@ class SearchSession:
             books=self._books,
             scoring=self._scoring,
             speculation=speculation,
+            telling=self._telling,
         )
         self._root: Trajectory | None = None
 
@@ -110,6 +119,11 @@ class SearchSession:
         """The result of the search, which says so where a cap of the budget cut it short."""
         return replace(result, end_reason=self._books.end_reason)
 
+    def tell(self, result: SearchResult) -> None:
+        """Tells the observer, if there is one, what the search came to."""
+        if self._telling is not None:
+            self._telling.result(result)
+
     async def start(self, problem: Problem) -> Trajectory:
         if self._root is None or self._root.problem != problem:
             self._root = await self._start(problem)
@@ -144,6 +158,7 @@ class SearchSession:
             max_tokens=self.sampling.max_tokens if max_tokens is None else max_tokens,
             logprobs=logprobs,
             floor=floor,
+            streams=self._streams,
             eager=scored,
         )
         return await self._writing.write(prefixes, n, how, scored)
@@ -209,7 +224,10 @@ class SearchSession:
         return [next(told) if fit else None for fit in fits]
 
     async def group_answers(self, trajectories: Sequence[Trajectory]) -> list[int | None]:
-        return await self._answers.group([trajectory.answer for trajectory in trajectories])
+        groups = await self._answers.group([trajectory.answer for trajectory in trajectories])
+        if self._telling is not None:
+            self._telling.grouped(trajectories, groups)
+        return groups
 
     async def inject(self, trajectories: Sequence[Trajectory], text: str) -> list[Trajectory]:
         [ids] = await self._policy.encode_text([text])
@@ -223,6 +241,8 @@ class SearchSession:
             else:
                 thinking = _thinks(trajectory, self._policy.thinking)
                 track.append(Step(token_ids=ids, text=text, forced=True, thinking=thinking))
+                if self._telling is not None:
+                    self._telling.steps(track)
             injected.append(track.trajectory())
         return injected
 
@@ -246,10 +266,17 @@ class SearchSession:
                     retracted_tokens=trajectory.retracted_tokens + sampled,
                 )
             )
-        self.release(trajectories)
+        self._free(trajectories)
         return kept
 
     def release(self, trajectories: Sequence[Trajectory]) -> None:
+        if self._telling is not None:
+            for trajectory in trajectories:
+                if not trajectory.status.done and not self._writing.goes_on(trajectory):
+                    self._telling.prune(trajectory.path)
+        self._free(trajectories)
+
+    def _free(self, trajectories: Sequence[Trajectory]) -> None:
         self._writing.ahead.drop(trajectories)
         self._scoring.free([trajectory.handle for trajectory in trajectories])
 

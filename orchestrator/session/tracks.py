@@ -24,9 +24,11 @@ class Track:
     status: Status
     answer: str | None
     unjudged: str | None
+    num_told: int  # first steps that an observer knows
     sequence: LiveSequence | None = None  # None: nothing is to be written
     hold: Hold | None = None  # what may be spent on it
     written: bool = False
+    stopped: bool = False  # its last step is a text at which its strategy has it stop, and may be taken back
     num_settled: int = 0  # first steps of which none will be read any more
 
     @property
@@ -48,6 +50,7 @@ class Track:
         for index in reversed(range(len(self.steps))):
             text = self.steps[index].text
             self.steps[index] = changed(self.steps[index], text=text[: max(0, len(text) - num_chars)])
+            self.num_told = min(self.num_told, index)
             num_chars -= len(text)
             if num_chars <= 0:
                 return
@@ -88,6 +91,7 @@ def forks_of(prefix: Trajectory, paths: list[tuple[int, ...]]) -> list[Track]:
             status=prefix.status,
             answer=prefix.answer,
             unjudged=prefix.unjudged,
+            num_told=len(prefix.steps),
         )
         for path in paths
     ]

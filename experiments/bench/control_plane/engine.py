@@ -90,6 +90,9 @@ class NullEngine:
         names = ("prompt_tokens", "cached_tokens", "generated_tokens", "preemptions", "steps")
         return {name: self._counters[name] for name in names}
 
+    def check_schema(self, json_schema: str) -> None:
+        pass
+
     def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         return " ".join(message.content for message in messages)
 

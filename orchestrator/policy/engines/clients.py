@@ -3,8 +3,9 @@
 A key stands in the environment, and never in a configuration, a log or a result.
 """
 
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.errors import UserError
 
@@ -41,3 +42,10 @@ def open_client(url: str, key: str | None, timeout_s: float) -> "openai.AsyncOpe
 def one_line(error: Exception) -> str:
     """What a client's error says."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def as_response_format(json_schema: str | None) -> dict[str, Any] | None:
+    """As OpenAI's API and vLLM's server have it."""
+    if json_schema is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(json_schema)}}

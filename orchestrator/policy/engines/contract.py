@@ -83,6 +83,11 @@ class TokenEngine(Protocol):
         its own. Raises ProblemError for what the template does not take."""
         ...
 
+    def check_schema(self, json_schema: str) -> None:
+        """Raises ProblemError for a JSON schema that it can't hold its tokens to, as far as is known before. Called in
+        a thread of its own."""
+        ...
+
     async def stop(self) -> None:
         """Ends what it started."""
         ...

@@ -29,7 +29,7 @@ from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
 from orchestrator.policy.engines.chat_template import render
-from orchestrator.policy.engines.clients import CONNECT_S, api_key, one_line, open_client
+from orchestrator.policy.engines.clients import CONNECT_S, api_key, as_response_format, one_line, open_client
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.thinking import thinking_markers
 
@@ -116,6 +116,9 @@ class ServerEngine:
             self._aborted.add(name)
             reader.cancel()
 
+    def check_schema(self, json_schema: str) -> None:
+        """The server checks it with the request."""
+
     async def stop(self) -> None:
         readers = list(self._readers.values())
         for reader in readers:
@@ -164,6 +167,8 @@ class ServerEngine:
                 why = "it ended without a finish_reason"
             except _CutOff as error:
                 why = str(error)
+            if generation.json_schema is not None and sampled:
+                raise ReplicaError(f"{self._who}: a request was cut off, and a JSON schema holds from its begin: {why}")
             log.warning("%s: a stream was cut off after %d tokens: %s", self._who, len(sampled), why)
             if len(sampled) >= generation.max_tokens:  # only its end was missing
                 return arrived.put_nowait(Delta((), 0, Finish.LENGTH))
@@ -236,7 +241,7 @@ class ServerEngine:
         return cached
 
     def _body(self, generation: Generation, stop_token_ids: Sequence[int]) -> dict[str, Any]:
-        waits = generation.stop or (generation.until_step and not stop_token_ids)
+        waits = generation.streams or generation.stop or (generation.until_step and not stop_token_ids)
         return {
             "model": self._config.model,
             "prompt": list(generation.prefix_ids),
@@ -254,6 +259,7 @@ class ServerEngine:
                 "top_k": generation.top_k,
                 "min_p": generation.min_p,
                 "repetition_penalty": generation.repetition_penalty,
+                "response_format": as_response_format(generation.json_schema),
             },
         }
 

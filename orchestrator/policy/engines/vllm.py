@@ -192,7 +192,7 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
         from vllm.inputs import tokens_input
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -210,6 +210,9 @@ class VllmEngine:
                 flat_logprobs=True,  # where there are any: lists in place of a dictionary for each token
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
+                structured_outputs=None
+                if generation.json_schema is None
+                else StructuredOutputsParams(json=generation.json_schema),
                 stream_interval=_interval(generation, stop_token_ids),
                 skip_clone=True,
             )
@@ -217,6 +220,8 @@ class VllmEngine:
             async with aclosing(self._llm.generate(prompt, params, name)) as outputs:
                 async for output in outputs:
                     [sampled] = output.outputs
+                    if sampled.finish_reason == "error" and generation.json_schema is not None:
+                        raise ProblemError("policy: the model has no tokens that go on as the JSON schema wants")
                     finish = _finish(sampled.finish_reason, sampled.stop_reason, stop_token_ids)
                     delta = Delta(sampled.token_ids, output.num_cached_tokens or 0, finish)
                     if generation.logprobs is not None:
@@ -236,6 +241,18 @@ class VllmEngine:
 
     def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         return render(self._tokenizer, messages, self._config, template)
+
+    def check_schema(self, json_schema: str) -> None:
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
+        from vllm.sampling_params import StructuredOutputsParams
+
+        model, structured = self._llm.model_config, self._llm.vllm_config.structured_outputs_config
+        try:
+            params = SamplingParams(structured_outputs=StructuredOutputsParams(json=json_schema))
+            params.verify(model, None, structured, self._tokenizer)
+        except (VLLMClientError, ValueError) as error:
+            raise ProblemError(f"policy: the engine refuses the JSON schema: {error}") from error
 
     async def stop(self) -> None:
         self._llm.shutdown(timeout=5.0)
@@ -258,8 +275,8 @@ def _likeliest(flat: Any) -> list[dict[int, float]]:
 
 
 def _interval(generation: Generation, stop_token_ids: Sequence[int]) -> int:
-    if generation.stop or (generation.until_step and not stop_token_ids):
-        return 1  # only the host sees where it ends
+    if generation.streams or generation.stop or (generation.until_step and not stop_token_ids):
+        return 1  # only the host sees where it ends, or each token is shown
     if generation.until_step or generation.max_thinking is not None or generation.floor is not None:
         return _INTERVAL_TO_A_STEP
     return _INTERVAL_EAGER if generation.eager else _INTERVAL_TO_THE_END

@@ -6,15 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from orchestrator.core.happenings import Happening, TextWritten, as_json
 from orchestrator.core.nouns import Message, Problem, ToolCall
 from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
+from orchestrator.serving.dialects.formats import ResponseFormat
 from orchestrator.serving.dialects.logprobs import chat_logprobs, tokens_of_steps
 from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
-from orchestrator.serving.dialects.reports import choice_report, openai_usage, report
+from orchestrator.serving.dialects.reports import choice_report, openai_usage, report, untold
 from orchestrator.serving.errors import ApiError, invalid
 from orchestrator.serving.events import DONE, Ended, data
+from orchestrator.serving.narration import in_words
 from orchestrator.serving.orders import Answered, Choice, Order
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -24,7 +27,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
     "parallel_tool_calls": (True, False),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -106,6 +108,7 @@ class ChatRequest(CommonRequest):
     n: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0)
+    response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -129,6 +132,7 @@ class Chat:
             id="request",  # the same for all, so that equal seeds mean equal draws
             messages=tuple(message.message for message in request.messages),
             template=template_of(request.reasoning_effort, template, context),
+            json_schema=None if request.response_format is None else request.response_format.json_schema,
         )
         return make_order(
             request,
@@ -136,6 +140,7 @@ class Chat:
             context,
             problems=[problem],
             asked_in="messages",
+            format_in="response_format",
             max_tokens=_max_tokens(request, context),
             stop=request.stop,
             effort=request.reasoning_effort,
@@ -160,15 +165,25 @@ class Chat:
 
 
 class ChatWriter:
-    """Implements `Writer`: the author at once, the answer by steps, the end with its report, then the usage."""
+    """Implements `Writer`: the author at once, the answer as it is written or by steps, the end with its report, the
+    usage."""
 
     def __init__(self, order: Order, stamp: Stamp) -> None:
         self._order = order
         self._stamp = stamp
         self._found: list[Answered] = []
+        self._num_told = 0  # characters of the answer, thinking included
 
     def begun(self) -> Iterator[str]:
         yield self._chunk(0, {"role": "assistant", "content": ""})
+
+    def text(self, index: int, text: TextWritten) -> Iterator[str]:
+        self._num_told += len(text.text)
+        yield self._chunk(0, {"reasoning" if text.thinking else "content": text.text}, happened=[text])
+
+    def progress(self, index: int, happenings: Sequence[Happening]) -> Iterator[str]:
+        words = in_words(happenings) if self._order.narrates else ""
+        yield self._chunk(0, {"reasoning": words} if words else {}, happened=happenings)
 
     def ended(self, event: Ended) -> Iterator[str]:
         self._found.append(event.answered)
@@ -177,12 +192,12 @@ class ChatWriter:
             if index:
                 yield self._chunk(index, {"role": "assistant", "content": ""})
             tokens = None if choice.read is None or order.logprobs is None else tokens_of_steps(choice)
-            for number, step in enumerate(choice.trajectory.steps):
-                if step.text:
+            for number, (step, text) in enumerate(untold(choice.trajectory.steps, self._num_told)):
+                if text:
                     told = None
                     if tokens is not None and not step.thinking:
                         told = chat_logprobs(tokens[number], order.logprobs or 0)
-                    yield self._chunk(index, {"reasoning" if step.thinking else "content": step.text}, told)
+                    yield self._chunk(index, {"reasoning" if step.thinking else "content": text}, told)
             yield self._chunk(index, {}, finish=choice, last=index + 1 == len(event.answered.choices))
 
     def failed(self, error: ApiError) -> Iterator[str]:
@@ -201,6 +216,7 @@ class ChatWriter:
         logprobs: dict[str, Any] | None = None,
         finish: Choice | None = None,
         last: bool = False,
+        happened: Sequence[Happening] = (),
     ) -> str:
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         if finish is not None:
@@ -208,6 +224,8 @@ class ChatWriter:
         chunk = self._chunk_of([choice])
         if last:
             chunk["headrace"] = report(self._order, self._found[-1])
+        elif happened and self._order.events:
+            chunk["headrace"] = {"events": [as_json(one) for one in happened]}
         return data(chunk)
 
     def _chunk_of(self, choices: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """`/v1/completions`: prompts as they stand, without a chat template. They may be echoed, with log-probabilities."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
 
+from orchestrator.core.happenings import Happening, TextWritten, as_json
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
@@ -90,25 +92,40 @@ class Completions:
 
 
 class CompletionWriter:
-    """Implements `Writer`: each choice as one chunk, when its search has ended."""
+    """Implements `Writer`: an answer as it is written, or each choice as one chunk when its search has ended."""
 
     def __init__(self, order: Order, stamp: Stamp) -> None:
         self._order = order
         self._stamp = stamp
         self._found: dict[int, Answered] = {}
+        self._num_told: Counter[int] = Counter()  # characters of each search's answer
 
     def begun(self) -> Iterator[str]:
         yield from ()
+
+    def text(self, index: int, text: TextWritten) -> Iterator[str]:
+        self._num_told[index] += len(text.text)
+        yield self._chunk(_part(index, text.text), [text])
+
+    def progress(self, index: int, happenings: Sequence[Happening]) -> Iterator[str]:
+        yield self._chunk(_part(index * self._order.choices, ""), happenings)
 
     def ended(self, event: Ended) -> Iterator[str]:
         order = self._order
         self._found[event.index] = event.answered
         for place in range(len(event.answered.choices)):
             told = _choice(order, event.answered, place, event.index * order.choices + place)
+            told["text"] = told["text"][self._num_told[event.index] :]
             chunk = {**_object(order, self._stamp), "choices": [told]}
             if place + 1 == len(event.answered.choices):
                 chunk["headrace"] = report(order, event.answered)
             yield data({**chunk, "usage": None} if order.include_usage else chunk)
+
+    def _chunk(self, choice: dict[str, Any], happened: Sequence[Happening]) -> str:
+        chunk = {**_object(self._order, self._stamp), "choices": [choice]}
+        if self._order.events:
+            chunk["headrace"] = {"events": [as_json(one) for one in happened]}
+        return data({**chunk, "usage": None} if self._order.include_usage else chunk)
 
     def failed(self, error: ApiError) -> Iterator[str]:
         yield data(error.body)
@@ -119,6 +136,11 @@ class CompletionWriter:
             found = list(self._found.values())
             yield data({**_object(self._order, self._stamp), "choices": [], "usage": openai_usage(found)})
         yield DONE
+
+
+def _part(index: int, text: str) -> dict[str, Any]:
+    """Of a choice that is not at its end."""
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
 
 
 def _problem(index: int, prompt: str | tuple[int, ...]) -> Problem:

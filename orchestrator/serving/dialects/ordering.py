@@ -3,11 +3,11 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem
-from orchestrator.serving.catalog import typed_value
+from orchestrator.serving.catalog import NamedStrategy, typed_value
 from orchestrator.serving.config import Effort
 from orchestrator.serving.dialects.contract import ServingContext
 from orchestrator.serving.dialects.fields import CommonRequest
@@ -26,6 +26,7 @@ class _Extra:
     params: Mapping[str, Any]
     budget: Budget
     return_trace: bool
+    events: bool | Literal["text"]
 
 
 def make_order(
@@ -35,6 +36,7 @@ def make_order(
     *,
     problems: Sequence[Problem],
     asked_in: str,
+    format_in: str | None = None,
     max_tokens: int | None,
     stop: Sequence[str],
     effort: str | None = None,
@@ -43,16 +45,21 @@ def make_order(
     echo: bool = False,
     writes: bool = True,
 ) -> Order:
-    """`effort` is the name of one of the configured efforts. Raises ApiError."""
+    """`format_in` is the field that a problem's JSON schema comes from, `effort` the name of one of the configured
+    efforts. Raises ApiError."""
     config = context.config
     if request.stream_options is not None and not request.stream:
         raise invalid("stream_options: only with stream=true", param="stream_options")
     extra = _extra(request.headrace or {}, config.limits.timeout_s)
+    if extra.events and not request.stream:
+        raise invalid("headrace.events: only with stream=true", param="headrace.events")
     asked = {"strategy": extra.strategy, **extra.params} if extra.strategy is not None else dict(extra.params)
     made = Effort() if effort is None else _effort(effort, config.efforts)
     if made.strategy is not None and extra.strategy is None and "@" not in request.model:
         asked = {"strategy": made.strategy, **made.params, **extra.params}
     named = context.catalog.resolve(request.model, asked)
+    if any(problem.json_schema is not None for problem in problems):
+        _check_format(named, format_in)
     most = named.strategy.most_candidates
     if choices is not None and most is not None and choices > most:
         raise invalid(f"n: {named.name} with these parameters makes {most} candidates, got n={choices}", param="n")
@@ -86,9 +93,18 @@ def make_order(
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
         return_trace=extra.return_trace,
+        events=extra.events is not False,
+        narrates=extra.events == "text",
         echo=echo,
         writes=writes,
     )
+
+
+def _check_format(named: NamedStrategy, format_in: str | None) -> None:
+    """Raises ApiError for a strategy that can't keep to a schema: that holds from the first token to the last."""
+    if named.strategy.needs_tokens or named.strategy.restates:
+        why = "changes the prompt" if named.strategy.restates else "goes on from parts of an answer, or stops it early"
+        raise invalid(f"{format_in}: {named.name} {why}; wanted a strategy of whole completions", param=format_in)
 
 
 def template_of(effort: str | None, given: Mapping[str, Any] | None, context: ServingContext) -> dict[str, Any]:
@@ -119,7 +135,8 @@ def _extra(given: Mapping[str, Any], timeout_s: float) -> _Extra:
             raise invalid(f"{param}: must be > 0 and <= {timeout_s:g} on this server, got {deadline_s:g}", param=param)
         budget = budget.within(Budget(seconds=deadline_s))
     return_trace = typed_value("headrace.return_trace", bool, own.pop("return_trace", False))
-    return _Extra(strategy=strategy, params={**own, **params}, budget=budget, return_trace=return_trace)
+    events = typed_value("headrace.events", bool | Literal["text"], own.pop("events", False))
+    return _Extra(strategy=strategy, params={**own, **params}, budget=budget, return_trace=return_trace, events=events)
 
 
 def _effort(name: str, efforts: Mapping[str, Effort]) -> Effort:

@@ -77,6 +77,15 @@ def report(order: Order, answered: Answered) -> dict[str, Any]:
     return told
 
 
+def untold(steps: Sequence[Step], num_told: int) -> list[tuple[Step, str]]:
+    """The steps, each with what of its text is not among the first characters, which were told."""
+    told = []
+    for step in steps:
+        told.append((step, step.text[num_told:]))
+        num_told = max(0, num_told - len(step.text))
+    return told
+
+
 def choice_report(choice: Choice) -> dict[str, Any]:
     """What the verifier thinks of a candidate. `uncertainty` is that of its last verdict."""
     trajectory = choice.trajectory

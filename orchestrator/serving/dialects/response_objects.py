@@ -5,6 +5,7 @@ from typing import Any
 
 from orchestrator.core.nouns import Step
 from orchestrator.serving.dialects.contract import Stamp
+from orchestrator.serving.dialects.formats import told_format
 from orchestrator.serving.dialects.logprobs import chat_logprobs, tokens_of_steps
 from orchestrator.serving.dialects.reports import choice_report, report, usage_of
 from orchestrator.serving.errors import ApiError
@@ -42,7 +43,7 @@ def response_object(
         "reasoning": {"effort": order.effort, "summary": None},
         "store": False,
         "temperature": order.sampling.temperature,
-        "text": {"format": {"type": "text"}},
+        "text": {"format": told_format(order.problems[0].json_schema)},
         "tool_choice": "auto",
         "tools": [],
         "top_logprobs": order.logprobs or 0,

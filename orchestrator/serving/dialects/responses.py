@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from orchestrator.core.nouns import Message, Problem
 from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, read_request
+from orchestrator.serving.dialects.formats import Text
 from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
 from orchestrator.serving.dialects.response_objects import output_of, response_object
@@ -22,7 +23,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
     "max_tool_calls": (),
-    "text": ({}, {"format": {"type": "text"}}),
     "truncation": ("disabled",),
     "background": (False,),
     "store": (False,),
@@ -82,6 +82,7 @@ class ResponsesRequest(CommonRequest):
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     reasoning: Reasoning | None = None
+    text: Text | None = None
     include: list[Literal["message.output_text.logprobs"]] | None = None
     top_logprobs: int | None = Field(default=None, ge=0)
     chat_template_kwargs: dict[str, Any] | None = None
@@ -117,6 +118,7 @@ class Responses:
             id="request",  # the same for all, so that equal seeds mean equal draws
             messages=tuple(request.messages),
             template=template_of(effort, template, context),
+            json_schema=None if request.text is None else request.text.json_schema,
         )
         return make_order(
             request,
@@ -124,6 +126,7 @@ class Responses:
             context,
             problems=[problem],
             asked_in="input",
+            format_in="text.format",
             max_tokens=capped_tokens("max_output_tokens", request.max_output_tokens, context),
             stop=(),
             effort=effort,

@@ -3,13 +3,17 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from orchestrator.core.errors import ProblemError, PromptTooLong
+from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message, Prompt
+from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.policy.engines.contract import PolicyInfo
 from orchestrator.policy.prompts import PromptEncoder
 
 WORDS = {"<unk>": 0, "a": 1, "hello": 2}
@@ -26,6 +30,21 @@ class RenderingEngine:
         self.tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         self.open = threading.Event()
         self.open.set()
+
+    def info(self) -> PolicyInfo:
+        shape = ModelShape(weights_per_token=1, head_weights=0, num_layers=0, attention_width=0)
+        return PolicyInfo(
+            context_length=CONTEXT_LENGTH,
+            shape=shape,
+            fingerprint="",
+            kv_capacity_tokens=100,
+            max_num_seqs=1,
+            thinking=ThinkingMarkers(start="<t>", end="a"),
+        )
+
+    def check_schema(self, json_schema: str) -> None:
+        if json_schema == "odd":
+            raise ProblemError("an odd schema")
 
     def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         assert self.open.wait(30)
@@ -51,6 +70,16 @@ def asked(*texts: str, **template: str) -> list[Prompt]:
 async def test_each_conversation_gets_its_ids(prompts: PromptEncoder) -> None:
     assert await prompts.encode(asked("a hello", "hello")) == [(1, 2), (2,)]
     assert await prompts.encode_text(["hello a a"]) == [(2, 1, 1)]
+
+
+async def test_a_schema_is_refused_before_anything_is_sampled(prompts: PromptEncoder) -> None:
+    [ended, thinks] = asked("hello a", "hello")  # the first prompt ends the thinking
+    taken, refused, thinking = await prompts.encode(
+        [replace(ended, json_schema="{}"), replace(ended, json_schema="odd"), replace(thinks, json_schema="{}")]
+    )
+    assert taken == (2, 1)
+    assert isinstance(refused, ProblemError) and "an odd schema" in str(refused)
+    assert isinstance(thinking, ProblemError) and "thinks before it answers" in str(thinking)
 
 
 async def test_a_prompt_has_its_own_arguments_of_the_template(prompts: PromptEncoder) -> None:

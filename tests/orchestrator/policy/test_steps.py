@@ -146,3 +146,34 @@ def test_the_vocabulary_knows_which_tokens_hold_a_delimiter(tokenizer: Tokenizer
     vocabulary = Vocabulary(tokenizer)
     assert vocabulary.tokens_with(["\n\n"]) == ids("\n\n", ".\n\n", "\n\n\n", "x\n\ny", "\n\n\n\n")
     assert vocabulary.tokens_with(["nowhere"]) == []
+
+
+def test_early_text_is_that_of_the_step_and_none_of_a_stop_string(tokenizer: Tokenizer) -> None:
+    rng = random.Random(1)
+    for _ in range(500):
+        stream = [rng.randrange(len(WORDS)) for _ in range(20)]
+        stop = ["".join(rng.choices(WORDS[1:8], k=2)), "b c"]
+        splitter = StepSplitter(StepConfig(), TextStream(tokenizer), stop=stop)
+        early = ""
+        for token_id in stream:
+            pieces = splitter.push(token_id)
+            if pieces and not pieces[0].stopped:
+                assert pieces[0].text.startswith(early)
+            elif pieces:
+                assert not early, "of a step that is nothing but the stop string"
+            if pieces:
+                early = ""
+            if any(piece.stopped for piece in pieces):
+                break
+            begin, text = splitter.early()
+            assert begin == len(early) or not text
+            early += text
+
+
+def test_early_text_keeps_up_with_the_tokens_where_no_stop_string_may_have_begun(tokenizer: Tokenizer) -> None:
+    splitter = StepSplitter(StepConfig(), TextStream(tokenizer), stop=["b c"])
+    told = []
+    for token_id in ids("a", "b", "a", "b", "\n\n", "a"):
+        splitter.push(token_id)
+        told.append(splitter.early())
+    assert told == [(0, "a"), (1, ""), (1, "ba"), (3, ""), (0, ""), (0, "a")]

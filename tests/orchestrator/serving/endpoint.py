@@ -101,7 +101,7 @@ class Connection:
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
         }
-        self.task = asyncio.ensure_future(app(scope, self._receive, self.sent.put))
+        self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     @property
     def read(self) -> bool:
@@ -123,6 +123,9 @@ class Connection:
                 message = await self.sent.get()
                 if message["type"] == "http.response.body":
                     return str(message["body"], "utf-8")
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self.sent.put(message)
 
     async def _receive(self) -> dict[str, Any]:
         if self._received:

@@ -211,6 +211,19 @@ async def test_a_stream_that_is_cut_off_goes_on_from_the_tokens_that_came(
     assert len({asked["seed"] for asked in server.asked}) == len(server.asked), "the same draws are not made again"
 
 
+async def test_a_schema_is_the_servers_business_and_none_goes_on_from_tokens(
+    server: ScriptedServer, config: PolicyConfig
+) -> None:
+    async with loaded(config) as made:
+        assert tokens_of(await sampled(made, json_schema='{"type": "object"}')) == TOKENS
+        server.cuts = [2]
+        with pytest.raises(ReplicaError, match="holds from its begin"):
+            await sampled(made, json_schema="{}")
+    schema = {"name": "answer", "schema": {"type": "object"}}
+    assert server.asked[0]["response_format"] == {"type": "json_schema", "json_schema": schema}
+    assert len(server.asked) == 2
+
+
 async def test_where_only_the_end_of_a_stream_is_missing_it_has_its_tokens(
     server: ScriptedServer, config: PolicyConfig
 ) -> None:

@@ -69,6 +69,18 @@ def test_a_developer_speaks_as_the_system_and_names_are_labels() -> None:
     )
 
 
+JSON = {"type": "json_object"}
+
+
+def test_an_answer_may_have_to_be_json() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    named = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    assert json.loads(order(response_format=named).problems[0].json_schema or "") == schema
+    assert json.loads(order(response_format=JSON).problems[0].json_schema or "") == JSON_OBJECT
+    assert order(response_format={"type": "text"}).problems[0].json_schema is None
+
+
+JSON_OBJECT = {"type": "object"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 
 
@@ -159,7 +171,10 @@ def test_parameters_that_ask_for_nothing_are_accepted() -> None:
         ({"headrace": {"deadline_s": 61}}, "headrace.deadline_s", "<= 60 on this server, got 61"),
         ({"headrace": {"return_trace": 1}}, "headrace.return_trace", "boolean"),
         ({"headrace": {"params": 5}}, "headrace.params", "object"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "wanted a json_schema"),
+        ({"response_format": JSON, "headrace": {"strategy": "beam_search"}}, "response_format", "whole completions"),
+        ({"response_format": JSON, "headrace": {"strategy": "budget_forcing"}}, "response_format", "stops it early"),
+        ({"response_format": JSON, "headrace": {"strategy": "self_refine"}}, "response_format", "changes the prompt"),
         ({"temperatur": 1}, "temperatur", "did you mean temperature?"),
         ({"top_k": 5}, "top_k", "unknown parameter"),
         ({"temperature": "1"}, "temperature", "got '1'"),

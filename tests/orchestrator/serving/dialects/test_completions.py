@@ -78,13 +78,17 @@ async def test_each_prompt_has_its_completion_in_order() -> None:
     assert {request.prefix_ids for request in writer.requests} == {ids("Q:"), ids("P:")}
 
 
-async def test_a_stream_brings_each_completion_as_it_ends_then_the_usage() -> None:
+async def test_a_stream_brings_each_completion_as_it_is_written_then_the_usage() -> None:
     async with client_of(endpoint(policy())) as http:
         body = asked(["Q:", "P:"], stream=True, stream_options={"include_usage": True})
         *found, usage = chunks(await http.post(PATH, json=body))
-    texts = {chunk["choices"][0]["index"]: chunk["choices"][0]["text"] for chunk in found}
+    texts = {0: "", 1: ""}
+    for chunk in found:
+        texts[chunk["choices"][0]["index"]] += chunk["choices"][0]["text"]
     assert texts == {0: "ab", 1: "c"}
-    assert all(chunk["headrace"]["strategy"] == "greedy" and chunk["usage"] is None for chunk in found)
+    ends = [chunk for chunk in found if chunk["choices"][0]["finish_reason"]]
+    assert [chunk["headrace"]["strategy"] for chunk in ends] == ["greedy"] * 2
+    assert all(chunk["usage"] is None for chunk in found)
     assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 5)
 
 
