@@ -4,13 +4,13 @@
 """
 
 import json
+import os
 import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +27,9 @@ from orchestrator.policy.resolve import check_sampling, resolve_policy
 from orchestrator.pools.record import ray_of
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import make_catalog, proxied_application, running_endpoint
+from orchestrator.serving.exposure import check_keys, is_loopback
 from orchestrator.serving.http_server import listen
+from orchestrator.serving.keys import VARIABLE
 from orchestrator.verifier.check import check_budgets, check_verifier
 from orchestrator.verifier.resolve import resolve
 from strategies import STRATEGIES
@@ -40,12 +42,15 @@ def app(args: Mapping[str, Any]) -> Application:
     """
     if not {"config"} <= args.keys() <= {"config", "overrides"}:
         raise UserError(f"args: wanted config, and overrides or not, got {', '.join(args) or 'none'}")
-    return proxied_application(_checked(Path(args["config"]), list(args.get("overrides", ()))), STRATEGIES)
+    config = _checked(Path(args["config"]), list(args.get("overrides", ())))
+    check_keys(config, os.environ.get(VARIABLE), reachable="Serve's proxies may be reached by other machines")
+    return proxied_application(config, STRATEGIES)
 
 
 def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     """Reads and checks the configuration, the checkpoints' outsides and the port. Raises UserError."""
     config = _checked(config_path, overrides)
+    check_keys(config, os.environ.get(VARIABLE))
     if config.ray.address is None:
         listen(config.host, config.port).close()
     return config
@@ -60,7 +65,10 @@ def _checked(config_path: Path, overrides: list[str]) -> ServeConfig:
     if verifier is not None:
         check_verifier(verifier)
         check_budgets(verifier, [config.budget])
-    return replace(config, policy=policy, verifier=None if verifier is None else verifier.config)
+    keys = config.keys
+    if keys.file is not None:
+        keys = replace(keys, file=str(Path(keys.file).absolute()))
+    return replace(config, policy=policy, verifier=None if verifier is None else verifier.config, keys=keys)
 
 
 def serve(config_path: Path, overrides: list[str], console: Console) -> None:
@@ -100,16 +108,9 @@ def _welcome(config: ServeConfig) -> str:
         f"  models: {escape(', '.join(models))}; {escape(config.alias)} is {config.default_strategy}",
         f"  try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d {escape(shlex.quote(body))}",
     ]
-    if not _loopback(config.host):
-        lines.append(f"  [yellow]anyone who can reach {escape(config.host)} can use it: there is no authentication[/]")
+    if not is_loopback(config.host) and config.keys.required is False:
+        lines.append(f"  [yellow]anyone who can reach {escape(config.host)} can use it: keys.required is false[/]")
     return "\n".join(lines)
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from orchestrator.core.answers import AnswerFormat
 from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig, VerifierConfig
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
+from orchestrator.serving.key_classes import KeysConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,10 @@ class Limits:
     max_body_bytes: int = 1_048_576
     body_timeout_s: float = 10.0  # for a request's body to arrive
     max_messages: int = 64
-    max_concurrent: int = 32  # searches in flight; one more is answered 429 at once
+    max_prompt_tokens: int | None = None  # None: as the policy's context has room
+    max_concurrent: int = 32  # searches in flight
+    max_queued: int = 64  # requests that wait for a place among these; one more is answered 429 at once
+    queue_timeout_s: float = 30.0  # for a request to wait
     timeout_s: float = 300.0  # from the request to its answer
     drain_s: float = 20.0  # when the server stops, requests in progress answer within it, with the best found by then
 
@@ -26,7 +30,11 @@ class Limits:
         for name in ("max_n", "max_tokens", "max_body_bytes", "max_messages", "max_concurrent"):
             if getattr(self, name) < 1:
                 raise ValueError(f"limits: {name} must be >= 1, got {getattr(self, name)}")
-        for name in ("body_timeout_s", "timeout_s", "drain_s"):
+        if self.max_queued < 0:
+            raise ValueError(f"limits: max_queued must be >= 0, got {self.max_queued}")
+        if self.max_prompt_tokens is not None and self.max_prompt_tokens < 1:
+            raise ValueError(f"limits: max_prompt_tokens must be >= 1, got {self.max_prompt_tokens}")
+        for name in ("body_timeout_s", "queue_timeout_s", "timeout_s", "drain_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"limits: {name} must be > 0, got {getattr(self, name)}")
 
@@ -65,8 +73,11 @@ class ServeConfig:
     limits: Limits = field(default_factory=Limits)
     ray: RayConfig = field(default_factory=RayConfig)
     pool: str | None = None  # a named pool (`headrace up`) whose policy and verifier are used; None: started for this
-    host: str = "127.0.0.1"  # there is no authentication: think before you choose another
+    host: str = "127.0.0.1"  # where other machines can reach it, API keys are needed
     port: int = 8000
+    keys: KeysConfig = field(default_factory=KeysConfig)
+    cors: list[str] = field(default_factory=list)  # origins whose pages may send requests, such as https://a.example
+    log_requests: bool = False  # the bodies of requests; prompts are in no log otherwise
     example: str = "What is 12 + 30?"  # a prompt to show who starts the server
     keep_alive_s: float = 10.0  # a stream says so often that its search still runs
 

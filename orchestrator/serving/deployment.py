@@ -4,7 +4,6 @@
 """
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
@@ -29,7 +28,10 @@ from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.health import PoolsHealth
 from orchestrator.serving.http_server import HttpServer
+from orchestrator.serving.keys import Keyring
 from orchestrator.serving.service import Pools, Service
+from orchestrator.serving.surroundings import Surroundings
+from orchestrator.serving.tracing import configured_tracer
 from orchestrator.serving.warming import warm
 from orchestrator.verifier.resolve import resolve
 
@@ -46,8 +48,8 @@ class Endpoint:
     Serve starts it, asks for its health, and replaces it when that fails or it dies.
     """
 
-    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> None:
-        self._service = _service(config, strategies, threads)
+    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], here: Surroundings) -> None:
+        self._service = _service(config, strategies, here)
         self._server = HttpServer(
             build_app(self._service), host=config.host, port=config.port, head_timeout_s=config.limits.body_timeout_s
         )
@@ -78,8 +80,8 @@ class Endpoint:
 class ProxiedEndpoint:
     """A replica behind Serve's proxies. Serve runs the app in its event loop, and ends the app's lifespan with it."""
 
-    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> None:
-        self._service = _service(config, strategies, threads)
+    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], here: Surroundings) -> None:
+        self._service = _service(config, strategies, here)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_app(self._service)
@@ -136,6 +138,7 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) 
         tells_tokens=not is_chat_api(config.policy),
         max_n=config.limits.max_n,
     )
+    _check_classes(config, catalog)
     for name, effort in config.efforts.items():
         if effort.strategy is not None:
             try:
@@ -143,6 +146,20 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) 
             except ApiError as error:
                 raise UserError(f"efforts.{name}: {error}") from None
     return catalog
+
+
+def _check_classes(config: ServeConfig, catalog: Catalog) -> None:
+    """Raises UserError where a class of keys names what this server does not have."""
+    served = [model.partition("@")[2] for model in catalog.models[1:]]
+    for name, allowed in config.keys.classes.items():
+        for field, named, known in (
+            ("strategies", allowed.strategies, served),
+            ("efforts", allowed.efforts, list(config.efforts)),
+        ):
+            for one in named or ():
+                if one not in known:
+                    wanted = ", ".join(known) or "none"
+                    raise UserError(f"keys.classes.{name}.{field}: got {one!r}, wanted of {wanted}")
 
 
 def _application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> serve.Application:
@@ -154,7 +171,7 @@ def _application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) 
         graceful_shutdown_timeout_s=_CLOSE_S,
         graceful_shutdown_wait_loop_s=0.5,
     )
-    return deployment.bind(config, strategies, os.environ.get("OMP_NUM_THREADS"))
+    return deployment.bind(config, strategies, Surroundings.here())
 
 
 def proxied_application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> serve.Application:
@@ -168,13 +185,15 @@ def proxied_application(config: ServeConfig, strategies: Mapping[str, type[Strat
         health_check_timeout_s=_UNHEALTHY_S,
         graceful_shutdown_timeout_s=config.limits.drain_s + _ANSWER_S,
     )
-    return deployment.bind(config, strategies, os.environ.get("OMP_NUM_THREADS"))
+    return deployment.bind(config, strategies, Surroundings.here())
 
 
-def _service(config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> Service:
-    if threads is None:  # Ray sets it in its workers; the policy pool reads what the user set
-        os.environ.pop("OMP_NUM_THREADS", None)
-    return Service(config, make_catalog(config, strategies), partial(_open, config))
+def _service(config: ServeConfig, strategies: Mapping[str, type[Strategy]], here: Surroundings) -> Service:
+    here.apply()
+    keyring = Keyring(config.keys, here.keys)
+    tracer = configured_tracer(here.tracing)
+    catalog = make_catalog(config, strategies)
+    return Service(config, catalog, partial(_open, config), keyring=keyring, tracer=tracer)
 
 
 def _this_node() -> str:
@@ -191,4 +210,5 @@ async def _open(config: ServeConfig, stack: AsyncExitStack) -> Pools:
     )
     answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
     await warm(policy, verifier, answers, logprobs=not is_chat_api(config.policy))
-    return Pools(policy=policy, verifier=verifier, answers=answers, health=PoolsHealth(policy, verifier))
+    health = PoolsHealth(policy, verifier)
+    return Pools(policy=policy, verifier=verifier, answers=answers, health=health, replicas=health.replicas)

@@ -28,11 +28,13 @@ _ERROR = {
 }
 _STATUSES = {
     "400": "the request is wrong, or the prompt does not fit the context",
+    "401": "no API key, or none of this server's",
+    "403": "the API key may not ask for that",
     "404": "no such model",
     "408": "the body did not arrive in time",
     "413": "the body is too large",
     "415": "the body is not JSON by its content type",
-    "429": "as many searches as may be are running already",
+    "429": "as much as may be is running and waiting already, or the API key has used up what it may",
     "500": "a fault of the server",
     "503": "the server is starting or stopping, or its workers are unavailable",
     "504": "no answer in time",

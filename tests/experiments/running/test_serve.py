@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import ray
 from rich.console import Console
 
 from experiments.config import PROJECT_ROOT
@@ -23,6 +24,7 @@ from orchestrator.core.errors import UserError
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import running_endpoint
 from orchestrator.serving.http_server import listen
+from orchestrator.serving.keys import new_key
 from strategies import STRATEGIES
 from tests.waiting import until
 
@@ -67,7 +69,11 @@ def test_the_shipped_file_is_loopback_and_its_paths_hold_in_every_process() -> N
         ("policy.model=no/such/folder", "no/such/folder"),
         ("verifier.model=no/such/folder", "no/such/folder"),
         ("verifier=null", "best_of_n needs a verifier"),
-        ("host=192.0.2.1", "can't listen on 192.0.2.1"),
+        ("host=0.0.0.0", "headrace key new NAME"),
+        ("keys.required=true", "keys.required is true, and there are no API keys"),
+        ("keys.file=no/such/file", "keys.file: can't read"),
+        ("keys.classes={a: {strategies: [best_of]}}", "keys.classes.a.strategies: got 'best_of'"),
+        ("keys.classes={a: {efforts: [high]}}", "keys.classes.a.efforts: got 'high', wanted of none"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_started(override: str, words: str) -> None:
@@ -75,6 +81,16 @@ def test_a_mistake_is_found_before_anything_is_started(override: str, words: str
         plan(override)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_address_is_found_before_anything_is_started() -> None:
+    with pytest.raises(UserError, match=r"can't listen on 192.0.2.1"):
+        plan("host=192.0.2.1", "keys.required=false")
+
+
+def test_keys_in_the_environment_open_the_endpoint_to_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_API_KEYS", new_key("team")[1].line)
+    assert plan("host=0.0.0.0").host == "0.0.0.0"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -112,7 +128,11 @@ def test_a_signal_stops_the_server_in_order(monkeypatch: pytest.MonkeyPatch, sig
 async def config(local_ray: Any) -> AsyncIterator[ServeConfig]:
     """A running endpoint; afterwards nothing of it is left."""
     planned = plan(
-        "limits.max_concurrent=2", "limits.drain_s=0.5", "policy.kv_cache_gib=0.25", "policy.max_num_seqs=64"
+        "limits.max_concurrent=2",
+        "limits.max_queued=0",
+        "limits.drain_s=0.5",
+        "policy.kv_cache_gib=0.25",
+        "policy.max_num_seqs=64",
     )
     endpoint = running_endpoint(planned, STRATEGIES)
     await asyncio.to_thread(endpoint.__enter__)
@@ -366,6 +386,18 @@ async def test_clients_that_leave_in_parallel_break_no_strategy(
     for name in STRATEGIES:
         answer = await client.chat.completions.create(model=f"tinymath@{name}", messages=PROMPT)
         assert answer.choices[0].message.content
+
+
+async def test_prompts_are_in_no_log_of_ray_or_of_the_endpoint(client: openai.AsyncOpenAI, local_ray: Path) -> None:
+    secret = "zebrasecret"
+    asked: Any = {"messages": [{"role": "user", "content": f"Box with 58 pens\n{secret}\nHow many now?"}]}
+    for name in ("tinymath@greedy", "tinymath@best_of_n", "tinymath@nothing"):
+        with suppress(openai.NotFoundError):
+            await client.chat.completions.create(model=name, **asked)
+    session = Path(ray.worker.global_worker.node.get_session_dir_path())
+    logs = [path for path in (session / "logs").rglob("*") if path.is_file()]
+    assert any("serve" in path.as_posix() for path in logs)
+    assert not [path for path in logs if secret.encode() in path.read_bytes()]
 
 
 async def test_stalled_uploads_are_in_nobodys_way(config: ServeConfig, client: openai.AsyncOpenAI) -> None:

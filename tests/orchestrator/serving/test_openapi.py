@@ -16,7 +16,15 @@ async def described() -> dict[str, Any]:
 
 
 async def test_every_route_is_described_and_docs_shows_them(described: dict[str, Any]) -> None:
-    routes = {"/health", "/healthz", "/v1/models", "/v1/models/{name}", "/v1/chat/completions", "/v1/completions"}
+    routes = {
+        "/health",
+        "/healthz",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/v1/chat/completions",
+        "/v1/completions",
+    }
     assert routes | {"/v1/responses"} == described["paths"].keys()
     async with client_of(endpoint(ScriptedPolicy({"Q:": ["a"]}))) as http:
         page = await http.get("/docs")
