@@ -198,11 +198,21 @@ def judge(
 
 
 @app.command()
-def serve(config: ConfigPath, overrides: Overrides = None) -> None:
+def serve(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    emit_config: Annotated[
+        bool, typer.Option("--emit-config", help="Print it as a file for `serve deploy`, and start nothing.")
+    ] = False,
+) -> None:
     """Serve an OpenAI-compatible endpoint on Ray Serve."""
     from experiments.running.serve import serve as serve_forever
+    from experiments.running.serve import serve_file
 
-    serve_forever(config, overrides or [], console)
+    if emit_config:
+        print(serve_file(config, overrides or []), end="")
+    else:
+        serve_forever(config, overrides or [], console)
 
 
 @key_commands.command("new")

@@ -57,6 +57,32 @@ class Effort:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ApplicationConfig:
+    """The endpoint as an application of Ray Serve: where it stands among others, and in how many processes."""
+
+    name: str = "headrace"  # among the applications of a Serve that already runs
+    route_prefix: str = "/"  # of its routes
+    replicas: int = 1  # processes that answer; several share a named pool, behind Serve's proxies
+    max_replicas: int | None = None  # so many when requests pile up; None: always `replicas`
+
+    @property
+    def proxied(self) -> bool:
+        """Whether it needs Serve's proxies, also where no other application runs."""
+        return (self.max_replicas or self.replicas) > 1 or self.route_prefix != "/"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("application: name must not be empty")
+        prefix = self.route_prefix
+        if not prefix.startswith("/") or (prefix.endswith("/") and prefix != "/") or "{" in prefix:
+            raise ValueError(f"application: route_prefix: wanted /, or a path such as /math, got {prefix!r}")
+        if self.replicas < 1:
+            raise ValueError(f"application: replicas must be >= 1, got {self.replicas}")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"application: max_replicas must be >= replicas={self.replicas}, got {self.max_replicas}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """One endpoint: one policy, one verifier, every strategy."""
 
@@ -73,6 +99,7 @@ class ServeConfig:
     limits: Limits = field(default_factory=Limits)
     ray: RayConfig = field(default_factory=RayConfig)
     pool: str | None = None  # a named pool (`headrace up`) whose policy and verifier are used; None: started for this
+    application: ApplicationConfig = field(default_factory=ApplicationConfig)
     host: str = "127.0.0.1"  # where other machines can reach it, API keys are needed
     port: int = 8000
     keys: KeysConfig = field(default_factory=KeysConfig)
@@ -94,6 +121,8 @@ class ServeConfig:
             AnswerFormat.parse(self.answer)
         except ValueError as error:
             raise ValueError(f"answer: {error}") from None
+        if (self.application.max_replicas or self.application.replicas) > 1 and self.pool is None:
+            raise ValueError("application: several replicas share the engines of a named pool: set pool, got none")
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port: wanted 1 to 65535, got {self.port}")
         if not self.keep_alive_s > 0:
