@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
@@ -51,10 +51,10 @@ def build_app(service: Service) -> FastAPI:
         return JSONResponse(found.detail, status_code=200 if found.ready else 503)
 
     for path in ("/health", "/healthz"):
-        app.add_api_route(path, health, methods=["GET"], name=path)
+        app.add_api_route(path, health, methods=["GET"], name=path, responses={503: {"description": "it can't"}})
         app.add_api_route(path, health, methods=["HEAD"], include_in_schema=False)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(await service.exposed_metrics(), media_type=CONTENT_TYPE)
 
@@ -70,7 +70,7 @@ def build_app(service: Service) -> FastAPI:
 
     for dialect in DIALECTS:
         app.add_api_route(dialect.path, partial(_answer, service, dialect), methods=["POST"], name=dialect.path)
-    app.openapi = cache(partial(describe, app, DIALECTS))  # type: ignore[method-assign]  # FastAPI's way
+    app.openapi = cache(partial(describe, app, DIALECTS, service.catalog.models))  # type: ignore[method-assign]  # FastAPI's way
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:

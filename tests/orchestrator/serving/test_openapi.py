@@ -33,6 +33,13 @@ async def test_every_route_is_described_and_docs_shows_them(described: dict[str,
     assert health.json()["status"] == "ready"
 
 
+def test_models_are_named_and_every_answer_of_their_routes_is_described(described: dict[str, Any]) -> None:
+    chat = described["components"]["schemas"]["ChatRequest"]["properties"]["model"]
+    assert {"tiny", "tiny@greedy"} <= set(chat["enum"])
+    assert described["paths"]["/v1/models/{name}"]["get"]["responses"].keys() == {"200", "401", "404"}
+    assert "text/plain" in described["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+
+
 @pytest.mark.parametrize(
     ("path", "required"),
     [
