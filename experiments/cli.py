@@ -28,6 +28,8 @@ app = typer.Typer(
     help="Test-time compute on Ray: search with a policy pool and a streaming verifier pool.",
 )
 app.add_typer(bench_commands, name="bench")
+key_commands = typer.Typer(no_args_is_help=True, help="API keys of the endpoint.")
+app.add_typer(key_commands, name="key")
 console = Console()
 errors = Console(stderr=True)
 
@@ -196,11 +198,34 @@ def judge(
 
 
 @app.command()
-def serve(config: ConfigPath, overrides: Overrides = None) -> None:
+def serve(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    emit_config: Annotated[
+        bool, typer.Option("--emit-config", help="Print it as a file for `serve deploy`, and start nothing.")
+    ] = False,
+) -> None:
     """Serve an OpenAI-compatible endpoint on Ray Serve."""
     from experiments.running.serve import serve as serve_forever
+    from experiments.running.serve import serve_file
 
-    serve_forever(config, overrides or [], console)
+    if emit_config:
+        print(serve_file(config, overrides or []), end="")
+    else:
+        serve_forever(config, overrides or [], console)
+
+
+@key_commands.command("new")
+def new_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is, or what for.", show_default=False)],
+    key_class: Annotated[str, typer.Option("--class", help="A name of keys.classes.")] = "default",
+) -> None:
+    """Make a key: the first line is the key, shown this once; the second goes into the file of keys."""
+    from orchestrator.serving.keys import new_key as make_key
+
+    key, record = make_key(name, key_class)
+    print(key)
+    print(record.line)
 
 
 @app.command()
