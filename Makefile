@@ -1,6 +1,6 @@
 # Every command that a developer needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-smollm2 test engines soak test-clients check train-tiny verifiers readme clean
+.PHONY: help install demo demo-smollm2 test test-page engines soak test-clients check train-tiny verifiers readme clean
 
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -61,6 +61,11 @@ engines: install  ## what needs engines or pools of its own: vLLM's server, mode
 
 soak: install  ## a minute of clients that leave the endpoint in parallel, then every strategy must answer
 	$(BIN)/python -m pytest tests/experiments/running/test_serve.py -m soak
+
+test-page: install  ## the page in a real headless Chromium, which the machine must have (Debian: apt-get install chromium)
+	@$(AS_PIP); set -x; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r tests/clients/page.txt
+	$(BIN)/python -m pytest tests/orchestrator/serving/page -p no:xdist -s
 
 test-clients: install  ## real clients against `headrace serve`, each in an environment of its own under .clients (CLIENTS="litellm ...")
 	@$(AS_PIP); set -x; PYTHONPATH=. $(BIN)/python tests/clients/run.py $(CLIENTS)

@@ -23,6 +23,7 @@ from orchestrator.serving.metrics import CONTENT_TYPE
 from orchestrator.serving.observed import Observed
 from orchestrator.serving.openapi import describe
 from orchestrator.serving.orders import Answered, Order
+from orchestrator.serving.page_routes import add_page_routes
 from orchestrator.serving.request_ids import HEADER, RequestIds
 from orchestrator.serving.searches import Search
 from orchestrator.serving.service import Service
@@ -70,6 +71,7 @@ def build_app(service: Service) -> FastAPI:
 
     for dialect in DIALECTS:
         app.add_api_route(dialect.path, partial(_answer, service, dialect), methods=["POST"], name=dialect.path)
+    add_page_routes(app, service)
     app.openapi = cache(partial(describe, app, DIALECTS, service.catalog.models))  # type: ignore[method-assign]  # FastAPI's way
 
     @app.exception_handler(ApiError)

@@ -40,6 +40,20 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceLimits:
+    """How much is kept of past requests, in memory, for the page to open. They hold what was asked and answered."""
+
+    keep: int = 100  # traces; 0: none
+    max_bytes: int = 33_554_432  # of all of them together, about
+
+    def __post_init__(self) -> None:
+        if self.keep < 0:
+            raise ValueError(f"traces: keep must be >= 0, got {self.keep}")
+        if self.max_bytes < 1:
+            raise ValueError(f"traces: max_bytes must be >= 1, got {self.max_bytes}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Effort:
     """What a `reasoning_effort` buys."""
 
@@ -97,6 +111,7 @@ class ServeConfig:
     steps: StepConfig = field(default_factory=StepConfig)
     budget: Budget = field(default_factory=Budget)  # of one request; `request_budget` is what holds
     limits: Limits = field(default_factory=Limits)
+    traces: TraceLimits = field(default_factory=TraceLimits)
     ray: RayConfig = field(default_factory=RayConfig)
     pool: str | None = None  # a named pool (`headrace up`) whose policy and verifier are used; None: started for this
     application: ApplicationConfig = field(default_factory=ApplicationConfig)

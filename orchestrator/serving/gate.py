@@ -8,8 +8,9 @@ from orchestrator.serving.dialects import DIALECTS
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.service import Service
 
-OPEN = frozenset({"/health", "/healthz", "/metrics", "/openapi.json", "/docs"})
+OPEN = frozenset({"/", "/health", "/healthz", "/metrics", "/openapi.json", "/docs"})
 """What needs no key: it tells nothing of anybody's requests. A route that is not named here needs one."""
+_PAGE = "/page/"  # the page's own files need none, either
 _SEARCHES = frozenset(dialect.path for dialect in DIALECTS)
 
 
@@ -21,7 +22,7 @@ class Gate:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (path := path_of(scope)) in OPEN:
+        if scope["type"] != "http" or (path := path_of(scope)) in OPEN or path.startswith(_PAGE):
             await self._app(scope, receive, send)
             return
         try:

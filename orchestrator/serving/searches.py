@@ -11,6 +11,7 @@ from opentelemetry.context import get_current
 from opentelemetry.trace import Tracer
 
 from orchestrator.core.errors import LateError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
+from orchestrator.core.happenings import Happening, Observer
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import EndReason, Problem, SearchResult
 from orchestrator.core.protocols import Session
@@ -22,6 +23,7 @@ from orchestrator.serving.fair_queue import FairQueue
 from orchestrator.serving.feed import Feed
 from orchestrator.serving.orders import Answered, Order
 from orchestrator.serving.showing import Shown, show, unwritten
+from orchestrator.serving.traces import Recording, Traces
 from orchestrator.serving.tracing import traced_search, traced_session, traced_verifier
 from orchestrator.session import SearchSession
 
@@ -87,6 +89,7 @@ class Searches:
         on_exhausted: Callable[[PoolExhausted], None],
         on_cost: Callable[[str, Ledger], None],
         tracer: Tracer | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`runtime` says what all have in common; how a search samples is each request's own. `on_cost` is told what
         each search of a strategy has cost, however it ended."""
@@ -95,6 +98,7 @@ class Searches:
         self._runtime = runtime
         self._on_cost = on_cost
         self._tracer = tracer
+        self._traces = traces
         self._limits = limits
         self._on_exhausted = on_exhausted
         self._live: dict[asyncio.Task[Answered], _Live] = {}
@@ -128,15 +132,19 @@ class Searches:
         asked_at, patience_s = clock(), min(self._limits.queue_timeout_s, order.budget.seconds or float("inf"))
         await self._queue.take(caller.name, len(order.problems), patience_s)
         waited_s = clock() - asked_at
-        return [self._start(order, problem, caller, waited_s) for problem in order.problems]
+        recording = None if self._traces is None else self._traces.begin(order, caller.name)
+        return [self._start(order, problem, caller, waited_s, recording) for problem in order.problems]
 
-    def _start(self, order: Order, problem: Problem, caller: Caller, waited_s: float) -> Search:
+    def _start(
+        self, order: Order, problem: Problem, caller: Caller, waited_s: float, recording: Recording | None
+    ) -> Search:
         budget = order.budget
         if budget.seconds is not None:
             budget = replace(budget, seconds=max(budget.seconds - waited_s, _INSTANT_S))
+        recorder = None if recording is None else recording.search(problem)
         feed = Feed(progress=order.events) if order.events or order.shows_early else None
         runtime = replace(self._runtime, sampling=order.sampling, budget=budget)
-        session = runtime.session(order.seed, feed, streams=order.shows_early)
+        session = runtime.session(order.seed, _each(feed, recorder), streams=order.shows_early)
         timeout_s = max(self._limits.timeout_s - waited_s, _INSTANT_S)
         tracer, parent = self._tracer, get_current()
 
@@ -147,6 +155,8 @@ class Searches:
         search = Search(run, feed)
         self._live[search.task] = _Live(session=session, caller=caller, strategy=order.named.name)
         search.task.add_done_callback(self._ended)
+        if recorder is not None:
+            search.task.add_done_callback(recorder.ended)
         return search
 
     async def drain(self) -> None:
@@ -241,3 +251,16 @@ class Searches:
             "request %s failed: strategy %s, seed %d", order.request_id, order.named.name, order.seed, exc_info=error
         )
         return internal()
+
+
+def _each(*observers: Observer | None) -> Observer | None:
+    """One that tells all of them; None where there is none."""
+    wanted = [observer for observer in observers if observer is not None]
+    if len(wanted) < 2:
+        return wanted[0] if wanted else None
+
+    def tell(happening: Happening) -> None:
+        for observer in wanted:
+            observer(happening)
+
+    return tell

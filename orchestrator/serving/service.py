@@ -24,6 +24,7 @@ from orchestrator.serving.keys import Keyring
 from orchestrator.serving.metrics import AskReplicas, Metrics, ReplicaStats
 from orchestrator.serving.orders import Order
 from orchestrator.serving.searches import Search, Searches
+from orchestrator.serving.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Service:
         self.callers = Callers(config.keys, keyring or Keyring(config.keys, None))
         self._open_pools = open_pools
         self.bodies = Bodies(config.limits)
+        self.traces = Traces(config.traces)
         self._pools: Pools | None = None
         self._searches: Searches | None = None
         self._failure: HeadraceError | None = None  # for good
@@ -173,6 +175,7 @@ class Service:
                     on_exhausted=self._exhausted,
                     on_cost=self.metrics.searched,
                     tracer=self.tracer,
+                    traces=self.traces,
                 )
                 stack.push_async_callback(self._searches.close)
                 self._opened.set()

@@ -15,14 +15,18 @@ from tests.orchestrator.serving.endpoint import TIMEOUT_S, endpoint
 HOST = "127.0.0.1"
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
 @asynccontextmanager
 async def serving(
     *, head_timeout_s: float = TIMEOUT_S, policy: ScriptedPolicy | None = None, limits: Limits | None = None
 ) -> AsyncIterator[FastAPI]:
     """The app on a port; its `state` has `port` and `server`."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     app = endpoint(policy or ScriptedPolicy({"Q:": ["4"]}), limits=limits or Limits(max_concurrent=1))
     server = HttpServer(app, host=HOST, port=port, head_timeout_s=head_timeout_s)
     server.start()

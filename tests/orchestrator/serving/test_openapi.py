@@ -24,6 +24,8 @@ async def test_every_route_is_described_and_docs_shows_them(described: dict[str,
         "/v1/models/{name}",
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/headrace/strategies",
+        "/v1/headrace/traces/{request_id}",
     }
     assert routes | {"/v1/responses"} == described["paths"].keys()
     async with client_of(endpoint(ScriptedPolicy({"Q:": ["a"]}))) as http:
