@@ -163,6 +163,30 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show
 
 
 @app.command()
+def show(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A results folder.", show_default=False)],
+    problem: Annotated[str, typer.Argument(help="The id of a problem.", show_default=False)],
+    strategy: Annotated[str | None, typer.Option(help="By name or label; without it, all.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Without it, all.", show_default=False)] = None,
+    text: Annotated[bool, typer.Option("--text", help="Show the tree in the terminal.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; without it, in RUN/pages.", show_default=False)
+    ] = None,
+) -> None:
+    """Show the search trees of a problem: as an HTML file that needs no network, or in the terminal."""
+    from experiments.analysis.show import kept_searches, page_file, text_of, write_page
+
+    searches = kept_searches(run_folder, problem, strategy, seed)
+    if text:
+        for search in searches:
+            console.print(text_of(search), highlight=False)
+        return
+    path = out or page_file(run_folder, problem)
+    write_page(searches, f"{run_folder.resolve().name}: {problem}", path)
+    console.print(f"wrote {path}: open it in a browser", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def judge(
     config: ConfigPath,
     overrides: Overrides = None,
