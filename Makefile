@@ -1,6 +1,6 @@
 # Every command that a developer needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-smollm2 test engines soak check train-tiny verifiers readme clean
+.PHONY: help install demo demo-smollm2 test test-page engines soak test-clients check train-tiny verifiers readme clean
 
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -62,6 +62,14 @@ engines: install  ## what needs engines or pools of its own: vLLM's server, mode
 soak: install  ## a minute of clients that leave the endpoint in parallel, then every strategy must answer
 	$(BIN)/python -m pytest tests/experiments/running/test_serve.py -m soak
 
+test-page: install  ## the page in a real headless Chromium, which the machine must have (Debian: apt-get install chromium)
+	@$(AS_PIP); set -x; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r tests/clients/page.txt
+	$(BIN)/python -m pytest tests/orchestrator/serving/page -p no:xdist -s
+
+test-clients: install  ## real clients against `headrace serve`, each in an environment of its own under .clients (CLIENTS="litellm ...")
+	@$(AS_PIP); set -x; PYTHONPATH=. $(BIN)/python tests/clients/run.py $(CLIENTS)
+
 check: install  ## lint, types, import boundaries
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -95,4 +103,4 @@ readme: install  ## run configs/tinymath.yaml and renew the tables of docs/bench
 	$(BIN)/python -m experiments.readme results/tinymath
 
 clean:  ## remove the environment and everything generated
-	rm -rf .venv results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .clients results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

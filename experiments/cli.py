@@ -28,6 +28,8 @@ app = typer.Typer(
     help="Test-time compute on Ray: search with a policy pool and a streaming verifier pool.",
 )
 app.add_typer(bench_commands, name="bench")
+key_commands = typer.Typer(no_args_is_help=True, help="API keys of the endpoint.")
+app.add_typer(key_commands, name="key")
 console = Console()
 errors = Console(stderr=True)
 
@@ -161,6 +163,30 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show
 
 
 @app.command()
+def show(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A results folder.", show_default=False)],
+    problem: Annotated[str, typer.Argument(help="The id of a problem.", show_default=False)],
+    strategy: Annotated[str | None, typer.Option(help="By name or label; without it, all.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Without it, all.", show_default=False)] = None,
+    text: Annotated[bool, typer.Option("--text", help="Show the tree in the terminal.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; without it, in RUN/pages.", show_default=False)
+    ] = None,
+) -> None:
+    """Show the search trees of a problem: as an HTML file that needs no network, or in the terminal."""
+    from experiments.analysis.show import kept_searches, page_file, text_of, write_page
+
+    searches = kept_searches(run_folder, problem, strategy, seed)
+    if text:
+        for search in searches:
+            console.print(text_of(search), highlight=False)
+        return
+    path = out or page_file(run_folder, problem)
+    write_page(searches, f"{run_folder.resolve().name}: {problem}", path)
+    console.print(f"wrote {path}: open it in a browser", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def judge(
     config: ConfigPath,
     overrides: Overrides = None,
@@ -196,11 +222,34 @@ def judge(
 
 
 @app.command()
-def serve(config: ConfigPath, overrides: Overrides = None) -> None:
+def serve(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    emit_config: Annotated[
+        bool, typer.Option("--emit-config", help="Print it as a file for `serve deploy`, and start nothing.")
+    ] = False,
+) -> None:
     """Serve an OpenAI-compatible endpoint on Ray Serve."""
     from experiments.running.serve import serve as serve_forever
+    from experiments.running.serve import serve_file
 
-    serve_forever(config, overrides or [], console)
+    if emit_config:
+        print(serve_file(config, overrides or []), end="")
+    else:
+        serve_forever(config, overrides or [], console)
+
+
+@key_commands.command("new")
+def new_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is, or what for.", show_default=False)],
+    key_class: Annotated[str, typer.Option("--class", help="A name of keys.classes.")] = "default",
+) -> None:
+    """Make a key: the first line is the key, shown this once; the second goes into the file of keys."""
+    from orchestrator.serving.keys import new_key as make_key
+
+    key, record = make_key(name, key_class)
+    print(key)
+    print(record.line)
 
 
 @app.command()

@@ -34,6 +34,7 @@ FREE_KEYS = (
     "drivers",
     "results_dir",
     "problems_in_flight",
+    "trees",
     "policy.replicas",
     "policy.min_replicas",
     "policy.max_replicas",
@@ -74,6 +75,17 @@ class TrustConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TreesConfig:
+    """Whether and how far the search trees of a run are kept."""
+
+    max_bytes: int = 1_073_741_824  # of all of them on disk; 0: none is kept
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 0:
+            raise ValueError(f"trees: max_bytes must be >= 0, got {self.max_bytes}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchesConfig:
     """Which searches make up a results folder."""
 
@@ -110,6 +122,7 @@ class RunConfig(SearchesConfig):
     steps: StepConfig = field(default_factory=StepConfig)
     budget: Budget = field(default_factory=Budget)  # of each search
     run_budget: Budget = field(default_factory=Budget)  # of all searches of one `headrace run` together
+    trees: TreesConfig = field(default_factory=TreesConfig)
     trust: TrustConfig | None = None  # when set, the verifier is tried first; if it fails, searches choose by a vote
     speculation: int = 0  # steps that a step search writes on while the verifier reads, on spare capacity; 0: none
     ray: RayConfig = field(default_factory=RayConfig)

@@ -13,11 +13,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import Comparison, Problem, SearchResult, Step
 from orchestrator.core.protocols import SharesWorkload, Strategy, Workload
-from orchestrator.results import CandidateRow, Costs, ProblemRow, RowKey, to_json
+from orchestrator.results import CandidateRow, Costs, ProblemRow, RowKey, to_json, tree_table
+from orchestrator.results.trees import TreeRecorder
 from orchestrator.search import SessionOfSeed, for_each, solve, told
 
 
@@ -38,7 +41,7 @@ class Results(Protocol):
         """How many candidates a row of `done_keys` cost."""
         ...
 
-    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow]) -> None: ...
+    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow], tree: pa.Table | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +97,8 @@ OnRow = Callable[[ProblemRow, Sequence[CandidateRow]], None]
 """Told of each row as it is added."""
 
 
-Solved = tuple[ProblemRow, list[CandidateRow]]
-"""What became of a job."""
+Solved = tuple[ProblemRow, list[CandidateRow], pa.Table | None]
+"""What became of a job: its row, its candidates, and its tree where trees are kept."""
 SolveJob = Callable[[Job, Workload | None], Awaitable[Solved]]
 """`solve_job`, wherever it runs."""
 
@@ -134,8 +137,8 @@ async def hand_out(
     independent = [job for job in jobs if job.key not in done and not isinstance(job.strategy, SharesWorkload)]
 
     async def work(job: Job, workload: Workload | None = None) -> None:
-        row, candidates = await solve(job, workload)
-        results.add(row, candidates)
+        row, candidates, tree = await solve(job, workload)
+        results.add(row, candidates, tree)
         on_row(row, candidates)
 
     await for_each(independent, work, in_flight=in_flight)
@@ -166,10 +169,12 @@ async def solve_job(
     grader: Grader,
     info: RunInfo,
     timeout_s: float,
+    keep_tree: bool = False,
 ) -> Solved:
     """Searches, grades, and leaves the workload. Raises UserError and ReplicaError."""
     started_at = datetime.now(UTC)
-    session = session_of(job.seed)
+    recorder = TreeRecorder() if keep_tree else None
+    session = session_of(job.seed) if recorder is None else session_of(job.seed, recorder)
     outcome = await solve(job.problem, job.strategy.search, session, timeout_s=timeout_s, workload=workload)
     result, error = outcome.result, outcome.error
     grades: list[Comparison] = []
@@ -187,7 +192,8 @@ async def solve_job(
     row = _problem_row(
         job, info, keys, result, grades, told(error) if error else None, session.ledger, started_at, outcome.wall_s
     )
-    return row, _candidate_rows(keys, result, groups, grades) if result is not None else []
+    tree = None if recorder is None else tree_table(recorder.rows(job.problem.text, keys))
+    return row, _candidate_rows(keys, result, groups, grades) if result is not None else [], tree
 
 
 def _keys(job: Job, info: RunInfo) -> dict[str, Any]:

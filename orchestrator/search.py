@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from orchestrator.core.account import Account
 from orchestrator.core.errors import LateError, ReplicaError, UserError, first_error
@@ -15,10 +15,14 @@ from orchestrator.core.protocols import Answers, Policy, Sampling, Session, Veri
 from orchestrator.session import SearchSession
 
 T = TypeVar("T")
-SessionOfSeed = Callable[[int], SearchSession]
-"""The session of one search, from its seed."""
 Search = Callable[[Problem, Session], Awaitable[SearchResult]]
 """`Strategy.search`."""
+
+
+class SessionOfSeed(Protocol):
+    def __call__(self, seed: int, observer: Observer | None = None) -> SearchSession:
+        """The session of one search. The observer, if there is one, is told what happens."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.data.sets import DATASETS, settings_of
+from orchestrator.results import CANDIDATES_SCHEMA, PROBLEMS_SCHEMA, TREES_SCHEMA
 from orchestrator.serving.dialects import DIALECTS
 from orchestrator.serving.dialects.fields import LABELS
 
@@ -43,6 +44,18 @@ def test_every_field_of_a_request_is_documented(dialect):
     section = page[page.index("### Fields") : page.index("## A response")]
     for name in (*dialect.request.model_fields, *dialect.neutral, *LABELS):
         assert f"`{name}`" in section, name
+
+
+@pytest.mark.parametrize(
+    ("heading", "schema"),
+    [("## Problems", PROBLEMS_SCHEMA), ("## Candidates", CANDIDATES_SCHEMA), ("## Search trees", TREES_SCHEMA)],
+)
+def test_every_column_of_the_results_is_documented_under_its_heading(heading, schema):
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    section = page[page.index(heading) :].split("\n## ")[0]
+    costs = page[page.index("## Costs") :]
+    for name in schema.names:
+        assert f"| `{name}` |" in section or f"| `{name}` |" in costs, name
 
 
 @pytest.mark.parametrize("name", DATASETS)

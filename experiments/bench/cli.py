@@ -115,6 +115,14 @@ def faults(
 
 
 @app.command()
+def serve(repeats: Repeats = 5, out: Out = OUT) -> None:
+    """What the endpoint costs a request: requests/s and latencies by clients, against vLLM's own server."""
+    from experiments.bench.serve import measure
+
+    _live("serve", measure(repeats=repeats, on_repeat=say), out)
+
+
+@app.command()
 def soak(minutes: Annotated[float, typer.Option(help="Of load.", min=1)] = 30, out: Out = OUT) -> None:
     """Whether the memory of any process grows under the load of two drivers."""
     from experiments.bench.soak import measure

@@ -49,11 +49,11 @@ class Judgement:
 class JudgementWriter(ShardWriter):
     """Writes what one verifier says."""
 
-    companion = "costs"
+    companions = ("costs",)
 
     def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float = 5.0) -> None:
         super().__init__(shard_folder, flush_seconds=flush_seconds)
-        paths = map(shard_folder.companion, shard_folder.shards())
+        paths = [path for rows in shard_folder.shards() for path in shard_folder.companions(rows)]
         self._done = set(_problems({path: read_parquet(path, COSTS_SCHEMA) for path in paths}))
 
     def done(self) -> frozenset[str]:
@@ -78,7 +78,7 @@ def read_judgements(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All that is on disk: (judgements, costs of problems). Raises UserError."""
     paths = shards(folder, JudgementWriter.rows)
     rows = [read_parquet(path, JUDGEMENTS_SCHEMA) for path in paths]
-    costs = {path: read_parquet(folder / JudgementWriter.companion / path.name, COSTS_SCHEMA) for path in paths}
+    costs = {path: read_parquet(folder / "costs" / path.name, COSTS_SCHEMA) for path in paths}
     _problems(costs)
     none = (JUDGEMENTS_SCHEMA.empty_table(), COSTS_SCHEMA.empty_table())
     return pa.concat_tables([none[0], *rows]).to_pandas(), pa.concat_tables([none[1], *costs.values()]).to_pandas()

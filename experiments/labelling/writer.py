@@ -44,7 +44,7 @@ COSTS_SCHEMA = pa.schema(
 class LabelWriter(ShardWriter):
     """Writes labelled solutions."""
 
-    companion = "costs"
+    companions = ("costs",)
 
     def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float = 5.0) -> None:
         """Use `open`. Raises UserError for a shard that can't be read."""
@@ -53,7 +53,11 @@ class LabelWriter(ShardWriter):
         found = {path: read_parquet(path, SCHEMA)["problem_id"].to_pylist() for path in paths}
         check_apart(found.items())
         self._done = {problem_id for ids in found.values() for problem_id in ids}
-        costs = [read_parquet(shard_folder.companion(path), COSTS_SCHEMA).drop_columns("problem_id") for path in paths]
+        costs = [
+            read_parquet(path, COSTS_SCHEMA).drop_columns("problem_id")
+            for rows in paths
+            for path in shard_folder.companions(rows)
+        ]
         self._cost = sum((Cost(**row) for table in costs for row in table.to_pylist()), Cost())
 
     def done(self) -> frozenset[str]:

@@ -18,6 +18,7 @@ from experiments.replay.recording import RecordedProblem, Recording, Sample
 from orchestrator.core.confidence import ConfidenceFloor, GroupMeans
 from orchestrator.core.errors import UserError
 from orchestrator.core.flops import ModelShape
+from orchestrator.core.happenings import Observer
 from orchestrator.core.nouns import Comparison, Problem, StateHandle
 from orchestrator.core.protocols import Answers, Finish, Generation, ScoreRequest, Segment, Verdict
 from orchestrator.core.seeds import derive_seed
@@ -26,7 +27,9 @@ from orchestrator.search import SearchRuntime
 from orchestrator.session import SearchSession
 
 
-def recorded_session(recording: Recording, answers: Answers, seed: int) -> SearchSession:
+def recorded_session(
+    recording: Recording, answers: Answers, seed: int, observer: Observer | None = None
+) -> SearchSession:
     """The session of one search over the recording."""
     runtime = SearchRuntime(
         policy=RecordedPolicy(recording, seed),
@@ -34,7 +37,7 @@ def recorded_session(recording: Recording, answers: Answers, seed: int) -> Searc
         sampling=recording.sampling,
         answers=RecordedAnswers(recording, answers),
     )
-    return runtime.session(seed)
+    return runtime.session(seed, observer)
 
 
 class RecordedPolicy:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from experiments.config import NamedStrategy, SearchesConfig, load_yaml, make_strategies
 from experiments.data.graders import answers_of
 from experiments.replay.engine import RecordedGrader, recorded_session
@@ -107,7 +109,7 @@ class RowList:
     def num_candidates(self, key: RowKey) -> int:
         return next(row.num_candidates for row in self.rows if row.key == key)
 
-    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow]) -> None:
+    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow], tree: pa.Table | None) -> None:
         self.rows.append(problem)
 
 

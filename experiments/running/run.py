@@ -134,6 +134,7 @@ def open_results(plan: Plan, *, resume: bool, overwrite: bool) -> ResultsWriter:
         resume=resume,
         overwrite=overwrite,
         free_keys=FREE_KEYS,
+        max_tree_bytes=plan.config.trees.max_bytes,
     )
 
 
@@ -179,7 +180,9 @@ async def execute(
                 on_stage(f"starting {config.drivers} drivers")
                 solve = await _in_drivers(stack, plan, runtime, pool)
             else:
-                solve = _in_this_process(plan, runtime, grader_of(plan.dataset, answers))
+                solve = _in_this_process(
+                    plan, runtime, grader_of(plan.dataset, answers), keep_tree=config.trees.max_bytes > 0
+                )
             on_stage("running")
             began, before = time.monotonic(), await policy.stats()
             await hand_out(plan.jobs, solve, results=results, in_flight=config.problems_in_flight, on_row=on_row)
@@ -188,15 +191,21 @@ async def execute(
                 on_note(_engine_note(before, await policy.stats(), seconds))
             except ReplicaError as error:  # the run is whole all the same
                 on_note(f"engines: their counters could not be read: {error}")
+            if left_out := results.num_trees_left_out:
+                on_note(
+                    f"trees: those of {left_out:,} searches had no room in trees.max_bytes={config.trees.max_bytes:,} "
+                    "and are left out; their rows say so (tree: over_budget)"
+                )
 
 
-def _in_this_process(plan: Plan, runtime: SearchRuntime, grader: Grader) -> SolveJob:
+def _in_this_process(plan: Plan, runtime: SearchRuntime, grader: Grader, *, keep_tree: bool = False) -> SolveJob:
     return partial(
         solve_job,
         session_of=runtime.session,
         grader=grader,
         info=_info(plan),
         timeout_s=plan.config.problem_timeout_s,
+        keep_tree=keep_tree,
     )
 
 
@@ -218,6 +227,7 @@ async def _in_drivers(stack: AsyncExitStack, plan: Plan, runtime: SearchRuntime,
         grader_of=partial(grader_of, plan.dataset),
         info=_info(plan),
         timeout_s=config.problem_timeout_s,
+        keep_trees=config.trees.max_bytes > 0,
     )
     drivers = await stack.enter_async_context(Drivers.open(setup, num=config.drivers, account=runtime.run_account))
     return drivers.solve

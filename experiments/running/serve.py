@@ -4,17 +4,18 @@
 """
 
 import json
+import os
 import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from omegaconf import OmegaConf
 from ray.serve import Application
 from rich.console import Console
 from rich.markup import escape
@@ -26,11 +27,16 @@ from orchestrator.core.errors import UserError
 from orchestrator.policy.resolve import check_sampling, resolve_policy
 from orchestrator.pools.record import ray_of
 from orchestrator.serving.config import ServeConfig
-from orchestrator.serving.deployment import make_catalog, proxied_application, running_endpoint
+from orchestrator.serving.deployment import make_catalog, running_endpoint
+from orchestrator.serving.exposure import check_keys, is_loopback
 from orchestrator.serving.http_server import listen
+from orchestrator.serving.keys import VARIABLE
+from orchestrator.serving.proxied import http_options, proxied_application, running_application, serve_runs
 from orchestrator.verifier.check import check_budgets, check_verifier
 from orchestrator.verifier.resolve import resolve
 from strategies import STRATEGIES
+
+_BY_PROXIES = "Serve's proxies may be reached by other machines"
 
 
 def app(args: Mapping[str, Any]) -> Application:
@@ -40,13 +46,16 @@ def app(args: Mapping[str, Any]) -> Application:
     """
     if not {"config"} <= args.keys() <= {"config", "overrides"}:
         raise UserError(f"args: wanted config, and overrides or not, got {', '.join(args) or 'none'}")
-    return proxied_application(_checked(Path(args["config"]), list(args.get("overrides", ()))), STRATEGIES)
+    config = _checked(Path(args["config"]), list(args.get("overrides", ())))
+    check_keys(config, os.environ.get(VARIABLE), reachable=_BY_PROXIES)
+    return proxied_application(config, STRATEGIES)
 
 
 def plan_serving(config_path: Path, overrides: list[str]) -> ServeConfig:
     """Reads and checks the configuration, the checkpoints' outsides and the port. Raises UserError."""
     config = _checked(config_path, overrides)
-    if config.ray.address is None:
+    check_keys(config, os.environ.get(VARIABLE))
+    if config.ray.address is None and config.pool is None:  # else it may be a proxy that already runs
         listen(config.host, config.port).close()
     return config
 
@@ -60,7 +69,10 @@ def _checked(config_path: Path, overrides: list[str]) -> ServeConfig:
     if verifier is not None:
         check_verifier(verifier)
         check_budgets(verifier, [config.budget])
-    return replace(config, policy=policy, verifier=None if verifier is None else verifier.config)
+    keys = config.keys
+    if keys.file is not None:
+        keys = replace(keys, file=str(Path(keys.file).absolute()))
+    return replace(config, policy=policy, verifier=None if verifier is None else verifier.config, keys=keys)
 
 
 def serve(config_path: Path, overrides: list[str], console: Console) -> None:
@@ -76,13 +88,41 @@ def serve(config_path: Path, overrides: list[str], console: Console) -> None:
             _sigterm_interrupts(),
         ):
             status.update("starting the policy and the verifier" if config.verifier else "starting the policy")
-            with running_endpoint(config, STRATEGIES):
+            with _running(config) as url:
                 with suppress(KeyboardInterrupt):
                     status.stop()
-                    console.print(_welcome(config), highlight=False, soft_wrap=True)
+                    console.print(_welcome(config, url), highlight=False, soft_wrap=True)
                     threading.Event().wait()
                 console.print(f"stopping: requests in progress have {config.limits.drain_s:g} s (Ctrl-C ends them now)")
     console.print("stopped")
+
+
+@contextmanager
+def _running(config: ServeConfig) -> Iterator[str]:
+    """The endpoint, with a server of its own where no Ray Serve runs and nothing asks for proxies: yields its URL."""
+    if serve_runs():
+        check_keys(config, os.environ.get(VARIABLE), reachable=_BY_PROXIES)
+    elif not config.application.proxied:
+        with running_endpoint(config, STRATEGIES):
+            yield base_url(config)
+        return
+    with running_application(config, STRATEGIES) as url:
+        yield url
+
+
+def serve_file(config_path: Path, overrides: list[str]) -> str:
+    """The endpoint as a configuration file of `serve deploy`, which the cluster checks again. Raises UserError."""
+    config = _checked(config_path, overrides)
+    own: dict[str, Any] = {
+        "name": config.application.name,
+        "route_prefix": config.application.route_prefix,
+        "import_path": f"{app.__module__}:{app.__name__}",
+        "args": {"config": str(config_path.absolute()), "overrides": overrides},
+    }
+    if keys := os.environ.get(VARIABLE):  # hashes
+        own["runtime_env"] = {"env_vars": {VARIABLE: keys}}
+    whole = {"proxy_location": "EveryNode", "http_options": http_options(config), "applications": [own]}
+    return OmegaConf.to_yaml(OmegaConf.create(whole))
 
 
 def base_url(config: ServeConfig) -> str:
@@ -90,9 +130,8 @@ def base_url(config: ServeConfig) -> str:
     return f"http://{host}:{config.port}"
 
 
-def _welcome(config: ServeConfig) -> str:
+def _welcome(config: ServeConfig, url: str) -> str:
     """What to do with the endpoint."""
-    url = base_url(config)
     body = json.dumps({"model": config.alias, "messages": [{"role": "user", "content": config.example}]})
     models = make_catalog(config, STRATEGIES).models
     lines = [
@@ -100,16 +139,9 @@ def _welcome(config: ServeConfig) -> str:
         f"  models: {escape(', '.join(models))}; {escape(config.alias)} is {config.default_strategy}",
         f"  try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d {escape(shlex.quote(body))}",
     ]
-    if not _loopback(config.host):
-        lines.append(f"  [yellow]anyone who can reach {escape(config.host)} can use it: there is no authentication[/]")
+    if not is_loopback(config.host) and config.keys.required is False:
+        lines.append(f"  [yellow]anyone who can reach {escape(config.host)} can use it: keys.required is false[/]")
     return "\n".join(lines)
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class DriverSetup:
     grader_of: Callable[[Answers], Grader]
     info: RunInfo
     timeout_s: float
+    keep_trees: bool = False
 
 
 class Driver:
@@ -85,6 +86,7 @@ class Driver:
                 grader=self._grader,
                 info=self._setup.info,
                 timeout_s=self._setup.timeout_s,
+                keep_tree=self._setup.keep_trees,
             )
         except (UserError, ReplicaError) as error:
             return error

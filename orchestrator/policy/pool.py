@@ -149,8 +149,9 @@ class PolicyPool:
         return writing
 
     async def stats(self) -> list[dict[str, int]]:
-        """Of the serving replicas: `running` requests, `clients`, `sampled_tokens`, `pid`, `replica`, and the engine's
-        own `prompt_tokens`, `cached_tokens`, `generated_tokens`, `preemptions`. One that dies meanwhile is left out."""
+        """Of the serving replicas: `running` requests, `clients`, `sampled_tokens`, `pid`, `replica`, `epoch`, and the
+        engine's own `prompt_tokens`, `cached_tokens`, `generated_tokens`, `preemptions`. One that dies meanwhile is
+        left out."""
         serving = list(self._serving.values())
         asked = (replica.ask(lambda actor: actor.stats.remote()) for replica in serving)
         stats = await asyncio.gather(*asked, return_exceptions=True)
@@ -160,7 +161,7 @@ class PolicyPool:
                 continue
             if isinstance(stat, BaseException):
                 raise stat
-            told.append({**stat, "replica": replica.member.index})
+            told.append({**stat, "replica": replica.member.index, "epoch": replica.member.epoch})
         return told
 
     async def _ask(self, call: Callable[[Any], Any]) -> Any:

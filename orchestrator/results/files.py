@@ -36,7 +36,8 @@ def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
 
 
 def _holds_text(of: pa.DataType) -> bool:
-    return pa.types.is_string(of) or (pa.types.is_list(of) and _holds_text(of.value_type))
+    inside = pa.types.is_list(of) or pa.types.is_dictionary(of)
+    return pa.types.is_string(of) or (inside and _holds_text(of.value_type))
 
 
 def _storable(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """A results folder that one process fills while anyone may read: its lock, its configuration and its shards.
 
-A shard is two files of one name in two subfolders: the one beside is written first, the one with the rows last, and the
-latter commits it. Each file appears whole or not at all. So a process killed at any point loses what it had not
+A shard is files of one name in several subfolders: those beside are written first, the one with the rows last, and that
+commits it. Each file appears whole or not at all. So a process killed at any point loses what it had not
 flushed and never leaves a row twice or half of one.
 """
 
@@ -28,12 +28,12 @@ _PROBE_BYTES = 1 << 16
 class ShardFolder:
     """Owns a folder while a process writes to it. Not thread-safe."""
 
-    def __init__(self, path: Path, lock_fd: int, rows: str, companion: str) -> None:
+    def __init__(self, path: Path, lock_fd: int, rows: str, companions: Sequence[str]) -> None:
         """Use `open`."""
         self.path = path
         self._lock_fd: int | None = lock_fd
         self._rows = rows
-        self._companion = companion
+        self._companions = tuple(companions)
 
     @classmethod
     def open(
@@ -41,7 +41,7 @@ class ShardFolder:
         path: Path,
         *,
         rows: str,
-        companion: str,
+        companions: Sequence[str],
         run_yaml: str,
         versions: Mapping[str, str],
         resume: bool = False,
@@ -51,7 +51,7 @@ class ShardFolder:
     ) -> Self:
         """Locks the folder and makes it ready: new, continued (`resume`) or emptied of rows and reports (`overwrite`).
 
-        `rows` and `companion`: the subfolders of a shard's two files; `rows` may be "", the folder itself. `run_yaml`
+        `rows` and `companions`: the subfolders of a shard's files; `rows` may be "", the folder itself. `run_yaml`
         is the resolved configuration. `resume` wants it equal to the folder's own, except for the dotted `free_keys`
         and what is below them, which change no row. Files beside that no rows commit are dropped. An empty folder or
         one without rows counts as new. Foreign files are never touched. Raises UserError, leaving no new folder.
@@ -64,12 +64,12 @@ class ShardFolder:
             created = _make_folder(path)
             lock_fd = _lock(path)
             _probe(path)
-            folder = cls(path, lock_fd, rows, companion)
+            folder = cls(path, lock_fd, rows, companions)
             folder._prepare(run_yaml, wanted, versions, resume, overwrite, free_keys, reports)
             return folder
         except BaseException as error:
             if created:
-                _remove_new(path, (rows, companion), locked=lock_fd is not None)
+                _remove_new(path, (rows, *companions), locked=lock_fd is not None)
             if lock_fd is not None:
                 os.close(lock_fd)
             if isinstance(error, OSError):
@@ -95,32 +95,37 @@ class ShardFolder:
         committed = self.shards()
         return 1 + int(committed[-1].stem.removeprefix("part-")) if committed else 0
 
-    def companion(self, rows: Path) -> Path:
-        """The other file of a shard."""
-        return self.path / self._companion / rows.name
+    def companions(self, rows: Path) -> list[Path]:
+        """The other files of a shard. Those of a subfolder that is younger than the shard do not exist."""
+        return [self.path / subfolder / rows.name for subfolder in self._companions]
 
-    def write(self, shard: int, rows: pa.Table, companion: pa.Table, num_problems: int) -> None:
-        """Writes and commits a shard of so many problems. After a failure, a UserError, none of it is on disk."""
+    def write(self, shard: int, rows: pa.Table, companions: Sequence[pa.Table], num_problems: int) -> list[int]:
+        """Writes and commits a shard of so many problems. The sizes in bytes of the files beside its rows. After a
+        failure, a UserError, none of it is on disk."""
         rows_path = self.path / self._rows / f"part-{shard:06d}.parquet"
-        companion_path = self.companion(rows_path)
+        paths = self.companions(rows_path)
         try:
-            write_parquet(companion_path, companion)
+            for path, table in zip(paths, companions, strict=True):
+                write_parquet(path, table)
             write_parquet(rows_path, rows)
         except OSError as error:
             if not rows_path.exists():
-                with suppress(OSError):
-                    companion_path.unlink(missing_ok=True)
+                for path in paths:
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
             raise UserError(
                 f"{unwritable(self.path, error)}; {num_problems} finished problems "
                 "are not saved, what was saved before is whole: free some space, then run with --resume"
             ) from error
+        return [path.stat().st_size for path in paths]
 
     def drop_orphans(self) -> None:
         """Removes the files beside that no rows commit."""
         committed = {path.name for path in self.shards()}
-        for path in shards(self.path, self._companion):
-            if path.name not in committed:
-                path.unlink()
+        for subfolder in self._companions:
+            for path in shards(self.path, subfolder):
+                if path.name not in committed:
+                    path.unlink()
 
     def _prepare(
         self,
@@ -143,7 +148,7 @@ class ShardFolder:
             )
         for name in _TEMP_FILES:
             (self.path / name).unlink(missing_ok=True)
-        for subfolder in (self._rows, self._companion):
+        for subfolder in (self._rows, *self._companions):
             for path in (self.path / subfolder).glob("part-*.parquet.tmp"):
                 path.unlink()
         if overwrite:
@@ -155,7 +160,7 @@ class ShardFolder:
             versions_json = json.dumps(dict(versions), indent=2, sort_keys=True) + "\n"
             write_bytes(self.path / _VERSIONS, versions_json.encode())
             write_bytes(config_path, run_yaml.encode())  # last: it makes this a results folder
-        for subfolder in (self._rows, self._companion):
+        for subfolder in (self._rows, *self._companions):
             (self.path / subfolder).mkdir(exist_ok=True)
         self.drop_orphans()
 

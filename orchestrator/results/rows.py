@@ -1,4 +1,4 @@
-"""Result rows. Their fields are the columns of the Parquet shards `problems/NAME` and `candidates/NAME`."""
+"""Result rows. Their fields are the columns of the Parquet shards in `problems/`, `candidates/` and `trees/`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,10 @@ import pyarrow as pa
 
 RowKey = tuple[str, str, str, int]  # problem_id, strategy, params, seed: at most one row each
 Small = Annotated[int, pa.int32()]
+Repeated = Annotated[str, pa.dictionary(pa.int32(), pa.string())]  # of few values in many rows
+
+TREES_VERSION = 1
+"""Of the columns of `trees/`: larger when one changes its meaning. In each file's metadata, as `headrace.trees`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,7 @@ class ProblemRow(Costs):
     verifier_model: str | None
     version: str
     detail: str  # what the strategy decided, as `to_json` writes it
+    tree: str | None = None  # `kept` in `trees/`, or `over_budget`; None: nobody asked for it
     started_at: datetime  # with its time zone
     finished_at: datetime  # with its time zone
 
@@ -106,6 +111,34 @@ class CandidateRow(Costs):
         return (self.problem_id, self.strategy, self.params, self.seed)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRow:
+    """One node of a problem row's search tree: the question, which is the root, or a step that was written."""
+
+    run_id: Repeated
+    problem_id: Repeated
+    strategy: Repeated
+    params: Repeated
+    label: Repeated
+    seed: int
+    node: Small  # its number in the tree; 0: the root
+    parent: Small | None  # the number of the node before it; None: the root
+    path: Sequence[int]  # which child at each fork; steps that were written in one go share it
+    step: Small | None  # its index in the trajectory; None: the root
+    text: str
+    num_tokens: Small
+    score: float | None  # None: not scored
+    uncertainty: float | None
+    pruned: bool  # the search gave it up, and nothing that follows it was kept
+    finished: bool  # its trajectory ended with it
+    chosen: bool  # it belongs to the chosen candidate
+    at_s: float  # since the search began
+
+    @property
+    def key(self) -> RowKey:
+        return (self.problem_id, self.strategy, self.params, self.seed)
+
+
 def to_json(values: Mapping[str, Any]) -> str:
     """JSON with sorted keys: equal values are equal strings."""
     return json.dumps(values, sort_keys=True, ensure_ascii=False)
@@ -115,8 +148,9 @@ def _schema(row: type) -> pa.Schema:
     """A column for each field, nullable where the field may be None; what a row costs comes last."""
     hints = get_type_hints(row, include_extras=True)
     costs = [field.name for field in fields(Costs)]
-    names = [field.name for field in fields(row) if field.name not in costs]
-    return pa.schema([_column(name, hints[name]) for name in (*names, *costs)])
+    names = [field.name for field in fields(row)]
+    last = [name for name in costs if name in names]
+    return pa.schema([_column(name, hints[name]) for name in (*(n for n in names if n not in last), *last)])
 
 
 def _column(name: str, hint: Any) -> pa.Field:
@@ -141,4 +175,5 @@ def _type(kind: Any) -> pa.DataType:
 
 
 PROBLEMS_SCHEMA, CANDIDATES_SCHEMA = _schema(ProblemRow), _schema(CandidateRow)
+TREES_SCHEMA = _schema(NodeRow).with_metadata({"headrace.trees": str(TREES_VERSION)})
 """Of the shards. A column that is added must be nullable: older folders are read with nulls there."""

@@ -20,7 +20,7 @@ class _Buffer:
     """Problems on their way to a shard. Replaced as a whole: Ctrl-C can't fall between problems and number."""
 
     shard: int
-    problems: tuple[tuple[pa.Table, pa.Table], ...] = ()  # (rows, what lies beside them)
+    problems: tuple[tuple[pa.Table, ...], ...] = ()  # (rows, then what lies beside them)
 
 
 class ShardWriter:
@@ -30,7 +30,7 @@ class ShardWriter:
     """
 
     rows: ClassVar[str] = ""  # the subfolder of the rows; "": the folder itself
-    companion: ClassVar[str]  # that of what lies beside them
+    companions: ClassVar[tuple[str, ...]]  # those of what lies beside them
     reports: ClassVar[tuple[str, ...]] = ()  # files that are made of the rows, and go with them
 
     def __init__(self, shard_folder: ShardFolder, *, flush_seconds: float, flush_problems: int | None = None) -> None:
@@ -58,7 +58,7 @@ class ShardWriter:
         shard_folder = ShardFolder.open(
             folder,
             rows=cls.rows,
-            companion=cls.companion,
+            companions=cls.companions,
             run_yaml=run_yaml,
             versions=versions,
             resume=resume,
@@ -100,10 +100,10 @@ class ShardWriter:
     ) -> None:
         self.close()
 
-    def _hold(self, rows: pa.Table, companion: pa.Table) -> None:
+    def _hold(self, rows: pa.Table, *companions: pa.Table) -> None:
         """Buffers a problem."""
         with self._lock:
-            self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, companion)))
+            self._buffer = _Buffer(self._buffer.shard, (*self._buffer.problems, (rows, *companions)))
             if self._timer is None:
                 self._timer = threading.Timer(self._flush_seconds, self._flush_late)
                 self._timer.daemon = True
@@ -132,6 +132,10 @@ class ShardWriter:
             self._timer = None
         if not self._buffer.problems:
             return
-        rows, companion = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
-        self._shards.write(self._buffer.shard, rows, companion, len(self._buffer.problems))
+        rows, *companions = map(pa.concat_tables, zip(*self._buffer.problems, strict=True))
+        sizes = self._shards.write(self._buffer.shard, rows, companions, len(self._buffer.problems))
         self._buffer = _Buffer(self._buffer.shard + 1)
+        self._on_shard(sizes)
+
+    def _on_shard(self, sizes: Sequence[int]) -> None:
+        """Is told, under the lock, what a shard takes on disk beside its rows: the bytes of each companion."""

@@ -9,23 +9,26 @@ from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from orchestrator.serving.dialects import DIALECTS
 from orchestrator.serving.dialects.contract import Dialect, Stamp
-from orchestrator.serving.errors import ApiError, internal
+from orchestrator.serving.errors import ApiError, client_left, internal
 from orchestrator.serving.events import events, written
+from orchestrator.serving.gate import Gate, error_response
+from orchestrator.serving.metrics import CONTENT_TYPE
+from orchestrator.serving.observed import Observed
 from orchestrator.serving.openapi import describe
-from orchestrator.serving.orders import Answered
+from orchestrator.serving.orders import Answered, Order
+from orchestrator.serving.page_routes import add_page_routes
 from orchestrator.serving.request_ids import HEADER, RequestIds
 from orchestrator.serving.searches import Search
 from orchestrator.serving.service import Service
 
 log = logging.getLogger(__name__)
-
-_PATHS = frozenset(dialect.path for dialect in DIALECTS)
 
 
 def build_app(service: Service) -> FastAPI:
@@ -37,8 +40,11 @@ def build_app(service: Service) -> FastAPI:
             yield
 
     app = FastAPI(lifespan=lifespan, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(_Gate, service=service)
+    app.add_middleware(Gate, service=service)
+    app.add_middleware(Observed, metrics=service.metrics, tracer=service.tracer)
     app.add_middleware(RequestIds)  # around the gate: what that refuses has an id, too
+    if origins := service.config.cors:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     started = int(time.time())
 
     async def health(_: Request) -> Response:
@@ -46,8 +52,12 @@ def build_app(service: Service) -> FastAPI:
         return JSONResponse(found.detail, status_code=200 if found.ready else 503)
 
     for path in ("/health", "/healthz"):
-        app.add_api_route(path, health, methods=["GET"], name=path)
+        app.add_api_route(path, health, methods=["GET"], name=path, responses={503: {"description": "it can't"}})
         app.add_api_route(path, health, methods=["HEAD"], include_in_schema=False)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        return Response(await service.exposed_metrics(), media_type=CONTENT_TYPE)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -61,11 +71,12 @@ def build_app(service: Service) -> FastAPI:
 
     for dialect in DIALECTS:
         app.add_api_route(dialect.path, partial(_answer, service, dialect), methods=["POST"], name=dialect.path)
-    app.openapi = cache(partial(describe, app, DIALECTS))  # type: ignore[method-assign]  # FastAPI's way
+    add_page_routes(app, service)
+    app.openapi = cache(partial(describe, app, DIALECTS, service.catalog.models))  # type: ignore[method-assign]  # FastAPI's way
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:
-        return _error_response(error)
+        return error_response(error)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -76,7 +87,7 @@ def build_app(service: Service) -> FastAPI:
     async def fault(request: Request, error: Exception) -> Response:
         request_id = request.state.request_id
         log.error("request %s: %s %s failed", request_id, request.method, request.url.path, exc_info=error)
-        response = _error_response(internal())
+        response = error_response(internal())
         response.headers[HEADER] = request_id  # it is sent outside of `RequestIds`
         return response
 
@@ -89,7 +100,8 @@ def _model(name: str, created: int) -> dict[str, Any]:
 
 async def _answer(service: Service, dialect: Dialect, request: Request) -> Response:
     order = service.order(dialect, await service.bodies.read(request), request.state.request_id)
-    searches = service.search(order)
+    request.state.strategy = order.named.name  # for the counts
+    searches = await _started(service, order, request)
     try:
         if order.stream:
             await asyncio.gather(*(search.begun() for search in searches))
@@ -100,30 +112,6 @@ async def _answer(service: Service, dialect: Dialect, request: Request) -> Respo
         _cancel(searches)
         raise
     return JSONResponse(dialect.body(order, found, Stamp()))
-
-
-class _Gate:
-    """Refuses a request that no search can begin for at once: before it is routed and its body read.
-
-    A hundred refusals cost the searches next to nothing.
-    """
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
-        self._service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._app
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _PATHS:
-            try:
-                self._service.check_room()
-            except ApiError as error:
-                app = _error_response(error)
-        await app(scope, receive, send)
-
-
-def _error_response(error: ApiError) -> Response:
-    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
 
 
 class _SearchStream(StreamingResponse):
@@ -147,14 +135,33 @@ def _cancel(searches: Sequence[Search]) -> None:
         search.cancel()
 
 
+async def _started(service: Service, order: Order, request: Request) -> list[Search]:
+    """The searches, once it is their turn. A client that leaves before leaves the queue. Raises ApiError."""
+    starting = asyncio.create_task(service.search(order, request.state.caller))
+    leaving = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait({starting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        if starting.done() and starting.exception() is None:
+            _cancel(starting.result())
+        raise
+    finally:
+        leaving.cancel()
+        starting.cancel()
+    if not starting.done():
+        raise client_left()
+    return starting.result()
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client does not wait for an answer any more."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _found(searches: Sequence[Search], request: Request) -> list[Answered]:
     """What the searches found. Ends them when the client leaves first. Raises ApiError for the first that fails."""
-
-    async def left() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    leaving = asyncio.create_task(left())
+    leaving = asyncio.create_task(_left(request))
     tasks: set[asyncio.Task[Any]] = {search.task for search in searches}
     try:
         pending = {*tasks, leaving}
@@ -164,6 +171,8 @@ async def _found(searches: Sequence[Search], request: Request) -> list[Answered]
                 _cancel(searches)
     finally:
         leaving.cancel()
+    if leaving.done() and not leaving.cancelled():
+        raise client_left()
     for search in searches:
         if search.failed and not search.task.cancelled():
             search.outcome()

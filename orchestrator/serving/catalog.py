@@ -47,13 +47,12 @@ class Catalog:
         max_n: int,
     ) -> None:
         """`params`: a strategy's parameters where a request gives none. Raises UserError where they can't be."""
-        self._alias = alias
+        self.alias, self.default_strategy = alias, default_strategy
         self._classes = strategies
         self._params = params
         self._has_verifier, self._scores_steps = has_verifier, scores_steps
         self.tells_tokens = tells_tokens
         self._max_n = max_n
-        self._default = default_strategy
         for name in params:
             if name not in strategies:
                 raise UserError(f"strategies: got {name!r}, wanted one of {_listed(name, strategies)}")
@@ -72,7 +71,12 @@ class Catalog:
 
     @property
     def models(self) -> list[str]:
-        return [self._alias, *(f"{self._alias}@{name}" for name in self._served)]
+        return [self.alias, *(f"{self.alias}@{name}" for name in self._served)]
+
+    @property
+    def served(self) -> list[NamedStrategy]:
+        """Every strategy on offer, with the parameters of a request that gives none."""
+        return [NamedStrategy(name=name, strategy=self._made(name, {}, "")) for name in self._served]
 
     def resolve(self, model: str, extra: Mapping[str, Any]) -> NamedStrategy:
         """The strategy that a request asks for. Raises ApiError."""
@@ -83,7 +87,7 @@ class Catalog:
                 param="model",
                 code="model_not_found",
             )
-        named = model.removeprefix(self._alias).removeprefix("@") or None
+        named = model.removeprefix(self.alias).removeprefix("@") or None
         asked = extra.get("strategy")
         param = "headrace.strategy"
         if asked is not None and asked not in self._served:
@@ -92,7 +96,7 @@ class Catalog:
             )
         if named is not None and asked is not None and named != asked:
             raise invalid(f"{param}: got {asked!r}, but the model {model!r} names another", param=param)
-        name = named or asked or self._default
+        name = named or asked or self.default_strategy
         strategy = self._made(name, {key: value for key, value in extra.items() if key != "strategy"}, "headrace.")
         if missing := self._missing(strategy):
             raise invalid(f"{name} with these parameters needs {missing}", param="headrace")

@@ -1,16 +1,12 @@
-"""The endpoint on Ray Serve: one replica whose event loop holds the HTTP server, the pools and the searches.
-
-`proxied_application` is the same without a server, for Serve's own proxies, as in KubeRay's RayService.
-"""
+"""The endpoint on a Ray Serve of its own: one replica whose event loop holds the HTTP server, the pools and the
+searches. `proxied` is the endpoint behind Serve's proxies."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
@@ -29,15 +25,18 @@ from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.health import PoolsHealth
 from orchestrator.serving.http_server import HttpServer
+from orchestrator.serving.keys import Keyring
 from orchestrator.serving.service import Pools, Service
+from orchestrator.serving.surroundings import Surroundings
+from orchestrator.serving.tracing import configured_tracer
 from orchestrator.serving.warming import warm
 from orchestrator.verifier.resolve import resolve
 
-_UNHEALTHY_S = 60.0  # a machine that is busy loading models answers late
-_ANSWER_S = 20.0  # beyond `limits.drain_s`: for the last answers to leave and the pools to close
+QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
+UNHEALTHY_S = 60.0  # a machine that is busy loading models answers late
+ANSWER_S = 20.0  # beyond `limits.drain_s`: for the last answers to leave and the pools to close
 _CLOSE_S = 5.0  # for a replica to go that has stopped
 _A_LITTLE = 0.001  # of a node's own resource
-_OTHER_REQUESTS = 100  # beside searches in a proxied replica: looks at its health, and requests that it refuses
 
 
 class Endpoint:
@@ -46,8 +45,8 @@ class Endpoint:
     Serve starts it, asks for its health, and replaces it when that fails or it dies.
     """
 
-    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> None:
-        self._service = _service(config, strategies, threads)
+    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], here: Surroundings) -> None:
+        self._service = make_service(config, strategies, here)
         self._server = HttpServer(
             build_app(self._service), host=config.host, port=config.port, head_timeout_s=config.limits.body_timeout_s
         )
@@ -74,22 +73,6 @@ class Endpoint:
             raise ReplicaError("the HTTP server has ended")
 
 
-@serve.ingress()
-class ProxiedEndpoint:
-    """A replica behind Serve's proxies. Serve runs the app in its event loop, and ends the app's lifespan with it."""
-
-    def __init__(self, config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> None:
-        self._service = _service(config, strategies, threads)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._service)
-
-    async def check_health(self) -> None:
-        """Serve waits for this before it sends requests, and replaces a replica that fails it."""
-        if failure := await self._service.opened():
-            raise failure
-
-
 @contextmanager
 def running_endpoint(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> Iterator[None]:
     """The endpoint, ready, on the Ray that this process is connected to; leaving drains it and takes Serve down.
@@ -97,25 +80,21 @@ def running_endpoint(config: ServeConfig, strategies: Mapping[str, type[Strategy
     Paths in `config` must be absolute. Raises UserError and ReplicaError when it can't start.
     """
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of a replica that is busy loading models
-    running = serve.status()
-    if running.proxies or running.applications:
-        raise UserError("ray.address: a Ray Serve already runs on that cluster; stop it first (serve shutdown)")
     try:
         handle = _start(config, strategies)
         try:
             yield
         finally:
             with suppress(TimeoutError, RayError, RayServeException):  # a replica that is down has no requests
-                handle.stop.remote().result(timeout_s=config.limits.drain_s + _ANSWER_S)
+                handle.stop.remote().result(timeout_s=config.limits.drain_s + ANSWER_S)
     finally:
         serve.shutdown()
 
 
 def _start(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> DeploymentHandle:
-    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
         serve.start(proxy_location="Disabled")
-        handle = serve.run(_application(config, strategies), name="headrace", route_prefix=None, logging_config=quiet)
+        handle = serve.run(_application(config, strategies), name="headrace", route_prefix=None, logging_config=QUIET)
         failure: HeadraceError | None = handle.opened.remote().result()
     except (TimeoutError, RuntimeError, RayError, RayServeException) as error:
         raise ReplicaError(f"Ray Serve did not start: {str(error).partition(chr(10))[0]}") from error
@@ -136,6 +115,7 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) 
         tells_tokens=not is_chat_api(config.policy),
         max_n=config.limits.max_n,
     )
+    _check_classes(config, catalog)
     for name, effort in config.efforts.items():
         if effort.strategy is not None:
             try:
@@ -145,36 +125,38 @@ def make_catalog(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) 
     return catalog
 
 
+def _check_classes(config: ServeConfig, catalog: Catalog) -> None:
+    """Raises UserError where a class of keys names what this server does not have."""
+    served = [model.partition("@")[2] for model in catalog.models[1:]]
+    for name, allowed in config.keys.classes.items():
+        for field, named, known in (
+            ("strategies", allowed.strategies, served),
+            ("efforts", allowed.efforts, list(config.efforts)),
+        ):
+            for one in named or ():
+                if one not in known:
+                    wanted = ", ".join(known) or "none"
+                    raise UserError(f"keys.classes.{name}.{field}: got {one!r}, wanted of {wanted}")
+
+
 def _application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> serve.Application:
     deployment = serve.deployment(
         Endpoint,
         name="endpoint",
         ray_actor_options={"num_cpus": 0, "resources": {_this_node(): _A_LITTLE}},
-        health_check_timeout_s=_UNHEALTHY_S,
+        health_check_timeout_s=UNHEALTHY_S,
         graceful_shutdown_timeout_s=_CLOSE_S,
         graceful_shutdown_wait_loop_s=0.5,
     )
-    return deployment.bind(config, strategies, os.environ.get("OMP_NUM_THREADS"))
+    return deployment.bind(config, strategies, Surroundings.here())
 
 
-def proxied_application(config: ServeConfig, strategies: Mapping[str, type[Strategy]]) -> serve.Application:
-    """The endpoint as a Serve application. Whoever runs it may set more replicas: each opens the pools, or attaches to
-    the named one. `host` and `port` are the proxies'. Paths in `config` must be absolute on every node."""
-    deployment = serve.deployment(
-        ProxiedEndpoint,
-        name="endpoint",
-        ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=config.limits.max_concurrent + _OTHER_REQUESTS,
-        health_check_timeout_s=_UNHEALTHY_S,
-        graceful_shutdown_timeout_s=config.limits.drain_s + _ANSWER_S,
-    )
-    return deployment.bind(config, strategies, os.environ.get("OMP_NUM_THREADS"))
-
-
-def _service(config: ServeConfig, strategies: Mapping[str, type[Strategy]], threads: str | None) -> Service:
-    if threads is None:  # Ray sets it in its workers; the policy pool reads what the user set
-        os.environ.pop("OMP_NUM_THREADS", None)
-    return Service(config, make_catalog(config, strategies), partial(_open, config))
+def make_service(config: ServeConfig, strategies: Mapping[str, type[Strategy]], here: Surroundings) -> Service:
+    here.apply()
+    keyring = Keyring(config.keys, here.keys)
+    tracer = configured_tracer(here.tracing)
+    catalog = make_catalog(config, strategies)
+    return Service(config, catalog, partial(_open, config), keyring=keyring, tracer=tracer)
 
 
 def _this_node() -> str:
@@ -191,4 +173,5 @@ async def _open(config: ServeConfig, stack: AsyncExitStack) -> Pools:
     )
     answers = await stack.enter_async_context(open_answers("math", AnswerFormat.parse(config.answer)))
     await warm(policy, verifier, answers, logprobs=not is_chat_api(config.policy))
-    return Pools(policy=policy, verifier=verifier, answers=answers, health=PoolsHealth(policy, verifier))
+    health = PoolsHealth(policy, verifier)
+    return Pools(policy=policy, verifier=verifier, answers=answers, health=health, replicas=health.replicas)

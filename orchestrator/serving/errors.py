@@ -28,6 +28,8 @@ class ApiError(HeadraceError):
     @property
     def headers(self) -> dict[str, str]:
         headers = {} if self.retry else {"x-should-retry": "false"}
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
         if self.retry_after_s is not None:
             headers["retry-after"] = str(self.retry_after_s)
         return headers
@@ -41,14 +43,33 @@ def too_large(max_body_bytes: int) -> ApiError:
     return ApiError(413, f"the request body must have at most {max_body_bytes} bytes", code="request_too_large")
 
 
-def busy(max_concurrent: int) -> ApiError:
-    return ApiError(
-        429,
-        f"{max_concurrent} requests are in progress, which is the most that this server takes",
-        type="rate_limit_error",
-        code="rate_limit_exceeded",
+def wrong_key(message: str) -> ApiError:
+    return ApiError(401, message, code="invalid_api_key")
+
+
+def not_permitted(message: str, *, param: str) -> ApiError:
+    return ApiError(403, message, type="permission_error", param=param, code="not_permitted")
+
+
+def over_limit(message: str, *, retry_after_s: int) -> ApiError:
+    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", retry_after_s=retry_after_s)
+
+
+def busy(max_concurrent: int, max_queued: int) -> ApiError:
+    return over_limit(
+        f"{max_concurrent} searches are in progress and {max_queued} requests wait, which is the most that this "
+        "server takes",
         retry_after_s=1,
     )
+
+
+def queued_too_long(timeout_s: float) -> ApiError:
+    return over_limit(f"no search could begin within {timeout_s:g} s", retry_after_s=1)
+
+
+def client_left() -> ApiError:
+    """Nobody reads it; the counts of requests do."""
+    return ApiError(499, "the client has left")
 
 
 def unavailable(message: str) -> ApiError:

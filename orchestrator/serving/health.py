@@ -10,6 +10,7 @@ from orchestrator.core.errors import HeadraceError, ReplicaError
 from orchestrator.core.nouns import Problem
 from orchestrator.core.protocols import ScoreRequest, Solution
 from orchestrator.policy.opened import OpenPolicy
+from orchestrator.serving.metrics import ReplicaStats
 from orchestrator.serving.service import Health
 from orchestrator.verifier.opened import OpenVerifier
 
@@ -73,6 +74,11 @@ class PoolsHealth:
             ready = ready and judges
         detail: dict[str, Any] = {"policy": {"replicas": len(writing), **counts}, "verifier": verifier}
         return Health(ready=ready, detail=detail)
+
+    async def replicas(self) -> ReplicaStats:
+        """What the replicas report. Raises ReplicaError."""
+        reading = () if self._verifier is None else await self._verifier.stats()
+        return ReplicaStats(policy=await self._policy.stats(), verifier=reading)
 
     async def _judge(self) -> None:
         """Has the verifier judge a solution of one step. That it can't judge this one is an answer, too."""

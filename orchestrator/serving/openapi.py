@@ -1,6 +1,6 @@
 """The description of the routes: `/openapi.json`, which `/docs` shows. Requests are described as they are checked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -26,26 +26,33 @@ _ERROR = {
         }
     },
 }
+_OF_MODELS = ("/v1/models", "/v1/models/{name}")
 _STATUSES = {
     "400": "the request is wrong, or the prompt does not fit the context",
+    "401": "no API key, or none of this server's",
+    "403": "the API key may not ask for that",
     "404": "no such model",
     "408": "the body did not arrive in time",
     "413": "the body is too large",
     "415": "the body is not JSON by its content type",
-    "429": "as many searches as may be are running already",
+    "429": "as much as may be is running and waiting already, or the API key has used up what it may",
     "500": "a fault of the server",
     "503": "the server is starting or stopping, or its workers are unavailable",
     "504": "no answer in time",
 }
 
 
-def describe(app: FastAPI, dialects: Iterable[Dialect]) -> dict[str, Any]:
+def describe(app: FastAPI, dialects: Iterable[Dialect], models: Sequence[str]) -> dict[str, Any]:
     """The description of the app. Its routes read their bodies themselves, so they are described here."""
     described: dict[str, Any] = get_openapi(title="Headrace", version="1", routes=app.routes)
     components = described.setdefault("components", {}).setdefault("schemas", {})
     components["Error"] = _ERROR
+    for path in _OF_MODELS:
+        responses = described["paths"][path]["get"]["responses"]
+        responses.pop("422", None)  # FastAPI's own, which no route here answers
+        responses |= {status: _error(_STATUSES[status]) for status in ("401", "404")}
     for dialect in dialects:
-        schema = _schema(dialect)
+        schema = _schema(dialect, models)
         components |= schema.pop("$defs", {})
         components[dialect.request.__name__] = schema
         described["paths"][dialect.path]["post"] |= {
@@ -64,10 +71,11 @@ def describe(app: FastAPI, dialects: Iterable[Dialect]) -> dict[str, Any]:
     return described
 
 
-def _schema(dialect: Dialect) -> dict[str, Any]:
+def _schema(dialect: Dialect, models: Sequence[str]) -> dict[str, Any]:
     """Of a request, with what is accepted though it asks for nothing. `null` is as good as a field that is missing."""
     schema = dialect.request.model_json_schema(ref_template=_REF)
     properties, required = schema["properties"], schema["required"]
+    properties["model"]["enum"] = list(models)
     for name, field in properties.items():
         if name not in required:
             properties[name] = {"anyOf": [field, {"type": "null"}]}

@@ -1,25 +1,34 @@
 """The life of the endpoint behind its routes: pools that open, serve and fail, and the searches over them."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.errors import HeadraceError, PoolExhausted
+from opentelemetry.trace import Tracer
+
+from orchestrator.core.errors import HeadraceError, PoolExhausted, ReplicaError
 from orchestrator.core.protocols import Answers, Policy, Verifier
 from orchestrator.search import SearchRuntime
 from orchestrator.serving.bodies import Bodies
+from orchestrator.serving.callers import Caller, Callers
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.dialects.contract import Dialect, ServingContext
 from orchestrator.serving.dialects.fields import read_object
 from orchestrator.serving.errors import unavailable
+from orchestrator.serving.keys import Keyring
+from orchestrator.serving.metrics import AskReplicas, Metrics, ReplicaStats
 from orchestrator.serving.orders import Order
 from orchestrator.serving.searches import Search, Searches
+from orchestrator.serving.traces import Traces
 
 log = logging.getLogger(__name__)
+
+_ASK_S = 5.0  # for replicas to report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +41,13 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pools:
-    """What searches run on. `health` asks the replicas."""
+    """What searches run on. `health` and `replicas` ask the replicas."""
 
     policy: Policy
     verifier: Verifier | None
     answers: Answers
     health: Callable[[], Awaitable[Health]]
+    replicas: AskReplicas
 
 
 OpenPools = Callable[[AsyncExitStack], Awaitable[Pools]]
@@ -46,11 +56,24 @@ OpenPools = Callable[[AsyncExitStack], Awaitable[Pools]]
 class Service:
     """Owner of the pools and of the searches. It answers from the start, and says so while the pools are not up."""
 
-    def __init__(self, config: ServeConfig, catalog: Catalog, open_pools: OpenPools) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        catalog: Catalog,
+        open_pools: OpenPools,
+        *,
+        keyring: Keyring | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        """`keyring`: without it there are no keys but those of a file. `tracer`: without it there are no spans."""
+        self.metrics = Metrics()
+        self.tracer = tracer
         self.config = config
         self.catalog = catalog
+        self.callers = Callers(config.keys, keyring or Keyring(config.keys, None))
         self._open_pools = open_pools
         self.bodies = Bodies(config.limits)
+        self.traces = Traces(config.traces)
         self._pools: Pools | None = None
         self._searches: Searches | None = None
         self._failure: HeadraceError | None = None  # for good
@@ -83,6 +106,10 @@ class Service:
     def num_searches(self) -> int:
         return 0 if self._searches is None else len(self._searches)
 
+    @property
+    def num_queued(self) -> int:
+        return 0 if self._searches is None else self._searches.num_queued
+
     async def health(self) -> Health:
         if self._failure is not None:
             return Health(ready=False, detail={"status": "failed", "reason": str(self._failure)})
@@ -91,20 +118,33 @@ class Service:
         health = await self._pools.health()
         stopping = self._searches is not None and self._searches.draining
         status = "stopping" if stopping else "ready" if health.ready else "down"
-        detail = {"status": status, "searches": self.num_searches, **health.detail}
+        detail = {"status": status, "searches": self.num_searches, "queued": self.num_queued, **health.detail}
         return Health(ready=health.ready and not stopping, detail=detail)
+
+    async def exposed_metrics(self) -> bytes:
+        """In Prometheus's text format. Replicas that do not answer count as none."""
+        replicas = ReplicaStats()
+        if self._pools is not None:
+            with suppress(TimeoutError, ReplicaError):
+                async with asyncio.timeout(_ASK_S):
+                    replicas = await self._pools.replicas()
+        return self.metrics.exposed(in_flight=self.num_searches, queued=self.num_queued, replicas=replicas)
 
     def order(self, dialect: Dialect, body: bytes, request_id: str) -> Order:
         """What a request asks for. Raises ApiError."""
-        return dialect.order(read_object(body), request_id, ServingContext(catalog=self.catalog, config=self.config))
+        given = read_object(body)
+        if self.config.log_requests:
+            log.warning("request %s: %s", request_id, json.dumps(given))  # the endpoint's process logs no less
+        return dialect.order(given, request_id, ServingContext(catalog=self.catalog, config=self.config))
 
-    def check_room(self) -> None:
-        """Raises ApiError when no search can begin now, whatever is asked for."""
-        self._open_searches().check_room()
+    def check_room(self, caller: Caller) -> None:
+        """Raises ApiError when no search can begin or wait, whatever is asked for."""
+        self._open_searches().check_room(caller)
 
-    def search(self, order: Order) -> list[Search]:
-        """Begins a search for each problem. Raises ApiError when there are too many or the pools are not up."""
-        return self._open_searches().start(order)
+    async def search(self, order: Order, caller: Caller) -> list[Search]:
+        """Begins a search for each problem, when it is the caller's turn. Raises ApiError when it may not ask for
+        that, there are too many, or the pools are not up."""
+        return await self._open_searches().start(order, caller)
 
     async def drain(self) -> None:
         """Takes no more requests, and returns when those in progress have their answers."""
@@ -133,6 +173,9 @@ class Service:
                     ),
                     limits=self.config.limits,
                     on_exhausted=self._exhausted,
+                    on_cost=self.metrics.searched,
+                    tracer=self.tracer,
+                    traces=self.traces,
                 )
                 stack.push_async_callback(self._searches.close)
                 self._opened.set()

@@ -49,6 +49,7 @@ class VerifierPool:
         self.info: VerifierInfo = membership.current.serving[0].info  # what the verifier says about itself
         most = most_replicas(config)
         self._replicas = [Replica(index, verifier, client, self._on_lost) for index in range(most)]
+        self._slots = config.slots
         self._states = States(self._replicas, most * (config.slots + config.host_slots))
         self._blame = Blame(most)
         self._client = client
@@ -118,7 +119,8 @@ class VerifierPool:
         return tuple(replica.status for replica in self._replicas)
 
     async def stats(self) -> list[dict[str, int]]:
-        """Of the replicas that are up and stay so: `tokens_read` since their start, `replica`. Raises ReplicaError."""
+        """Of the replicas that are up and stay so: `tokens_read` since their start, `states` of their `slots`,
+        `replica`, `epoch`. Raises ReplicaError."""
         up = [replica for replica in self._replicas if replica.up]
         asked = (replica.ask(replica.epoch, lambda actor: actor.stats.remote()) for replica in up)
         answers = await asyncio.gather(*asked, return_exceptions=True)
@@ -128,7 +130,8 @@ class VerifierPool:
                 if not isinstance(answer, ReplicaLost):
                     raise answer
             else:
-                counters.append({**answer, "replica": replica.index})
+                told = {"replica": replica.index, "epoch": replica.epoch, "slots": self._slots}
+                counters.append({**answer, **told})
         return counters
 
     async def score(self, readings: Sequence[ScoreRequest]) -> list[Verdict]:

@@ -10,6 +10,7 @@ from experiments import cli
 from experiments.config import PROJECT_ROOT
 from experiments.doctor import TINY_POLICY, TINY_PRM
 from orchestrator.results import read_results
+from orchestrator.serving.keys import read_keys
 from tests.experiments.synthetic import NUM_PROBLEMS, write_run
 
 GOOD = """
@@ -204,3 +205,12 @@ def test_the_shipped_configs_are_valid():
 )
 def test_a_benchmark_of_other_models_is_refused_before_anything_starts(headrace, arguments, parts):
     refused(headrace("bench", *arguments), *parts)
+
+
+def test_a_new_key_is_shown_once_and_its_line_is_what_the_endpoint_reads(headrace):
+    code, out, _ = headrace("key", "new", "alice", "--class", "trial")
+    key, line = out.splitlines()
+    assert code == 0 and key not in line
+    [record] = read_keys(line, "standard output", ["trial"])
+    assert (record.name, record.key_class) == ("alice", "trial")
+    assert refused(headrace("key", "new", "a:b"), "name: wanted", "'a:b'")

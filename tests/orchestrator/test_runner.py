@@ -6,7 +6,7 @@ import pytest
 from orchestrator.core.errors import PoolExhausted
 from orchestrator.core.nouns import Comparison, Problem
 from orchestrator.results import ResultsWriter, read_results
-from orchestrator.runner import Job, RunInfo, run_jobs, strategy_label
+from orchestrator.runner import Job, RunInfo, run_jobs, solve_job, strategy_label
 from strategies.beam_search import BeamSearch
 from strategies.best_logprob import BestLogprob
 from strategies.best_of_n import BestOfN
@@ -248,3 +248,17 @@ async def test_rows_hold_the_policys_confidence_step_by_step_only_where_it_was_a
     columns = ("step_confidences", "step_entropies", "step_self_certainties", "token_confidences")
     assert [found["best_logprob"][column] for column in columns] == [None] * 4
     assert found["best_logprob"]["step_logprobs"] is not None and found["greedy"]["step_logprobs"] is None
+
+
+async def test_the_tree_of_a_search_comes_with_its_row_where_that_is_asked_for():
+    def session_of(seed, observer=None):
+        return open_session(ScriptedPolicy(SCRIPT), TableVerifier(lambda text: 0.5), observer=observer)
+
+    [job] = jobs(BestOfN(n=2), "best_of_n", "a")
+    common = {"session_of": session_of, "grader": TableGrader(), "info": INFO, "timeout_s": 10.0}
+    row, _, tree = await solve_job(job, None, **common, keep_tree=True)
+    nodes = tree.to_pylist()
+    assert [node["text"] for node in nodes] == ["Q:", "Answer: 1", "Answer: 1"]
+    assert {(node["problem_id"], node["strategy"], node["params"], node["seed"]) for node in nodes} == {row.key}
+    assert [node["score"] for node in nodes] == [None, 0.5, 0.5] and [node["chosen"] for node in nodes].count(True) == 2
+    assert (await solve_job(job, None, **common))[2] is None

@@ -90,13 +90,21 @@ def read_request(
     is not `neutral`, with a hint where there is one, and for what the request's class does not take."""
     given = {name: value for name, value in given.items() if value is not None and name not in LABELS}
     for name, values in neutral.items():
-        if name in given and (value := given.pop(name)) not in values:
+        if name not in given:
+            continue
+        value = given.pop(name)
+        if not any(_same(value, wanted) for wanted in values):
             why = hints.get(name, "leave it out")
             raise invalid(f"{name}: {value!r:.100} is not supported: {why}", param=name, code="unsupported_parameter")
     try:
         return cls.model_validate(given)
     except ValidationError as error:
         raise _as_invalid(error, [*cls.model_fields, *neutral]) from None
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """As JSON has it: a number is no boolean."""
+    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
 
 
 def _as_invalid(error: ValidationError, known: list[str]) -> ApiError:

@@ -24,11 +24,17 @@ def test_arguments_that_serve_can_not_know_are_refused(args: dict[str, Any]) -> 
         app(args)
 
 
+def test_behind_proxies_keys_are_needed_unless_they_are_switched_off_by_name() -> None:
+    with pytest.raises(UserError, match="keys: Serve's proxies may be reached by other machines, and there are no"):
+        app({"config": CONFIG})
+    app({"config": CONFIG, "overrides": ["keys.required=false"]})
+
+
 @pytest.fixture(scope="module")
 async def url(local_ray: Any) -> AsyncIterator[str]:
     """Of Serve's proxy."""
     port = free_port()
-    overrides = ["policy.kv_cache_gib=0.25", "policy.start_timeout_s=1200"]
+    overrides = ["keys.required=false", "policy.kv_cache_gib=0.25", "policy.start_timeout_s=1200"]
     await asyncio.to_thread(serve.start, http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 600})
     try:
         await asyncio.to_thread(serve.run, app({"config": CONFIG, "overrides": overrides}), name="headrace")

@@ -15,14 +15,18 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import ray
+import yaml
+from ray.serve.schema import ServeDeploySchema
 from rich.console import Console
 
 from experiments.config import PROJECT_ROOT
-from experiments.running.serve import base_url, plan_serving, serve
+from experiments.running.serve import base_url, plan_serving, serve, serve_file
 from orchestrator.core.errors import UserError
 from orchestrator.serving.config import ServeConfig
 from orchestrator.serving.deployment import running_endpoint
 from orchestrator.serving.http_server import listen
+from orchestrator.serving.keys import new_key
 from strategies import STRATEGIES
 from tests.waiting import until
 
@@ -67,7 +71,15 @@ def test_the_shipped_file_is_loopback_and_its_paths_hold_in_every_process() -> N
         ("policy.model=no/such/folder", "no/such/folder"),
         ("verifier.model=no/such/folder", "no/such/folder"),
         ("verifier=null", "best_of_n needs a verifier"),
-        ("host=192.0.2.1", "can't listen on 192.0.2.1"),
+        ("host=0.0.0.0", "headrace key new NAME"),
+        ("application.replicas=2", "several replicas share the engines of a named pool: set pool, got none"),
+        ("application.replicas=0", "application: replicas must be >= 1, got 0"),
+        ("application.max_replicas=0", "max_replicas must be >= replicas=1, got 0"),
+        ("application.route_prefix=math", "route_prefix: wanted /, or a path such as /math, got 'math'"),
+        ("keys.required=true", "keys.required is true, and there are no API keys"),
+        ("keys.file=no/such/file", "keys.file: can't read"),
+        ("keys.classes={a: {strategies: [best_of]}}", "keys.classes.a.strategies: got 'best_of'"),
+        ("keys.classes={a: {efforts: [high]}}", "keys.classes.a.efforts: got 'high', wanted of none"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_started(override: str, words: str) -> None:
@@ -75,6 +87,30 @@ def test_a_mistake_is_found_before_anything_is_started(override: str, words: str
         plan(override)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_address_is_found_before_anything_is_started() -> None:
+    with pytest.raises(UserError, match=r"can't listen on 192.0.2.1"):
+        plan("host=192.0.2.1", "keys.required=false")
+
+
+def test_a_file_for_serve_deploy_has_the_routes_the_proxies_and_the_hashes_of_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADRACE_API_KEYS", line := new_key("team")[1].line)
+    made = yaml.safe_load(serve_file(CONFIG, ["application.route_prefix=/math", "port=9000", "host=0.0.0.0"]))
+    deployed = ServeDeploySchema.model_validate(made)
+    [application] = deployed.applications
+    assert (deployed.http_options.host, deployed.http_options.port) == ("0.0.0.0", 9000)
+    assert deployed.http_options.request_timeout_s > 120 + 30  # the endpoint's own limits come first
+    assert (application.name, application.route_prefix) == ("headrace", "/math")
+    assert application.args["config"] == str(CONFIG) and "port=9000" in application.args["overrides"]
+    assert application.runtime_env["env_vars"] == {"HEADRACE_API_KEYS": line}
+
+
+def test_keys_in_the_environment_open_the_endpoint_to_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_API_KEYS", new_key("team")[1].line)
+    assert plan("host=0.0.0.0").host == "0.0.0.0"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -95,6 +131,7 @@ def test_a_signal_stops_the_server_in_order(monkeypatch: pytest.MonkeyPatch, sig
                 signal.raise_signal(signum)
 
     monkeypatch.setattr("experiments.running.serve.connected", recorded)
+    monkeypatch.setattr("experiments.running.serve.serve_runs", lambda: False)
     monkeypatch.setattr("experiments.running.serve.running_endpoint", recorded)
     port = free_port()
     serve(CONFIG, [f"port={port}"], Terminal(file=io.StringIO()))
@@ -112,7 +149,11 @@ def test_a_signal_stops_the_server_in_order(monkeypatch: pytest.MonkeyPatch, sig
 async def config(local_ray: Any) -> AsyncIterator[ServeConfig]:
     """A running endpoint; afterwards nothing of it is left."""
     planned = plan(
-        "limits.max_concurrent=2", "limits.drain_s=0.5", "policy.kv_cache_gib=0.25", "policy.max_num_seqs=64"
+        "limits.max_concurrent=2",
+        "limits.max_queued=0",
+        "limits.drain_s=0.5",
+        "policy.kv_cache_gib=0.25",
+        "policy.max_num_seqs=64",
     )
     endpoint = running_endpoint(planned, STRATEGIES)
     await asyncio.to_thread(endpoint.__enter__)
@@ -366,6 +407,18 @@ async def test_clients_that_leave_in_parallel_break_no_strategy(
     for name in STRATEGIES:
         answer = await client.chat.completions.create(model=f"tinymath@{name}", messages=PROMPT)
         assert answer.choices[0].message.content
+
+
+async def test_prompts_are_in_no_log_of_ray_or_of_the_endpoint(client: openai.AsyncOpenAI, local_ray: Path) -> None:
+    secret = "zebrasecret"
+    asked: Any = {"messages": [{"role": "user", "content": f"Box with 58 pens\n{secret}\nHow many now?"}]}
+    for name in ("tinymath@greedy", "tinymath@best_of_n", "tinymath@nothing"):
+        with suppress(openai.NotFoundError):
+            await client.chat.completions.create(model=name, **asked)
+    session = Path(ray.worker.global_worker.node.get_session_dir_path())
+    logs = [path for path in (session / "logs").rglob("*") if path.is_file()]
+    assert any("serve" in path.as_posix() for path in logs)
+    assert not [path for path in logs if secret.encode() in path.read_bytes()]
 
 
 async def test_stalled_uploads_are_in_nobodys_way(config: ServeConfig, client: openai.AsyncOpenAI) -> None:

@@ -23,7 +23,7 @@ from orchestrator.drivers.drivers import Drivers
 from orchestrator.replicas import blueprint as blueprints
 from orchestrator.replicas import keeper as keepers
 from orchestrator.results import CandidateRow, ProblemRow, RowKey
-from orchestrator.runner import Job, RunInfo, Solved, hand_out, solve_job
+from orchestrator.runner import Job, RunInfo, hand_out, solve_job
 from orchestrator.search import SearchRuntime
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
@@ -141,7 +141,7 @@ class Run:
     def __init__(self, *, num: int, budget: Budget, forgets_s: float) -> None:
         """`forgets_s`: after which a loss is forgotten."""
         self.budget = budget
-        self.rows: dict[RowKey, Solved] = {}
+        self.rows: dict[RowKey, tuple[ProblemRow, list[CandidateRow]]] = {}
         self.processes: list[DriverProcess] = []
         self.loading: DriverProcess | None = None
         self.no_pool = False  # for a driver that loads
@@ -208,7 +208,7 @@ class Run:
     def num_candidates(self, key: RowKey) -> int:
         return self.rows[key][0].num_candidates
 
-    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow]) -> None:
+    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow], tree: object) -> None:
         key = (problem.problem_id, problem.strategy, problem.params, problem.seed)
         assert key not in self.rows, "a row came twice"
         self.rows[key] = problem, list(candidates)
@@ -243,7 +243,7 @@ async def rows_alone() -> dict[RowKey, list[tuple[int, ...]]]:
     found = {}
     for job in JOBS:
         if not isinstance(job.strategy, WorkloadBudget):
-            _, candidates = await solve_job(
+            _, candidates, _ = await solve_job(
                 job, None, session_of=runtime.session, grader=TablesGrader(), info=_INFO, timeout_s=TIMEOUT_S
             )
             found[job.key] = [candidate.token_ids for candidate in candidates]

@@ -59,7 +59,7 @@ class Rows:
     def num_candidates(self, key: RowKey) -> int:
         return self.rows[key][0].num_candidates
 
-    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow]) -> None:
+    def add(self, problem: ProblemRow, candidates: Sequence[CandidateRow], tree: object) -> None:
         assert problem.key not in self.rows, "a row that comes back twice"
         self.rows[problem.key] = (problem, candidates)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from opentelemetry.trace import Tracer
 
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.ledger import Budget
@@ -15,6 +16,9 @@ from orchestrator.core.protocols import Sampling
 from orchestrator.serving.app import build_app
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.config import Limits, ServeConfig
+from orchestrator.serving.key_classes import KeysConfig
+from orchestrator.serving.keys import Keyring
+from orchestrator.serving.metrics import ReplicaStats
 from orchestrator.serving.service import Health, OpenPools, Pools, Service
 from strategies import STRATEGIES
 from tests.fakes import ANSWERS, ScriptedPolicy, TableVerifier
@@ -31,8 +35,12 @@ def endpoint(
     ready: bool = True,
     keep_alive_s: float = 10.0,
     budget: Budget | None = None,
+    keys: KeysConfig | None = None,
+    variable: str | None = None,
+    tracer: Tracer | None = None,
+    **more: Any,
 ) -> FastAPI:
-    """The app, not yet running."""
+    """The app, not yet running. `variable` holds keys, as the environment's does; `more` is configuration."""
     config = ServeConfig(
         alias="tiny",
         policy=PolicyConfig(model="tiny"),
@@ -42,6 +50,8 @@ def endpoint(
         limits=limits or Limits(),
         keep_alive_s=keep_alive_s,
         budget=budget or Budget(),
+        keys=keys or KeysConfig(),
+        **more,
     )
     catalog = Catalog(
         alias=config.alias,
@@ -55,10 +65,14 @@ def endpoint(
     async def health() -> Health:
         return Health(ready=ready, detail={})
 
-    async def fakes(_: AsyncExitStack) -> Pools:
-        return Pools(policy=policy, verifier=verifier, answers=ANSWERS, health=health)
+    async def replicas() -> ReplicaStats:
+        stats = {"epoch": 1, "running": 2, "waiting": 3, "preemptions": 4, "states": 5, "slots": 6}
+        return ReplicaStats(policy=[stats, stats], verifier=[stats] if verifier else ())
 
-    service = Service(config, catalog, open_pools or fakes)
+    async def fakes(_: AsyncExitStack) -> Pools:
+        return Pools(policy=policy, verifier=verifier, answers=ANSWERS, health=health, replicas=replicas)
+
+    service = Service(config, catalog, open_pools or fakes, keyring=Keyring(config.keys, variable), tracer=tracer)
     app = build_app(service)
     app.state.service = service  # for the tests
     return app

@@ -241,7 +241,7 @@ async def full_server() -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
     """One that answers as many requests as it takes; that one ends well afterwards."""
     writer = policy()
     writer.gate = asyncio.Event()
-    app = endpoint(writer, limits=Limits(max_concurrent=1))
+    app = endpoint(writer, limits=Limits(max_concurrent=1, max_queued=0))
     async with client_of(app) as http:
         held = asyncio.create_task(http.post(PATH, json=chat()))
         await until(lambda: num_searches(app) == 1)
@@ -455,7 +455,7 @@ async def test_healthz_is_ready_only_when_the_pools_are_up(ready: bool) -> None:
         health = await http.get("/healthz")
         probed = await http.head("/healthz")
     assert health.status_code == probed.status_code == (200 if ready else 503)
-    assert health.json() == {"status": "ready" if ready else "down", "searches": 0}
+    assert health.json() == {"status": "ready" if ready else "down", "searches": 0, "queued": 0}
 
 
 async def test_a_pool_that_is_exhausted_ends_the_service() -> None:

@@ -8,6 +8,7 @@ from orchestrator.core.config import PolicyConfig
 from orchestrator.core.ledger import Budget
 from orchestrator.core.protocols import Sampling
 from orchestrator.serving.config import Effort, Limits, ServeConfig
+from orchestrator.serving.key_classes import KeyClass
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,9 @@ from orchestrator.serving.config import Effort, Limits, ServeConfig
         "max_body_bytes",
         "body_timeout_s",
         "max_messages",
+        "max_prompt_tokens",
         "max_concurrent",
+        "queue_timeout_s",
         "timeout_s",
         "drain_s",
     ],
@@ -63,3 +66,15 @@ def test_a_request_has_at_most_the_tokens_of_as_many_candidates_as_it_may_have(o
         budget=Budget(policy_tokens=own, candidates=7),
     )
     assert config.request_budget == Budget(policy_tokens=cap, candidates=7)
+
+
+@pytest.mark.parametrize("name", ["max_in_flight", "tokens_per_minute", "max_n"])
+def test_limits_of_a_class_of_keys_must_be_positive(name: str) -> None:
+    with pytest.raises(ValueError, match=f"keys.classes: {name} must be >= 1"):
+        KeyClass(**{name: 0})
+
+
+def test_a_queue_may_have_no_room_and_not_less() -> None:
+    assert Limits(max_queued=0).max_queued == 0
+    with pytest.raises(ValueError, match="limits: max_queued must be >= 0"):
+        Limits(max_queued=-1)

@@ -3,54 +3,17 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from orchestrator.core.errors import UserError
-from orchestrator.serving.config import Limits
-from orchestrator.serving.http_server import HttpServer, listen
+from orchestrator.serving.http_server import listen
 from tests.fakes import ScriptedPolicy
-from tests.orchestrator.serving.endpoint import TIMEOUT_S, chat, endpoint, num_searches
+from tests.orchestrator.serving.endpoint import TIMEOUT_S, chat, num_searches
+from tests.orchestrator.serving.sockets import HOST, said, serving
 from tests.waiting import until
-
-HOST = "127.0.0.1"
-
-
-@asynccontextmanager
-async def serving(*, head_timeout_s: float = TIMEOUT_S, policy: ScriptedPolicy | None = None) -> AsyncIterator[Any]:
-    """A running server: `.app`, `.port`, `.server`."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = int(probe.getsockname()[1])
-    app = endpoint(policy or ScriptedPolicy({"Q:": ["4"]}), limits=Limits(max_concurrent=1))
-    server = HttpServer(app, host=HOST, port=port, head_timeout_s=head_timeout_s)
-    server.start()
-    app.state.port, app.state.server = port, server
-    try:
-        await app.state.service.opened()
-        yield app
-    finally:
-        await server.stop()
-
-
-async def said(port: int, *pieces: bytes) -> bytes:
-    """What the server answers before it closes the connection."""
-    async with asyncio.timeout(TIMEOUT_S):
-        reader, writer = await asyncio.open_connection(HOST, port)
-        try:
-            for piece in pieces:
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(0.02)  # so that each is read alone
-            return await reader.read()
-        except ConnectionResetError:
-            return b""
-        finally:
-            writer.close()
 
 
 def error_of(answer: bytes) -> dict[str, Any]:

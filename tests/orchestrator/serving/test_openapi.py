@@ -16,13 +16,30 @@ async def described() -> dict[str, Any]:
 
 
 async def test_every_route_is_described_and_docs_shows_them(described: dict[str, Any]) -> None:
-    routes = {"/health", "/healthz", "/v1/models", "/v1/models/{name}", "/v1/chat/completions", "/v1/completions"}
+    routes = {
+        "/health",
+        "/healthz",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/headrace/strategies",
+        "/v1/headrace/traces/{request_id}",
+    }
     assert routes | {"/v1/responses"} == described["paths"].keys()
     async with client_of(endpoint(ScriptedPolicy({"Q:": ["a"]}))) as http:
         page = await http.get("/docs")
         health = await http.get("/health")
     assert page.status_code == 200 and "/openapi.json" in page.text
     assert health.json()["status"] == "ready"
+
+
+def test_models_are_named_and_every_answer_of_their_routes_is_described(described: dict[str, Any]) -> None:
+    chat = described["components"]["schemas"]["ChatRequest"]["properties"]["model"]
+    assert {"tiny", "tiny@greedy"} <= set(chat["enum"])
+    assert described["paths"]["/v1/models/{name}"]["get"]["responses"].keys() == {"200", "401", "404"}
+    assert "text/plain" in described["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_null_is_as_good_as_a_field_that_is_not_there() -> None:
         ({"input": [{"content": [{"type": "input_image"}]}]}, "input[0].content", "text parts"),
         ({"max_output_tokens": 201}, "max_output_tokens", "must be <= 200"),
         ({"store": True}, "store", "nothing is stored"),
+        ({"store": 0}, "store", "nothing is stored"),
         ({"previous_response_id": "resp_1"}, "previous_response_id", "whole conversation"),
         ({"tools": [{"type": "web_search"}]}, "tools", "not supported"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format", "wanted a schema"),
