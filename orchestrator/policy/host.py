@@ -241,6 +241,7 @@ class PolicyHost:
         job = state.jobs.pop(request_id)
         self._admission.end(client, request_id, job.computed)
         self._admit()
+        error: BaseException | None
         if task.cancelled():
             left = self._clients.get(client) is not state
             error = None if left else asyncio.CancelledError("by none of ours")
