@@ -126,6 +126,7 @@ class LocalReplica:
         self.hanging = ""  # a method that it never answers
         self.unanswered: set[str] = set()  # methods that were called since
         self._start_error = start_error
+        self._answers: set[asyncio.Future[Any]] = set()
 
     def __getattr__(self, method: str) -> Any:
         return type("Method", (), {"remote": partial(self._call, method)})
@@ -146,7 +147,9 @@ class LocalReplica:
         result = getattr(self.prompts if method == "encode" else self.host, method)(*args)
         if not asyncio.iscoroutine(result):
             return result
-        answer = asyncio.ensure_future(result)
+        answer = asyncio.ensure_future(result)  # it goes on where its caller does not wait for it any more, as Ray's do
+        self._answers.add(answer)
+        answer.add_done_callback(self._answers.discard)
         death = asyncio.ensure_future(self.dead.wait())
         try:
             await asyncio.wait([answer, death], return_when=asyncio.FIRST_COMPLETED)
@@ -156,8 +159,14 @@ class LocalReplica:
                 self.polled.set()
             return answer.result()
         finally:
-            answer.cancel()
             death.cancel()
+
+    async def end(self) -> None:
+        await self.host.stop()
+        self.prompts.close()
+        for answer in self._answers:
+            answer.cancel()
+        await asyncio.gather(*self._answers, return_exceptions=True)
 
 
 class Cluster:
@@ -175,8 +184,7 @@ class Cluster:
 
     async def end(self) -> None:
         for replica in self.replicas:
-            await replica.host.stop()
-            replica.prompts.close()
+            await replica.end()
 
 
 @pytest.fixture
