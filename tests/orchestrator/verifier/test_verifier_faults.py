@@ -180,7 +180,8 @@ async def test_a_replica_that_dies_while_it_loads_is_started_again(config: Verif
 async def test_counters_are_those_of_the_replicas_that_can_tell_them(config: VerifierConfig) -> None:
     async with VerifierPool.open(resolve(replace(config, max_restarts=0))) as pool:
         await pool.score(readings(2))
-        assert await pool.stats() == [{"tokens_read": 3, "waiting": 0, "states": 2, "replica": 0}]
+        told = {"tokens_read": 3, "waiting": 0, "states": 2, "slots": config.slots, "replica": 0, "epoch": 0}
+        assert await pool.stats() == [told]
         pid = pool.replicas()[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
