@@ -20,12 +20,10 @@ from orchestrator.core.errors import ReplicaError, UserError
 
 log = logging.getLogger(__name__)
 
-_OF_PROCESSES = {
+_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no network
     "RAY_worker_niceness": "0",  # Ray's own 15 starves the engine beside anything else
 }
-# an event loop of uvloop 0.23 was seen to sleep on, for seconds, with tasks ready to run
-_OF_ACTORS = {"RAY_USE_UVLOOP": "0"}
 _START_ATTEMPTS = 4
 _LOOPBACK = "127.0.0.1"
 _SYSTEM = {"task_events_report_interval_ms": 0}  # else its control process grows with every call
@@ -46,8 +44,7 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
     set_environment()
     import ray
 
-    elsewhere = config.address is not None and not config.address.startswith(f"{_LOOPBACK}:")
-    environment = _environment(config.runtime_env, _OF_ACTORS if elsewhere else {})
+    environment = _environment(config.runtime_env)
     if ray.is_initialized():
         yield
         return
@@ -75,21 +72,18 @@ def connected(config: RayConfig, replicas: int) -> Iterator[None]:
 
 def set_environment() -> None:
     """Before any part of a Ray of our own starts: its processes inherit it."""
-    for name, value in {**_OF_PROCESSES, **_OF_ACTORS}.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
-def _environment(config: RuntimeEnvConfig, variables: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """As Ray takes it, with these variables unless it sets them; None: its nodes' own. Raises UserError for what Ray
-    does not take."""
+def _environment(config: RuntimeEnvConfig) -> Mapping[str, Any] | None:
+    """As Ray takes it; None: its nodes' own. Raises UserError for what Ray does not take."""
     from ray.runtime_env import RuntimeEnv
 
     folder = config.working_dir
     if folder is not None and "://" not in folder and not os.path.isdir(folder):
         raise UserError(f"ray.runtime_env.working_dir: no folder {folder}; wanted one, or a URI")
     given = config.given
-    if env_vars := {**variables, **config.env_vars}:
-        given["env_vars"] = env_vars
     try:
         return RuntimeEnv(**given) if given else None
     except (TypeError, ValueError) as error:

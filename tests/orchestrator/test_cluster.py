@@ -1,12 +1,10 @@
 """A local Ray: our own, whatever else there is, and nothing left of one that did not start."""
 
-import asyncio
 import gc
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -15,9 +13,8 @@ from ray._private.utils import check_version_info
 
 from orchestrator import cluster
 from orchestrator.cluster import NoCluster, connected
-from orchestrator.core.config import RayConfig, RuntimeEnvConfig
+from orchestrator.core.config import RayConfig
 from orchestrator.core.errors import ReplicaError, UserError
-from orchestrator.ray_calls import answered, create_actor, kill_actor, submit
 
 LISTENING = """
 import psutil, ray
@@ -122,24 +119,3 @@ def test_a_local_ray_listens_on_loopback_alone() -> None:
     )
     addresses = {line.rsplit(" ", 1)[1] for line in found.stdout.splitlines()}
     assert addresses and addresses <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, found.stdout
-
-
-async def test_actors_of_a_local_ray_run_over_the_event_loop_of_python(local_ray) -> None:
-    class Told:
-        async def loop(self) -> str:
-            return type(asyncio.get_running_loop()).__module__
-
-    actor = create_actor(Told)
-    assert await answered(submit(actor.loop.remote), "the actor", 60) == "asyncio.unix_events"
-    kill_actor(actor)
-
-
-@pytest.mark.parametrize(("given", "told"), [({}, "0"), ({"RAY_USE_UVLOOP": "1"}, "1")])
-def test_a_cluster_that_others_started_is_asked_for_that_loop_unless_it_is_set(given, told, monkeypatch) -> None:
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
-    with connected(RayConfig(address="node:6379", runtime_env=RuntimeEnvConfig(env_vars=given)), 0):
-        pass
-    assert asked[0]["runtime_env"]["env_vars"] == {"RAY_USE_UVLOOP": told}
