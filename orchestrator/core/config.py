@@ -95,6 +95,7 @@ class PolicyConfig:
     system_prompt: str = ""  # first message of every prompt
     examples: list[Message] = field(default_factory=list)  # messages before the problem's: few-shot examples
     thinking: Any = "auto"  # auto: as the chat template says; none; a vLLM reasoning parser; {start: ..., end: ...}
+    tool_parser: str = "auto"  # auto: as the chat template says; none; a vLLM tool parser
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # such as enable_thinking: false
     max_restarts: int = 3  # per replica
     start_timeout_s: float = 600.0
@@ -102,6 +103,8 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         _check_thinking(self.thinking)
+        if not self.tool_parser:
+            raise ValueError("policy: tool_parser must be auto, none or a tool parser's name, got ''")
         for example in self.examples:
             if example.role not in ("user", "assistant"):
                 raise ValueError(f"policy: examples: role must be user or assistant, got {example.role!r}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.core.confidence import StepConfidence
 from orchestrator.core.ledger import Ledger
+from orchestrator.core.tools import CallingReply, Tools
 from orchestrator.core.values import numerous
 
 
@@ -54,6 +55,7 @@ class Problem:
     template: Mapping[str, Any] = field(default_factory=dict)  # as `Prompt.template`
     raw: str | tuple[int, ...] | None = None  # as `Prompt.raw`; the messages then say the same to those who read text
     json_schema: str | None = None  # as `Prompt.json_schema`
+    tools: Tools | None = None  # that its reply may call; the chat template has those which are shown
 
     @classmethod
     def from_prompt(cls, id: str, prompt: str, **fields: Any) -> "Problem":
@@ -61,11 +63,14 @@ class Problem:
 
     @property
     def prompt(self) -> Prompt:
-        return Prompt(messages=self.messages, template=self.template, raw=self.raw, json_schema=self.json_schema)
+        template = self.template
+        if self.tools is not None and self.tools.shown:
+            template = {**template, "tools": list(self.tools.given)}
+        return Prompt(messages=self.messages, template=template, raw=self.raw, json_schema=self.json_schema)
 
     def asking(self, messages: tuple[Message, ...]) -> "Problem":
         """The same problem, asked with other messages, whose reply may be any text."""
-        return replace(self, messages=messages, raw=None, json_schema=None)
+        return replace(self, messages=messages, raw=None, json_schema=None, tools=None)
 
     @property
     def text(self) -> str:
@@ -135,10 +140,11 @@ class Trajectory:
     path: tuple[int, ...] = ()  # which child at each fork: seeds derive from it
     handle: StateHandle | None = None
     status: Status = Status.RUNNING
-    answer: str | None = None  # extracted from the text once it is done
+    answer: str | None = None  # extracted from the text once it is done; of calls of tools their JSON
     unjudged: str | None = None  # why the verifier gives it no score: it ranks last, and is not asked about again
     cost: Ledger = field(default_factory=Ledger)  # of writing and reading this path; forks share their prefix's
     retracted_tokens: int = 0  # sampled and taken back: `max_tokens` caps them, too
+    calling: CallingReply | None = None  # once it is done, where it calls tools
 
     @property
     def completion_ids(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from orchestrator.core.flops import ModelShape
 from orchestrator.core.ledger import Ledger, Remaining
 from orchestrator.core.nouns import Comparison, Problem, Score, SearchResult, Selection, StateHandle, Trajectory
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.core.tools import CallingReply, Reply, Tools
 from orchestrator.core.values import numerous
 
 
@@ -188,6 +189,17 @@ class Policy(Protocol):
         `finish`. Whoever holds the stream ends it: `abort` ends single requests, `aclose` all of them. Iterating raises
         ProblemError for a request that the engine refuses, ReplicaError when no replica can go on.
         """
+        ...
+
+
+@runtime_checkable
+class ReadsCalls(Protocol):
+    """A policy that knows its model's words for calls of tools."""
+
+    tool_parser: str | None  # what reads them; None: there is none, and none can be read
+
+    async def read_calls(self, tools: Tools, replies: Sequence[Reply]) -> list[CallingReply | None]:
+        """The calls of each reply, None where there is none. Raises ProblemError for tools that it does not take."""
         ...
 
 

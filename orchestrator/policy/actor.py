@@ -10,6 +10,7 @@ from orchestrator.child_processes import end_children_with_this_process
 from orchestrator.core.config import PolicyConfig, StepConfig, most_replicas
 from orchestrator.core.errors import ProblemError
 from orchestrator.core.nouns import Prompt
+from orchestrator.core.tools import CallingReply, Reply, Tools
 from orchestrator.policy.admission import Admission
 from orchestrator.policy.engines import engine_class
 from orchestrator.policy.engines.contract import PolicyInfo
@@ -83,6 +84,13 @@ class PolicyActor:
 
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return await self._prompts.encode_text(texts)
+
+    async def read_calls(self, tools: Tools, replies: Sequence[Reply]) -> list[CallingReply | None] | ProblemError:
+        """The calls of each reply, or why the tools are not taken."""
+        try:
+            return await self._prompts.read_calls(tools, replies)
+        except ProblemError as error:
+            return error
 
     async def stats(self) -> dict[str, int]:
         return {**self._host.stats(), "pid": os.getpid()}

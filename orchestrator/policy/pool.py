@@ -21,6 +21,7 @@ from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Problem, Prompt
 from orchestrator.core.protocols import Finish, Generation, Segment
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.core.tools import CallingReply, Reply, Tools
 from orchestrator.policy.admission import in_replicas
 from orchestrator.policy.blueprint import absolute, policy_blueprint
 from orchestrator.policy.engines.contract import PolicyInfo
@@ -43,6 +44,7 @@ class PolicyPool:
     context_length: int
     fingerprint: str
     thinking: ThinkingMarkers | None
+    tool_parser: str | None
     _info: PolicyInfo
 
     def __init__(self, config: PolicyConfig, membership: Membership, client: str) -> None:
@@ -86,7 +88,7 @@ class PolicyPool:
         pool = cls(config, membership, client)
         info: PolicyInfo = membership.current.serving[0].info
         pool.shape, pool.context_length, pool.fingerprint = info.shape, info.context_length, info.fingerprint
-        pool.thinking = info.thinking
+        pool.thinking, pool.tool_parser = info.thinking, info.tool_parser
         pool._info = info
         tasks = [asyncio.create_task(pool._follow(membership.current))]
         if config.max_replicas is not None:
@@ -136,6 +138,14 @@ class PolicyPool:
     async def encode_text(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         encoded: list[tuple[int, ...]] = await self._ask(lambda actor: actor.encode_text.remote(list(texts)))
         return encoded
+
+    async def read_calls(self, tools: Tools, replies: Sequence[Reply]) -> list[CallingReply | None]:
+        """See `ReadsCalls.read_calls`."""
+        told: list[CallingReply | None] | ProblemError
+        told = await self._ask(lambda actor: actor.read_calls.remote(tools, list(replies)))
+        if isinstance(told, ProblemError):
+            raise told
+        return told
 
     def generate(self, requests: Sequence[Generation]) -> PoolStream:
         """See `Policy.generate`. Iterating raises PromptTooLong, ProblemError for what the engine refuses,

@@ -1,4 +1,4 @@
-"""Makes token ids of prompts and texts, in one thread beside the event loop."""
+"""Makes token ids of prompts and texts, and reads calls of tools, in one thread beside the event loop."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from orchestrator.core.errors import ProblemError, PromptTooLong
 from orchestrator.core.nouns import Prompt
 from orchestrator.core.thinking import Phase, prompted_phase
+from orchestrator.core.tools import CallingReply, Reply, Tools
 from orchestrator.policy.engines.contract import TokenEngine
 
 
@@ -27,6 +28,11 @@ class PromptEncoder:
         """Ids of raw texts, without special tokens. Raises ProblemError for what is no valid text."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: [self._ids(text) for text in texts])
+
+    async def read_calls(self, tools: Tools, replies: Sequence[Reply]) -> list[CallingReply | None]:
+        """See `TokenEngine.read_calls`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: self._engine.read_calls(tools, replies))
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -42,6 +42,10 @@ def _of_servers(config: PolicyConfig, find: Callable[[str], str]) -> PolicyConfi
     if most_replicas(config) not in (1, len(config.urls)):
         key = "replicas" if config.max_replicas is None else "max_replicas"
         raise UserError(f"policy.{key}: each of {len(config.urls)} urls is a replica, got {most_replicas(config)}")
+    if not config.tokenizer and config.tool_parser not in ("auto", "none"):
+        raise UserError(
+            f"policy.tool_parser: {config.tool_parser} needs policy.tokenizer with the engine openai, got none"
+        )
     api_key(config.api_key_env, "policy.api_key_env")
     tokenizer = find(config.tokenizer) if config.tokenizer else ""
     if config.max_replicas is None:

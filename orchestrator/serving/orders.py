@@ -34,9 +34,11 @@ class Order:
 
     @property
     def shows_early(self) -> bool:
-        """Whether the answer is streamed while it is written. Log-probabilities are read back at its end."""
+        """Whether the answer is streamed while it is written. Log-probabilities and calls of tools are read at its
+        end."""
         alone = self.choices == 1 and self.named.strategy.writes_one
-        return self.stream and alone and self.writes and self.logprobs is None and not self.echo
+        whole = self.logprobs is not None or self.echo or any(map(shows_tools, self.problems))
+        return self.stream and alone and self.writes and not whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,9 @@ class Choice:
 
     @property
     def finish_reason(self) -> str:
-        return "stop" if self.trajectory.status is Status.FINISHED else "length"
+        if self.trajectory.status is not Status.FINISHED:
+            return "length"
+        return "stop" if self.trajectory.calling is None else "tool_calls"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,11 @@ class Answered:
     ledger: Ledger
     prompt_tokens: int  # of the prompt, once
     wall_s: float
+
+
+def shows_tools(problem: Problem) -> bool:
+    """Whether the model may call tools."""
+    return problem.tools is not None and problem.tools.shown
 
 
 def ranked(result: SearchResult) -> list[Candidate]:

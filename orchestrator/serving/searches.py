@@ -14,7 +14,7 @@ from orchestrator.core.errors import LateError, PoolExhausted, ProblemError, Pro
 from orchestrator.core.happenings import Happening, Observer
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import EndReason, Problem, SearchResult
-from orchestrator.core.protocols import Session
+from orchestrator.core.protocols import ReadsCalls, Session
 from orchestrator.search import SearchRuntime, solve
 from orchestrator.serving.callers import Caller
 from orchestrator.serving.config import Limits
@@ -104,6 +104,8 @@ class Searches:
         self._live: dict[asyncio.Task[Answered], _Live] = {}
         self._queue = FairQueue(limits.max_concurrent, limits.max_queued)
         self._draining = False
+        policy = runtime.policy
+        self._reads_calls = isinstance(policy, ReadsCalls) and policy.tool_parser is not None
         self._reads_text = runtime.verifier is not None and runtime.verifier.reads_text
 
     def __len__(self) -> int:
@@ -128,6 +130,12 @@ class Searches:
         order = caller.allow(order)
         if self._reads_text and any(isinstance(problem.raw, tuple) for problem in order.problems):
             raise invalid("prompt: this server's verifier reads text, got tokens", param="prompt")
+        if not self._reads_calls and any(one.tools is not None and one.tools.parsed for one in order.problems):
+            raise invalid(
+                "tools: this server does not know the words in which its model calls tools; wanted the setting "
+                "policy.tool_parser",
+                param="tools",
+            )
         clock = asyncio.get_running_loop().time
         asked_at, patience_s = clock(), min(self._limits.queue_timeout_s, order.budget.seconds or float("inf"))
         await self._queue.take(caller.name, len(order.problems), patience_s)

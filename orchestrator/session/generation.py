@@ -11,6 +11,7 @@ from orchestrator.core.protocols import Finish, Generation, Policy, Sampling
 from orchestrator.core.seeds import derive_seed
 from orchestrator.core.values import changed
 from orchestrator.session.books import Books
+from orchestrator.session.calls import know_calls
 from orchestrator.session.reading import read_back
 from orchestrator.session.scoring import Scoring
 from orchestrator.session.sequences import LiveSequence, SequencesInFlight
@@ -130,6 +131,7 @@ class Writing:
             self._deadlines.discard(late)
             self._num_writing -= 1
             self._returned.set()
+        await know_calls(tracks, self._policy)
         if self._telling is not None:
             self._telling.budget()
         return [track.trajectory() for track in tracks]

@@ -19,6 +19,7 @@ from orchestrator.core.nouns import EndReason, Problem, SearchResult, Selection,
 from orchestrator.core.protocols import Answers, Generation, Policy, Sampling, Verifier, Workload
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.session.books import Books
+from orchestrator.session.calls import know_calls, numbered_with_calls
 from orchestrator.session.generation import Writing
 from orchestrator.session.scoring import Scoring
 from orchestrator.session.telling import Telling
@@ -224,7 +225,8 @@ class SearchSession:
         return [next(told) if fit else None for fit in fits]
 
     async def group_answers(self, trajectories: Sequence[Trajectory]) -> list[int | None]:
-        groups = await self._answers.group([trajectory.answer for trajectory in trajectories])
+        texts = [None if trajectory.calling else trajectory.answer for trajectory in trajectories]
+        groups = numbered_with_calls(trajectories, await self._answers.group(texts))
         if self._telling is not None:
             self._telling.grouped(trajectories, groups)
         return groups
@@ -233,9 +235,8 @@ class SearchSession:
         [ids] = await self._policy.encode_text([text])
         await self._books.account.secure({"candidates": len(trajectories)})
         self._writing.ahead.drop(trajectories)
-        injected = []
-        for trajectory in trajectories:
-            track = track_of(trajectory)
+        tracks = [track_of(trajectory) for trajectory in trajectories]
+        for trajectory, track in zip(trajectories, tracks, strict=True):
             if len(ids) > self._writing.hard_cap(trajectory) - trajectory.num_tokens:
                 self._writing.end(track, Status.TRUNCATED)
             else:
@@ -243,8 +244,8 @@ class SearchSession:
                 track.append(Step(token_ids=ids, text=text, forced=True, thinking=thinking))
                 if self._telling is not None:
                     self._telling.steps(track)
-            injected.append(track.trajectory())
-        return injected
+        await know_calls(tracks, self._policy)
+        return [track.trajectory() for track in tracks]
 
     def retract(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         kept = []
@@ -260,6 +261,7 @@ class SearchSession:
                     steps=tuple(steps),
                     status=Status.RUNNING,
                     answer=None,
+                    calling=None,
                     handle=None,
                     cost=trajectory.cost + Ledger(**lost),
                     unjudged=None,

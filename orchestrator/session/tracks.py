@@ -6,6 +6,7 @@ from itertools import accumulate
 from orchestrator.core.account import Hold
 from orchestrator.core.ledger import Tally
 from orchestrator.core.nouns import StateHandle, Status, Step, Trajectory
+from orchestrator.core.tools import CallingReply
 from orchestrator.core.values import changed
 from orchestrator.session.sequences import LiveSequence
 
@@ -25,6 +26,7 @@ class Track:
     answer: str | None
     unjudged: str | None
     num_told: int  # first steps that an observer knows
+    calling: CallingReply | None = None
     sequence: LiveSequence | None = None  # None: nothing is to be written
     hold: Hold | None = None  # what may be spent on it
     written: bool = False
@@ -66,6 +68,7 @@ class Track:
             answer=self.answer,
             unjudged=self.unjudged,
             cost=self.cost.ledger(),
+            calling=self.calling,
         )
 
 
@@ -92,6 +95,7 @@ def forks_of(prefix: Trajectory, paths: list[tuple[int, ...]]) -> list[Track]:
             answer=prefix.answer,
             unjudged=prefix.unjudged,
             num_told=len(prefix.steps),
+            calling=prefix.calling,
         )
         for path in paths
     ]

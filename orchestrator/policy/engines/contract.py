@@ -12,6 +12,7 @@ from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.core.tools import CallingReply, Reply, Tools
 
 NUM_LIKELIEST = 20  # tokens told in the place of one: the most that engines and servers tell by default
 
@@ -38,6 +39,7 @@ class PolicyInfo:
     kv_capacity_tokens: int
     max_num_seqs: int
     thinking: ThinkingMarkers | None = None
+    tool_parser: str | None = None  # of vLLM's, for calls of tools
     kv_block_tokens: int = 1  # a sequence fills the cache in whole blocks of so many
 
 
@@ -86,6 +88,11 @@ class TokenEngine(Protocol):
     def check_schema(self, json_schema: str) -> None:
         """Raises ProblemError for a JSON schema that it can't hold its tokens to, as far as is known before. Called in
         a thread of its own."""
+        ...
+
+    def read_calls(self, tools: Tools, replies: Sequence[Reply]) -> list[CallingReply | None]:
+        """The calls of each reply, through the `tool_parser`. Called in a thread of its own. Raises ProblemError for
+        tools that it does not take."""
         ...
 
     async def stop(self) -> None:

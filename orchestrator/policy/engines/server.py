@@ -28,10 +28,12 @@ from orchestrator.core.flops import ModelShape, llama_shape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
+from orchestrator.core.tools import CallingReply, Reply, Tools
 from orchestrator.policy.engines.chat_template import render
 from orchestrator.policy.engines.clients import CONNECT_S, api_key, as_response_format, one_line, open_client
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.thinking import thinking_markers
+from orchestrator.policy.tool_calls import read_calls, tool_parser
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,11 @@ class ServerEngine:
 
     def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         return render(self._transformers_tokenizer, messages, self._config, template)
+
+    def read_calls(self, tools: Tools, replies: Sequence[Reply]) -> list[CallingReply | None]:
+        name = self.info().tool_parser
+        assert name is not None, "no session asks without a parser"
+        return read_calls(name, self._transformers_tokenizer, tools, replies)
 
     async def abort(self, name: str) -> None:
         """Closes the connection, which ends the request in the server."""
@@ -313,6 +320,7 @@ class ServerEngine:
             kv_capacity_tokens=await self._capacity(url) or context * self._config.max_num_seqs,
             max_num_seqs=self._config.max_num_seqs,
             thinking=thinking_markers(self._config.thinking, self._transformers_tokenizer),
+            tool_parser=tool_parser(self._config.tool_parser, self._transformers_tokenizer),
         )
 
     async def _check_tokens(self, url: str) -> None:

@@ -25,11 +25,13 @@ from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import llama_shape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
+from orchestrator.core.tools import CallingReply, Reply, Tools
 from orchestrator.policy.engines.arguments import check_names
 from orchestrator.policy.engines.chat_template import render
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
 from orchestrator.policy.engines.shared_count import SharedCount
 from orchestrator.policy.thinking import thinking_markers
+from orchestrator.policy.tool_calls import read_calls, tool_parser
 
 # Tokens per delta: each costs some 20 us.
 _INTERVAL_EAGER, _INTERVAL_TO_THE_END = 4, 32  # of a sequence that runs to its end: its steps are waited for, or not
@@ -141,6 +143,7 @@ class VllmEngine:
         enable_envs_cache()  # as the engine's own process does: some are looked up at every token
         self._tokenizer = self._llm.get_tokenizer()
         self._thinking = thinking_markers(config.thinking, self._tokenizer)
+        self._tool_parser = tool_parser(config.tool_parser, self._tokenizer)
         self._config = config
 
     @property
@@ -169,6 +172,7 @@ class VllmEngine:
             kv_block_tokens=cache.block_size,
             max_num_seqs=self._config.max_num_seqs,
             thinking=self._thinking,
+            tool_parser=self._tool_parser,
         )
 
     @property
@@ -241,6 +245,11 @@ class VllmEngine:
 
     def render(self, messages: Sequence[Message], template: Mapping[str, Any]) -> str:
         return render(self._tokenizer, messages, self._config, template)
+
+    def read_calls(self, tools: Tools, replies: Sequence[Reply]) -> list[CallingReply | None]:
+        name = self.info().tool_parser
+        assert name is not None, "no session asks without a parser"
+        return read_calls(name, self._tokenizer, tools, replies)
 
     def check_schema(self, json_schema: str) -> None:
         from vllm import SamplingParams

@@ -1,6 +1,5 @@
 """`/v1/chat/completions`."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -12,9 +11,10 @@ from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
 from orchestrator.serving.dialects.formats import ResponseFormat
 from orchestrator.serving.dialects.logprobs import chat_logprobs, tokens_of_steps
-from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
+from orchestrator.serving.dialects.messages import CONTENT, check_arguments, checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
 from orchestrator.serving.dialects.reports import choice_report, openai_usage, report, untold
+from orchestrator.serving.dialects.tools import ChatTool, ChatToolChoice, asked_tools, calls_of, content_of, schema_of
 from orchestrator.serving.errors import ApiError, invalid
 from orchestrator.serving.events import DONE, Ended, data
 from orchestrator.serving.narration import in_words
@@ -22,11 +22,8 @@ from orchestrator.serving.orders import Answered, Choice, Order
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **NEUTRAL,
-    "tools": ([],),
     "functions": ([],),
-    "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -44,10 +41,7 @@ class Function(BaseModel):
 
     @model_validator(mode="after")
     def _is_json(self) -> "Function":
-        try:
-            json.loads(self.arguments or "{}")
-        except ValueError:
-            raise ValueError("arguments must be JSON") from None
+        check_arguments(self.arguments)
         return self
 
 
@@ -109,6 +103,9 @@ class ChatRequest(CommonRequest):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0)
     response_format: ResponseFormat | None = None
+    tools: list[ChatTool] = Field(default_factory=list)
+    tool_choice: ChatToolChoice = None
+    parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -128,11 +125,16 @@ class Chat:
         if request.top_logprobs is not None and not request.logprobs:
             raise invalid("top_logprobs: only with logprobs=true", param="top_logprobs")
         template = checked_template(request.chat_template_kwargs)
+        functions = [tool.function for tool in request.tools]
+        tools = asked_tools(functions, request.tool_choice, request.parallel_tool_calls, ".function")
+        asked_schema = None if request.response_format is None else request.response_format.json_schema
+        json_schema, format_in = schema_of(tools, asked_schema, "response_format")
         problem = Problem(
             id="request",  # the same for all, so that equal seeds mean equal draws
             messages=tuple(message.message for message in request.messages),
             template=template_of(request.reasoning_effort, template, context),
-            json_schema=None if request.response_format is None else request.response_format.json_schema,
+            json_schema=json_schema,
+            tools=tools,
         )
         return make_order(
             request,
@@ -140,7 +142,7 @@ class Chat:
             context,
             problems=[problem],
             asked_in="messages",
-            format_in="response_format",
+            format_in=format_in,
             max_tokens=_max_tokens(request, context),
             stop=request.stop,
             effort=request.reasoning_effort,
@@ -155,7 +157,7 @@ class Chat:
             "object": "chat.completion",
             "created": stamp.created,
             "model": order.model,
-            "choices": [_choice(order, index, choice) for index, choice in enumerate(answered.choices)],
+            "choices": [_choice(order, index, choice, stamp) for index, choice in enumerate(answered.choices)],
             "usage": openai_usage(found),
             "headrace": report(order, answered),
         }
@@ -191,6 +193,9 @@ class ChatWriter:
         for index, choice in enumerate(event.answered.choices):
             if index:
                 yield self._chunk(index, {"role": "assistant", "content": ""})
+            if choice.trajectory.calling is not None:
+                yield from self._calling(index, choice)
+                continue
             tokens = None if choice.read is None or order.logprobs is None else tokens_of_steps(choice)
             for number, (step, text) in enumerate(untold(choice.trajectory.steps, self._num_told)):
                 if text:
@@ -198,7 +203,23 @@ class ChatWriter:
                     if tokens is not None and not step.thinking:
                         told = chat_logprobs(tokens[number], order.logprobs or 0)
                     yield self._chunk(index, {"reasoning" if step.thinking else "content": text}, told)
-            yield self._chunk(index, {}, finish=choice, last=index + 1 == len(event.answered.choices))
+            yield self._finished(index, choice)
+
+    def _calling(self, index: int, choice: Choice) -> Iterator[str]:
+        """An answer that calls tools: its thinking, its words, then each call and its arguments."""
+        if thoughts := choice.trajectory.thoughts:
+            yield self._chunk(index, {"reasoning": thoughts})
+        if content := content_of(choice):
+            yield self._chunk(index, {"content": content})
+        for number, told in enumerate(_told_calls(choice, index, self._stamp)):
+            function = {"name": told["function"]["name"], "arguments": ""}
+            yield self._chunk(index, {"tool_calls": [{"index": number, **told, "function": function}]})
+            arguments = {"arguments": told["function"]["arguments"]}
+            yield self._chunk(index, {"tool_calls": [{"index": number, "function": arguments}]})
+        yield self._finished(index, choice)
+
+    def _finished(self, index: int, choice: Choice) -> str:
+        return self._chunk(index, {}, finish=choice, last=index + 1 == len(self._found[-1].choices))
 
     def failed(self, error: ApiError) -> Iterator[str]:
         yield data(error.body)
@@ -247,7 +268,7 @@ def _max_tokens(request: ChatRequest, context: ServingContext) -> int | None:
     return capped_tokens(name, next(iter(asked), None), context)
 
 
-def _choice(order: Order, index: int, choice: Choice) -> dict[str, Any]:
+def _choice(order: Order, index: int, choice: Choice, stamp: Stamp) -> dict[str, Any]:
     trajectory = choice.trajectory
     reasoning = {"reasoning": trajectory.thoughts} if trajectory.thoughts else {}  # vLLM's field
     logprobs = None
@@ -255,10 +276,21 @@ def _choice(order: Order, index: int, choice: Choice) -> dict[str, Any]:
         steps = zip(trajectory.steps, tokens_of_steps(choice), strict=True)
         tokens = [token for step, tokens in steps if not step.thinking for token in tokens]
         logprobs = chat_logprobs(tokens, order.logprobs)
+    told = _told_calls(choice, index, stamp)
+    said: dict[str, Any] = {"content": content_of(choice)}
+    if told:
+        said = {"content": said["content"] or None, "tool_calls": told}
     return {
         "index": index,
-        "message": {"role": "assistant", "content": trajectory.reply, "refusal": None, **reasoning},
+        "message": {"role": "assistant", **said, "refusal": None, **reasoning},
         "logprobs": logprobs,
         "finish_reason": choice.finish_reason,
         "headrace": choice_report(choice),
     }
+
+
+def _told_calls(choice: Choice, index: int, stamp: Stamp) -> list[dict[str, Any]]:
+    return [
+        {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call_id, call in calls_of(choice, index, stamp)
+    ]

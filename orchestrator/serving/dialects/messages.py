@@ -1,5 +1,6 @@
 """What messages have in common in the dialects that have them."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,14 @@ def joined(content: Any) -> Any:
             raise ValueError("wanted a string or a list of text parts")
         texts.append(part["text"])
     return "".join(texts)
+
+
+def check_arguments(arguments: str) -> None:
+    """Raises ValueError for the arguments of a call that chat templates can't read."""
+    try:
+        json.loads(arguments or "{}")
+    except ValueError:
+        raise ValueError("arguments must be JSON") from None
 
 
 _PART = {

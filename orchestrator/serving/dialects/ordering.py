@@ -12,7 +12,7 @@ from orchestrator.serving.config import Effort
 from orchestrator.serving.dialects.contract import ServingContext
 from orchestrator.serving.dialects.fields import CommonRequest
 from orchestrator.serving.errors import invalid
-from orchestrator.serving.orders import Order
+from orchestrator.serving.orders import Order, shows_tools
 
 _SEED_BITS = 53  # a number of JavaScript holds no more exactly, so that any client can send the seed again
 _MOST_LOGPROBS = 20  # engines tell no more
@@ -60,6 +60,8 @@ def make_order(
     named = context.catalog.resolve(request.model, asked)
     if any(problem.json_schema is not None for problem in problems):
         _check_format(named, format_in)
+    if any(map(shows_tools, problems)):
+        _check_tools(named, logprobs, context)
     most = named.strategy.most_candidates
     if choices is not None and most is not None and choices > most:
         raise invalid(f"n: {named.name} with these parameters makes {most} candidates, got n={choices}", param="n")
@@ -105,6 +107,16 @@ def _check_format(named: NamedStrategy, format_in: str | None) -> None:
     if named.strategy.needs_tokens or named.strategy.restates:
         why = "changes the prompt" if named.strategy.restates else "goes on from parts of an answer, or stops it early"
         raise invalid(f"{format_in}: {named.name} {why}; wanted a strategy of whole completions", param=format_in)
+
+
+def _check_tools(named: NamedStrategy, logprobs: int | None, context: ServingContext) -> None:
+    """Raises ApiError where tools can't be called."""
+    if not context.catalog.tells_tokens:
+        raise invalid("tools: this server's policy is a chat API, which is not handed any", param="tools")
+    if named.strategy.restates:
+        raise invalid(f"tools: {named.name} changes the prompt; wanted a strategy that does not", param="tools")
+    if logprobs is not None:
+        raise invalid("logprobs: not with tools, whose calls are not told token by token", param="logprobs")
 
 
 def template_of(effort: str | None, given: Mapping[str, Any] | None, context: ServingContext) -> dict[str, Any]:

@@ -3,8 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.core.tools import Call
 from orchestrator.serving.dialects.contract import Stamp
-from orchestrator.serving.dialects.response_objects import message_item, reasoning_item, reasoning_part, text_part
+from orchestrator.serving.dialects.response_objects import (
+    call_item,
+    message_item,
+    reasoning_item,
+    reasoning_part,
+    text_part,
+)
 
 Events = list[dict[str, Any]]
 
@@ -86,7 +93,26 @@ class MessageItem:
         return _event(name, self.index, self.begun, content_index=0, **fields)
 
 
-Item = ReasoningItem | MessageItem
+class CallItem:
+    """A call of a tool, which is told at once."""
+
+    def __init__(self, stamp: Stamp, index: int, call_id: str, call: Call) -> None:
+        self.index = index
+        self.whole = call_item(stamp, index, call_id, call)
+        self.begun = {**self.whole, "status": "in_progress", "arguments": ""}
+
+    def close(self) -> Events:
+        arguments = self.whole["arguments"]
+        return [
+            self._at("function_call_arguments.delta", delta=arguments),
+            self._at("function_call_arguments.done", name=self.whole["name"], arguments=arguments),
+        ]
+
+    def _at(self, event: str, /, **fields: Any) -> dict[str, Any]:
+        return _event(event, self.index, self.begun, **fields)
+
+
+Item = ReasoningItem | MessageItem | CallItem
 
 
 def _numbered(item: dict[str, Any], index: int) -> dict[str, Any]:
@@ -98,5 +124,5 @@ def _summary_part(text: str) -> dict[str, Any]:
     return {"type": "summary_text", "text": text}
 
 
-def _event(name: str, index: int, item: dict[str, Any], **fields: Any) -> dict[str, Any]:
+def _event(name: str, index: int, item: dict[str, Any], /, **fields: Any) -> dict[str, Any]:
     return {"type": f"response.{name}", "output_index": index, "item_id": item["id"], **fields}

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.core.nouns import Step
+from orchestrator.core.tools import Call
 from orchestrator.serving.dialects.contract import Stamp
 from orchestrator.serving.dialects.formats import told_format
 from orchestrator.serving.dialects.logprobs import chat_logprobs, tokens_of_steps
 from orchestrator.serving.dialects.reports import choice_report, report, usage_of
+from orchestrator.serving.dialects.tools import calls_of, content_of, told_tools
 from orchestrator.serving.errors import ApiError
-from orchestrator.serving.orders import Answered, Choice, Order
+from orchestrator.serving.orders import Answered, Choice, Order, shows_tools
 
 
 def response_object(
@@ -21,6 +23,7 @@ def response_object(
     error: ApiError | None = None,
 ) -> dict[str, Any]:
     """Without an answer it is in progress, unless it failed."""
+    [problem] = order.problems
     status, incomplete = "in_progress", None
     if error is not None:
         status = "failed"
@@ -38,14 +41,12 @@ def response_object(
         "max_output_tokens": order.sampling.max_tokens,
         "model": order.model,
         "output": list(output),
-        "parallel_tool_calls": False,
         "previous_response_id": None,
         "reasoning": {"effort": order.effort, "summary": None},
         "store": False,
         "temperature": order.sampling.temperature,
-        "text": {"format": told_format(order.problems[0].json_schema)},
-        "tool_choice": "auto",
-        "tools": [],
+        "text": {"format": told_format(None if shows_tools(problem) else problem.json_schema)},
+        **told_tools(problem.tools),
         "top_logprobs": order.logprobs or 0,
         "top_p": order.sampling.top_p,
         "truncation": "disabled",
@@ -72,15 +73,19 @@ def _report(order: Order, answered: Answered) -> dict[str, Any]:
 
 
 def output_of(order: Order, answered: Answered, stamp: Stamp) -> list[dict[str, Any]]:
-    """The thinking, if there is any, and the message."""
+    """The thinking, if there is any, the message, and the calls of tools: where there are some, and nothing is said,
+    there is no message."""
     [choice] = answered.choices
-    items = []
+    items: list[dict[str, Any]] = []
     if choice.trajectory.thoughts:
         items.append({**reasoning_item(stamp), "content": [reasoning_part(choice.trajectory.thoughts)]})
     parts = [part for step, part in parts_of(order, choice) if not step.thinking]
     logprobs = [token for part in parts for token in part]
-    content = [text_part(choice.trajectory.reply, logprobs)]
-    items.append({**message_item(stamp), "status": "completed", "content": content})
+    calls = calls_of(choice, 0, stamp)
+    if (text := content_of(choice)) or not calls:
+        items.append({**message_item(stamp), "status": "completed", "content": [text_part(text, logprobs)]})
+    for call_id, call in calls:
+        items.append(call_item(stamp, len(items), call_id, call))
     return items
 
 
@@ -100,6 +105,12 @@ def reasoning_item(stamp: Stamp) -> dict[str, Any]:
 
 def message_item(stamp: Stamp) -> dict[str, Any]:
     return {"id": f"msg_{stamp.id}", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+
+
+def call_item(stamp: Stamp, index: int, call_id: str, call: Call) -> dict[str, Any]:
+    """`index` is its place in the output."""
+    named = {"call_id": call_id, "name": call.name, "arguments": call.arguments}
+    return {"id": f"fc_{stamp.id}_{index}", "type": "function_call", "status": "completed", **named}
 
 
 def reasoning_part(text: str) -> dict[str, Any]:

@@ -1,27 +1,26 @@
 """`/v1/responses`: text in and out. Nothing is stored, so each request brings its whole conversation."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from orchestrator.core.nouns import Message, Problem
+from orchestrator.core.nouns import Message, Problem, ToolCall
 from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, read_request
 from orchestrator.serving.dialects.formats import Text
-from orchestrator.serving.dialects.messages import CONTENT, checked_template, joined, known_role
+from orchestrator.serving.dialects.messages import CONTENT, check_arguments, checked_template, joined, known_role
 from orchestrator.serving.dialects.ordering import capped_tokens, make_order, template_of
 from orchestrator.serving.dialects.response_objects import output_of, response_object
 from orchestrator.serving.dialects.response_writer import ResponseWriter
+from orchestrator.serving.dialects.tools import ResponseTool, ResponseToolChoice, asked_tools, schema_of
 from orchestrator.serving.errors import invalid
 from orchestrator.serving.orders import Answered, Order
 
 _LOGPROBS = "message.output_text.logprobs"
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **NEUTRAL,
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "max_tool_calls": (),
     "truncation": ("disabled",),
     "background": (False,),
@@ -38,11 +37,12 @@ _HINTS = {
 
 
 class InputItem(BaseModel):
-    """A message, or the reasoning of an earlier answer, which models are not shown again."""
+    """A message, a call of a tool, what it returned, or the reasoning of an earlier answer, which models are not shown
+    again."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    type: Literal["message", "reasoning"] = "message"
+    type: Literal["message", "reasoning", "function_call", "function_call_output"] = "message"
     role: Literal["system", "developer", "user", "assistant"] = "user"
     content: Annotated[str, BeforeValidator(joined), CONTENT] = ""
     id: str | None = None
@@ -50,6 +50,22 @@ class InputItem(BaseModel):
     summary: list[Any] | None = None
     encrypted_content: str | None = None
     phase: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: Annotated[str | None, BeforeValidator(joined), CONTENT] = None
+
+    @model_validator(mode="after")
+    def _has_its_fields(self) -> "InputItem":
+        wanted = {"function_call": ("call_id", "name", "arguments"), "function_call_output": ("call_id", "output")}
+        own = wanted.get(self.type, ())
+        for name in ("call_id", "name", "arguments", "output"):
+            if (getattr(self, name) is None) == (name in own):
+                missing = "is missing" if name in own else "is not supported"
+                raise ValueError(f"{name} {missing} in an item of type {self.type}")
+        if self.arguments is not None:
+            check_arguments(self.arguments)
+        return self
 
 
 def _items(given: Any) -> Any:
@@ -83,21 +99,38 @@ class ResponsesRequest(CommonRequest):
     max_output_tokens: int | None = Field(default=None, ge=1)
     reasoning: Reasoning | None = None
     text: Text | None = None
+    tools: list[ResponseTool] = Field(default_factory=list)
+    tool_choice: ResponseToolChoice = None
+    parallel_tool_calls: bool | None = None
     include: list[Literal["message.output_text.logprobs"]] | None = None
     top_logprobs: int | None = Field(default=None, ge=0)
     chat_template_kwargs: dict[str, Any] | None = None
 
     @property
     def messages(self) -> list[Message]:
-        asked = [
-            Message(role=known_role(item.role), content=item.content) for item in self.input if item.type == "message"
-        ]
+        asked = _messages(self.input)
         return asked if self.instructions is None else [Message(role="system", content=self.instructions), *asked]
 
     @property
     def logprobs(self) -> int | None:
         asked = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
         return (self.top_logprobs or 0) if asked else None
+
+
+def _messages(items: Sequence[InputItem]) -> list[Message]:
+    """An assistant's calls belong to what it said before them."""
+    messages: list[Message] = []
+    for item in items:
+        if item.type == "message":
+            messages.append(Message(role=known_role(item.role), content=item.content))
+        elif item.type == "function_call_output":
+            messages.append(Message(role="tool", content=item.output or "", tool_call_id=item.call_id))
+        elif item.type == "function_call":
+            if not messages or messages[-1].role != "assistant":
+                messages.append(Message(role="assistant", content=""))
+            call = ToolCall(id=item.call_id or "", name=item.name or "", arguments=item.arguments or "")
+            messages[-1] = replace(messages[-1], tool_calls=(*messages[-1].tool_calls, call))
+    return messages
 
 
 class Responses:
@@ -114,11 +147,15 @@ class Responses:
             raise invalid(f"input: wanted 1 to {most} messages, got {len(request.messages)}", param="input")
         effort = None if request.reasoning is None else request.reasoning.effort
         template = checked_template(request.chat_template_kwargs)
+        tools = asked_tools(request.tools, request.tool_choice, request.parallel_tool_calls, "")
+        asked_schema = None if request.text is None else request.text.json_schema
+        json_schema, format_in = schema_of(tools, asked_schema, "text.format")
         problem = Problem(
             id="request",  # the same for all, so that equal seeds mean equal draws
             messages=tuple(request.messages),
             template=template_of(effort, template, context),
-            json_schema=None if request.text is None else request.text.json_schema,
+            json_schema=json_schema,
+            tools=tools,
         )
         return make_order(
             request,
@@ -126,7 +163,7 @@ class Responses:
             context,
             problems=[problem],
             asked_in="input",
-            format_in="text.format",
+            format_in=format_in,
             max_tokens=capped_tokens("max_output_tokens", request.max_output_tokens, context),
             stop=(),
             effort=effort,

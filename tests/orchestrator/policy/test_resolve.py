@@ -80,3 +80,8 @@ def test_who_needs_token_ids_refuses_a_chat_api() -> None:
     refuse_chat_api(SERVED, "label")
     with pytest.raises(UserError, match=r"policy\.tokenizer: label needs token ids"):
         refuse_chat_api(replace(SERVED, tokenizer=""), "label")
+
+
+def test_a_chat_api_has_no_tool_parser() -> None:
+    with pytest.raises(UserError, match=r"policy\.tool_parser: hermes needs policy\.tokenizer"):
+        resolve_policy(replace(SERVED, tokenizer="", tool_parser="hermes"))

@@ -160,7 +160,6 @@ def test_parameters_that_ask_for_nothing_are_accepted() -> None:
         ({"stop": ["a", ""]}, "stop", "1 to 1000 characters"),
         ({"stop": list("abcde")}, "stop", "at most 4 strings, got 5"),
         ({"stop": 5}, "stop", "a string or a list of strings"),
-        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"top_logprobs": 2}, "top_logprobs", "only with logprobs=true"),
         ({"logprobs": True, "top_logprobs": 21}, "logprobs", "at most 20"),
         ({"thinking_token_budget": 0}, "thinking_token_budget", "greater than or equal to 1"),
