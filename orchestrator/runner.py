@@ -174,7 +174,7 @@ async def solve_job(
     """Searches, grades, and leaves the workload. Raises UserError and ReplicaError."""
     started_at = datetime.now(UTC)
     recorder = TreeRecorder() if keep_tree else None
-    session = session_of(job.seed) if recorder is None else session_of(job.seed, recorder)
+    session = session_of(job.seed, recorder)
     outcome = await solve(job.problem, job.strategy.search, session, timeout_s=timeout_s, workload=workload)
     result, error = outcome.result, outcome.error
     grades: list[Comparison] = []

@@ -8,10 +8,10 @@ from typing import Protocol, TypeVar
 
 from orchestrator.core.account import Account
 from orchestrator.core.errors import LateError, ReplicaError, UserError, first_error
-from orchestrator.core.happenings import Observer
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, SearchResult, Selection
 from orchestrator.core.protocols import Answers, Policy, Sampling, Session, Verifier, Workload
+from orchestrator.core.search_events import Observer
 from orchestrator.session import SearchSession
 
 T = TypeVar("T")

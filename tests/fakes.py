@@ -12,7 +12,6 @@ from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.answers.exact import ExactAnswers
 from orchestrator.core.confidence import GroupMeans, TokenConfidence, step_confidence
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.happenings import Observer
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Problem, Score, Selection, StateHandle
 from orchestrator.core.protocols import (
@@ -26,6 +25,7 @@ from orchestrator.core.protocols import (
     Verdict,
     Verifier,
 )
+from orchestrator.core.search_events import Observer
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.session import SearchSession
 

@@ -18,9 +18,9 @@ from experiments.replay.recording import RecordedProblem, Recording, Sample
 from orchestrator.core.confidence import ConfidenceFloor, GroupMeans
 from orchestrator.core.errors import UserError
 from orchestrator.core.flops import ModelShape
-from orchestrator.core.happenings import Observer
 from orchestrator.core.nouns import Comparison, Problem, StateHandle
 from orchestrator.core.protocols import Answers, Finish, Generation, ScoreRequest, Segment, Verdict
+from orchestrator.core.search_events import Observer
 from orchestrator.core.seeds import derive_seed
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.search import SearchRuntime

@@ -198,7 +198,7 @@ async def execute(
                 )
 
 
-def _in_this_process(plan: Plan, runtime: SearchRuntime, grader: Grader, *, keep_tree: bool = False) -> SolveJob:
+def _in_this_process(plan: Plan, runtime: SearchRuntime, grader: Grader, *, keep_tree: bool) -> SolveJob:
     return partial(
         solve_job,
         session_of=runtime.session,
@@ -261,7 +261,9 @@ async def _calibrate(plan: Plan, calibration: Dataset, runtime: SearchRuntime, *
         free_keys=FREE_KEYS,
     ) as results:
         async with answers_of(plan.config.trust.data) as answers:
-            solve = _in_this_process(plan, replace(runtime, answers=answers), grader_of(calibration, answers))
+            solve = _in_this_process(
+                plan, replace(runtime, answers=answers), grader_of(calibration, answers), keep_tree=False
+            )
             in_flight = plan.config.problems_in_flight
             await hand_out(jobs, solve, results=results, in_flight=in_flight, on_row=lambda row, candidates: None)
     pools = [sample_set(samples) for _, samples in read_results(folder)[1].groupby("problem_id")]

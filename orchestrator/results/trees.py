@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.happenings import AnswerChosen, Happening, Pruned, StepScored, StepWritten
+from orchestrator.core.search_events import AnswerChosen, Pruned, SearchEvent, StepScored, StepWritten
 from orchestrator.results.rows import NodeRow
 
 _Place = tuple[tuple[int, ...], int]  # a path, and the index of a step in its trajectory
@@ -29,13 +29,13 @@ class TreeRecorder:
         self._last: dict[tuple[int, ...], int] = {}  # the largest index of a path's own steps
         self._chosen: tuple[int, ...] | None = None  # the path of the answer
 
-    def __call__(self, happening: Happening) -> None:
-        match happening:
+    def __call__(self, event: SearchEvent) -> None:
+        match event:
             case StepWritten(path=path, index=index):
-                self._write(path, index, happening)
+                self._write(path, index, event)
             case StepScored(path=path, index=index):
                 if (node := self._nodes.get((path, index))) is not None:
-                    node.scored = happening
+                    node.scored = event
             case Pruned(path=path):
                 if path in self._last:
                     self._nodes[path, self._last[path]].given_up = True

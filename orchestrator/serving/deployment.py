@@ -27,8 +27,8 @@ from orchestrator.serving.health import PoolsHealth
 from orchestrator.serving.http_server import HttpServer
 from orchestrator.serving.keys import Keyring
 from orchestrator.serving.service import Pools, Service
+from orchestrator.serving.spans import configured_tracer
 from orchestrator.serving.surroundings import Surroundings
-from orchestrator.serving.tracing import configured_tracer
 from orchestrator.serving.warming import warm
 from orchestrator.verifier.resolve import resolve
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
 
-from orchestrator.core.happenings import Happening, TextWritten
+from orchestrator.core.search_events import SearchEvent, TextWritten
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.orders import Answered
 from orchestrator.serving.searches import Search
@@ -40,7 +40,7 @@ class Happened:
     """News of a search of the request: text, or else what happens in it."""
 
     index: int
-    happenings: tuple[Happening, ...]
+    search_events: tuple[SearchEvent, ...]
 
 
 Event = Waiting | Happened | Ended | Failed
@@ -57,7 +57,7 @@ class Writer(Protocol):
         """More of that search's answer, which is being written."""
         ...
 
-    def progress(self, index: int, happenings: Sequence[Happening]) -> Iterator[str]:
+    def progress(self, index: int, search_events: Sequence[SearchEvent]) -> Iterator[str]:
         """What else happens in that search."""
         ...
 
@@ -92,8 +92,8 @@ async def events(searches: Sequence[Search], keep_alive_s: float) -> AsyncIterat
         news.clear()
         for index, search in list(running.items()):
             done = search.task.done()  # before its last news are taken
-            if search.feed is not None and (happenings := search.feed.take()):
-                yield Happened(index=index, happenings=tuple(happenings))
+            if search.feed is not None and (search_events := search.feed.take()):
+                yield Happened(index=index, search_events=tuple(search_events))
             if not done:
                 continue
             del running[index]
@@ -112,8 +112,8 @@ async def written(happening: AsyncIterator[Event], writer: Writer) -> AsyncItera
         match event:
             case Waiting():
                 yield ": searching\n\n"
-            case Happened(index=index, happenings=happenings):
-                for texts, some in groupby(happenings, lambda one: isinstance(one, TextWritten)):
+            case Happened(index=index, search_events=search_events):
+                for texts, some in groupby(search_events, lambda one: isinstance(one, TextWritten)):
                     if texts:
                         for text in some:
                             assert isinstance(text, TextWritten)

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from orchestrator.core.happenings import AnswerChosen, BudgetUsed, Dropped, Happening, TextWritten, Voted
+from orchestrator.core.search_events import AnswerChosen, BudgetUsed, Dropped, SearchEvent, TextWritten, Voted
 
 _MOST_WAITING = 1000  # a few hundred KB, where steps are short; a search makes some hundreds of them in a second
 _LATEST = (BudgetUsed, Voted)  # of two in a row the second says all
@@ -18,31 +18,31 @@ class Feed:
         """Without `progress` it holds text alone."""
         self._progress = progress
         self._most_waiting = most_waiting
-        self._waiting: deque[Happening] = deque()
+        self._waiting: deque[SearchEvent] = deque()
         self._num_dropped = 0
         self.on_news: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __call__(self, happening: Happening) -> None:
+    def __call__(self, event: SearchEvent) -> None:
         last = self._waiting[-1] if self._waiting else None
-        if isinstance(happening, TextWritten):
-            if isinstance(last, TextWritten) and (last.path, last.thinking) == (happening.path, happening.thinking):
-                self._waiting[-1] = replace(last, text=last.text + happening.text)
+        if isinstance(event, TextWritten):
+            if isinstance(last, TextWritten) and (last.path, last.thinking) == (event.path, event.thinking):
+                self._waiting[-1] = replace(last, text=last.text + event.text)
             else:
-                self._waiting.append(happening)
+                self._waiting.append(event)
         elif not self._progress:
             return
-        elif isinstance(happening, _LATEST) and type(happening) is type(last):
-            self._waiting[-1] = happening
-        elif len(self._waiting) < self._most_waiting or isinstance(happening, AnswerChosen):
-            self._waiting.append(happening)
+        elif isinstance(event, _LATEST) and type(event) is type(last):
+            self._waiting[-1] = event
+        elif len(self._waiting) < self._most_waiting or isinstance(event, AnswerChosen):
+            self._waiting.append(event)
         else:
             self._num_dropped += 1
         self.on_news()
 
-    def take(self) -> list[Happening]:
+    def take(self) -> list[SearchEvent]:
         """What was not taken before, in order; what was dropped came after it."""
         taken = list(self._waiting)
         if self._num_dropped:

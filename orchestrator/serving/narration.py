@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from orchestrator.core.happenings import (
+from orchestrator.core.search_events import (
     AnswerChosen,
     Dropped,
     Forked,
-    Happening,
     Pruned,
+    SearchEvent,
     StepScored,
     StepWritten,
     Voted,
@@ -16,13 +16,13 @@ from orchestrator.core.happenings import (
 _MOST_CHARS = 200  # of a step
 
 
-def in_words(happenings: Iterable[Happening]) -> str:
+def in_words(search_events: Iterable[SearchEvent]) -> str:
     """A line for each; none for what has no place in a summary."""
-    return "".join(f"{line}\n" for happening in happenings if (line := _line(happening)))
+    return "".join(f"{line}\n" for event in search_events if (line := _line(event)))
 
 
-def _line(happening: Happening) -> str:
-    match happening:
+def _line(event: SearchEvent) -> str:
+    match event:
         case StepWritten(path=path, text=text):
             shown = " ".join(text.split())
             return f"[{_name(path)}] {shown if len(shown) <= _MOST_CHARS else shown[:_MOST_CHARS] + '…'}"

@@ -6,7 +6,7 @@ from opentelemetry.trace import Span, Tracer, use_span
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.serving import tracing
+from orchestrator.serving import spans
 from orchestrator.serving.gate import path_of, searches
 from orchestrator.serving.metrics import Metrics
 
@@ -32,7 +32,7 @@ class Observed:
             await watched.run(self._app, receive)
             return
         request_id = scope["state"]["request_id"]
-        span = tracing.request_span(self._tracer, path, request_id, Headers(scope=scope))
+        span = spans.request_span(self._tracer, path, request_id, Headers(scope=scope))
         with use_span(span, record_exception=False):
             await watched.run(self._app, receive, span)
 
@@ -54,7 +54,7 @@ class _Watched:
         finally:
             self._metrics.answered(self._strategy, self._status, self._seconds)
             if span is not None:
-                tracing.ended(span, status=self._status, strategy=self._strategy)
+                spans.ended(span, status=self._status, strategy=self._strategy)
 
     async def _told(self, message: Message) -> None:
         if message["type"] == "http.response.start":

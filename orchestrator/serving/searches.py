@@ -11,10 +11,10 @@ from opentelemetry.context import get_current
 from opentelemetry.trace import Tracer
 
 from orchestrator.core.errors import LateError, PoolExhausted, ProblemError, PromptTooLong, ReplicaError, UserError
-from orchestrator.core.happenings import Happening, Observer
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.nouns import EndReason, Problem, SearchResult
 from orchestrator.core.protocols import ReadsCalls, Session
+from orchestrator.core.search_events import Observer, SearchEvent
 from orchestrator.search import SearchRuntime, solve
 from orchestrator.serving.callers import Caller
 from orchestrator.serving.config import Limits
@@ -23,8 +23,8 @@ from orchestrator.serving.fair_queue import FairQueue
 from orchestrator.serving.feed import Feed
 from orchestrator.serving.orders import Answered, Order
 from orchestrator.serving.showing import Shown, show, unwritten
+from orchestrator.serving.spans import traced_search, traced_session, traced_verifier
 from orchestrator.serving.traces import Recording, Traces
-from orchestrator.serving.tracing import traced_search, traced_session, traced_verifier
 from orchestrator.session import SearchSession
 
 log = logging.getLogger(__name__)
@@ -267,8 +267,8 @@ def _each(*observers: Observer | None) -> Observer | None:
     if len(wanted) < 2:
         return wanted[0] if wanted else None
 
-    def tell(happening: Happening) -> None:
+    def tell(event: SearchEvent) -> None:
         for observer in wanted:
-            observer(happening)
+            observer(event)
 
     return tell

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.core.happenings import Forked, Happening, StepWritten, TextWritten, as_json
 from orchestrator.core.nouns import Problem
+from orchestrator.core.search_events import Forked, SearchEvent, StepWritten, TextWritten, as_json
 from orchestrator.serving.config import TraceLimits
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.orders import Order
@@ -112,16 +112,16 @@ class SearchRecording:
     def __init__(self, recording: Recording, problem: Problem) -> None:
         self._recording = recording
         self._problem = problem
-        self._happenings: list[Happening] = []
+        self._search_events: list[SearchEvent] = []
         self._error: str | None = None
 
-    def __call__(self, happening: Happening) -> None:
-        if isinstance(happening, TextWritten):  # the steps say it again
+    def __call__(self, event: SearchEvent) -> None:
+        if isinstance(event, TextWritten):  # the steps say it again
             return
-        if self._recording.has_room(_bytes_of(happening)):
-            self._happenings.append(happening)
+        if self._recording.has_room(_bytes_of(event)):
+            self._search_events.append(event)
         else:
-            self._happenings.clear()
+            self._search_events.clear()
 
     def ended(self, task: asyncio.Task[Any]) -> None:
         """The search's task."""
@@ -140,12 +140,12 @@ class SearchRecording:
             "seed": order.seed,
             "budget": asdict(order.budget),
             "error": self._error,
-            "events": [as_json(happening) for happening in self._happenings],
+            "events": [as_json(event) for event in self._search_events],
         }
 
 
-def _bytes_of(happening: Happening) -> int:
-    match happening:
+def _bytes_of(event: SearchEvent) -> int:
+    match event:
         case StepWritten(text=text):
             return _EVENT_BYTES + len(text)
         case Forked(children=children):

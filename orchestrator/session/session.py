@@ -13,10 +13,10 @@ from orchestrator.core.account import Account, Amounts, total
 from orchestrator.core.alternatives import ReadToken
 from orchestrator.core.confidence import ConfidenceFloor
 from orchestrator.core.errors import PromptTooLong
-from orchestrator.core.happenings import Observer
 from orchestrator.core.ledger import Budget, Ledger, Remaining
 from orchestrator.core.nouns import EndReason, Problem, SearchResult, Selection, Status, Step, Trajectory
 from orchestrator.core.protocols import Answers, Generation, Policy, Sampling, Verifier, Workload
+from orchestrator.core.search_events import Observer
 from orchestrator.core.thinking import ThinkingMarkers
 from orchestrator.session.books import Books
 from orchestrator.session.calls import know_calls, numbered_with_calls

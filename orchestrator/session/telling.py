@@ -4,7 +4,9 @@ import math
 import time
 from collections.abc import Sequence
 
-from orchestrator.core.happenings import (
+from orchestrator.core.nouns import Score, SearchResult, Selection, Trajectory
+from orchestrator.core.protocols import Segment
+from orchestrator.core.search_events import (
     AnswerChosen,
     BudgetUsed,
     Forked,
@@ -16,8 +18,6 @@ from orchestrator.core.happenings import (
     Voted,
     Votes,
 )
-from orchestrator.core.nouns import Score, SearchResult, Selection, Trajectory
-from orchestrator.core.protocols import Segment
 from orchestrator.session.answer_text import AnswerText
 from orchestrator.session.books import Books
 from orchestrator.session.tracks import Track

@@ -3,10 +3,10 @@
 import pytest
 
 from orchestrator.core.errors import ReplicaError
-from orchestrator.core.happenings import Happening, TextWritten
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Step
 from orchestrator.core.protocols import Segment
+from orchestrator.core.search_events import SearchEvent, TextWritten
 from orchestrator.search import solve
 from orchestrator.session.answer_text import AnswerText
 from strategies.best_of_n import BestOfN
@@ -69,7 +69,7 @@ def test_what_another_replica_writes_otherwise_is_an_error() -> None:
 
 
 async def told_of(strategy, policy, verifier=None, **options):
-    told: list[Happening] = []
+    told: list[SearchEvent] = []
     session = open_session(policy, verifier, observer=told.append, streams=True, **options)
     outcome = await solve(problem(), strategy.search, session, timeout_s=10)
     assert outcome.result is not None, outcome.error

@@ -58,7 +58,7 @@ async def run(
     with ResultsWriter.open(folder, run_yaml="name: r\n", versions={}, resume=resume) as results:
         await run_jobs(
             todo,
-            session_of=session or (lambda seed: open_session(policy, TableVerifier(lambda text: 0.5))),
+            session_of=session or (lambda seed, observer=None: open_session(policy, TableVerifier(lambda text: 0.5))),
             grader=TableGrader(),
             results=results,
             info=INFO,
@@ -137,7 +137,7 @@ def mixed_jobs(strategy, ids=("easy1", "easy2", "hard1", "hard2"), name="workloa
     return [Job(problem=problem, strategy_name=name, strategy=strategy, seed=seed) for problem in problems]
 
 
-def mixed_session(seed):
+def mixed_session(seed, observer=None):
     return open_session(
         ScriptedPolicy({"Q:": ["Answer: 1"]}),
         TableVerifier(lambda text: next(score for kind, score in MIXED.items() if text.startswith(kind))),
@@ -228,7 +228,7 @@ async def test_rows_hold_the_policys_confidence_step_by_step_only_where_it_was_a
         with ResultsWriter.open(tmp_path / name, run_yaml="name: x\n", versions={}) as results:
             await run_jobs(
                 jobs(strategy, name, "a"),
-                session_of=lambda seed: open_session(ScriptedPolicy(script)),
+                session_of=lambda seed, observer=None: open_session(ScriptedPolicy(script)),
                 grader=TableGrader(),
                 results=results,
                 info=INFO,

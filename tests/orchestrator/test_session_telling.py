@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.happenings import Happening, as_json
 from orchestrator.core.ledger import Budget
 from orchestrator.core.nouns import Selection
 from orchestrator.core.protocols import Strategy
+from orchestrator.core.search_events import SearchEvent, as_json
 from orchestrator.search import Outcome, solve
 from strategies.adaptive_consistency import AdaptiveConsistency
 from strategies.beam_search import BeamSearch
@@ -46,16 +46,14 @@ def judge(text: str) -> float:
 
 async def searched(
     strategy: Strategy, policy: ScriptedPolicy, *, listen: bool = True, **options: Any
-) -> tuple[Outcome, list[Happening]]:
-    told: list[Happening] = []
+) -> tuple[Outcome, list[SearchEvent]]:
+    told: list[SearchEvent] = []
     session = open_session(policy, TableVerifier(judge), observer=told.append if listen else None, **options)
     return await solve(problem(), strategy.search, session, timeout_s=10), told
 
 
-def of_type(told: list[Happening], kind: str) -> list[dict[str, Any]]:
-    return [
-        event for event in json.loads(json.dumps([as_json(happening) for happening in told])) if event["type"] == kind
-    ]
+def of_type(told: list[SearchEvent], kind: str) -> list[dict[str, Any]]:
+    return [event for event in json.loads(json.dumps([as_json(event) for event in told])) if event["type"] == kind]
 
 
 @pytest.mark.parametrize("strategy", LETTERS, ids=lambda strategy: type(strategy).__name__)

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from orchestrator.core.happenings import Happening, TextWritten, as_json
 from orchestrator.core.nouns import Message, Problem, ToolCall
+from orchestrator.core.search_events import SearchEvent, TextWritten, as_json
 from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
 from orchestrator.serving.dialects.formats import ResponseFormat
@@ -183,9 +183,9 @@ class ChatWriter:
         self._num_told += len(text.text)
         yield self._chunk(0, {"reasoning" if text.thinking else "content": text.text}, happened=[text])
 
-    def progress(self, index: int, happenings: Sequence[Happening]) -> Iterator[str]:
-        words = in_words(happenings) if self._order.narrates else ""
-        yield self._chunk(0, {"reasoning": words} if words else {}, happened=happenings)
+    def progress(self, index: int, search_events: Sequence[SearchEvent]) -> Iterator[str]:
+        words = in_words(search_events) if self._order.narrates else ""
+        yield self._chunk(0, {"reasoning": words} if words else {}, happened=search_events)
 
     def ended(self, event: Ended) -> Iterator[str]:
         self._found.append(event.answered)
@@ -237,7 +237,7 @@ class ChatWriter:
         logprobs: dict[str, Any] | None = None,
         finish: Choice | None = None,
         last: bool = False,
-        happened: Sequence[Happening] = (),
+        happened: Sequence[SearchEvent] = (),
     ) -> str:
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         if finish is not None:

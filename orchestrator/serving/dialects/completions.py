@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from orchestrator.core.happenings import Happening, TextWritten, as_json
 from orchestrator.core.nouns import Message, Problem
+from orchestrator.core.search_events import SearchEvent, TextWritten, as_json
 from orchestrator.serving.dialects.contract import ServingContext, Stamp
 from orchestrator.serving.dialects.fields import NEUTRAL, CommonRequest, Stops, read_request
 from orchestrator.serving.dialects.logprobs import completion_logprobs, tokens_of_steps
@@ -107,8 +107,8 @@ class CompletionWriter:
         self._num_told[index] += len(text.text)
         yield self._chunk(_part(index, text.text), [text])
 
-    def progress(self, index: int, happenings: Sequence[Happening]) -> Iterator[str]:
-        yield self._chunk(_part(index * self._order.choices, ""), happenings)
+    def progress(self, index: int, search_events: Sequence[SearchEvent]) -> Iterator[str]:
+        yield self._chunk(_part(index * self._order.choices, ""), search_events)
 
     def ended(self, event: Ended) -> Iterator[str]:
         order = self._order
@@ -121,7 +121,7 @@ class CompletionWriter:
                 chunk["headrace"] = report(order, event.answered)
             yield data({**chunk, "usage": None} if order.include_usage else chunk)
 
-    def _chunk(self, choice: dict[str, Any], happened: Sequence[Happening]) -> str:
+    def _chunk(self, choice: dict[str, Any], happened: Sequence[SearchEvent]) -> str:
         chunk = {**_object(self._order, self._stamp), "choices": [choice]}
         if self._order.events:
             chunk["headrace"] = {"events": [as_json(one) for one in happened]}

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator, Sequence
 from itertools import count
 from typing import Any, TypeVar
 
-from orchestrator.core.happenings import Happening, TextWritten, as_json
+from orchestrator.core.search_events import SearchEvent, TextWritten, as_json
 from orchestrator.serving.dialects.contract import Stamp
 from orchestrator.serving.dialects.reports import untold
 from orchestrator.serving.dialects.response_items import CallItem, Item, MessageItem, ReasoningItem
@@ -37,14 +37,14 @@ class ResponseWriter:
         self._num_told += len(text.text)
         yield from self._add(ReasoningItem if text.thinking else MessageItem, text.text, happened=[text])
 
-    def progress(self, index: int, happenings: Sequence[Happening]) -> Iterator[str]:
+    def progress(self, index: int, search_events: Sequence[SearchEvent]) -> Iterator[str]:
         """As a summary of the reasoning; where the answer has begun, beside an empty piece of it."""
         if not self._items:
             yield from self._in(ReasoningItem)
         item = self._items[-1]
         assert not isinstance(item, CallItem), "calls are told when the search has ended"
-        told = item.summary(in_words(happenings)) if isinstance(item, ReasoningItem) else item.text("", ())
-        yield from self._events(told, happenings)
+        told = item.summary(in_words(search_events)) if isinstance(item, ReasoningItem) else item.text("", ())
+        yield from self._events(told, search_events)
 
     def ended(self, event: Ended) -> Iterator[str]:
         answered = event.answered
@@ -76,7 +76,7 @@ class ResponseWriter:
         kind: type[ReasoningItem] | type[MessageItem],
         text: str,
         logprobs: Sequence[dict[str, Any]] = (),
-        happened: Sequence[Happening] = (),
+        happened: Sequence[SearchEvent] = (),
     ) -> Iterator[str]:
         """More text of that kind."""
         item = yield from self._in(kind)
@@ -107,7 +107,7 @@ class ResponseWriter:
             yield from self._events(item.close())
             yield self._event("response.output_item.done", output_index=item.index, item=item.whole)
 
-    def _events(self, told: Sequence[dict[str, Any]], happened: Sequence[Happening] = ()) -> Iterator[str]:
+    def _events(self, told: Sequence[dict[str, Any]], happened: Sequence[SearchEvent] = ()) -> Iterator[str]:
         """Events by their types; the last of them carries what happened, where that is asked for."""
         for number, fields in enumerate(told, start=1):
             carried = {}

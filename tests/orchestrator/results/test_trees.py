@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.core.happenings import AnswerChosen, Forked, Happening, Pruned, StepScored, StepWritten
+from orchestrator.core.search_events import AnswerChosen, Forked, Pruned, SearchEvent, StepScored, StepWritten
 from orchestrator.results import TREES_SCHEMA, NodeRow, ResultsWriter, read_results, read_trees, tree_table
 from orchestrator.results.trees import TreeRecorder
 from tests.orchestrator.results.test_results import BEFORE, CONFIG, candidate_rows, failed_row, problem_row
@@ -31,7 +31,7 @@ def judged(path: tuple[int, ...], index: int, score: float) -> StepScored:
     return StepScored(at=0.0, path=path, index=index, score=score, uncertainty=0.1)
 
 
-BEAM: list[Happening] = [
+BEAM: list[SearchEvent] = [
     Forked(at=0.0, path=(), children=((0,), (1,), (2,))),
     wrote((0,), 0, "a"),
     wrote((1,), 0, "b", at=0.5),
@@ -46,10 +46,10 @@ BEAM: list[Happening] = [
 ]
 
 
-def rows_of(happenings: list[Happening], **keys: Any) -> list[NodeRow]:
+def rows_of(search_events: list[SearchEvent], **keys: Any) -> list[NodeRow]:
     recorder = TreeRecorder()
-    for happening in happenings:
-        recorder(happening)
+    for event in search_events:
+        recorder(event)
     return recorder.rows("How many?", {**KEYS, **keys})
 
 

@@ -1,6 +1,6 @@
 """What waits for a reader is bounded, and text is never lost."""
 
-from orchestrator.core.happenings import AnswerChosen, BudgetUsed, Dropped, Pruned, TextWritten
+from orchestrator.core.search_events import AnswerChosen, BudgetUsed, Dropped, Pruned, TextWritten
 from orchestrator.serving.feed import Feed
 
 

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from orchestrator.core.errors import UserError
-from orchestrator.serving import tracing
-from orchestrator.serving.tracing import configured_tracer
+from orchestrator.serving import spans
+from orchestrator.serving.spans import configured_tracer
 from tests.fakes import ScriptedPolicy, TableVerifier
 from tests.orchestrator.serving.endpoint import chat, client_of, endpoint
 
@@ -79,7 +79,7 @@ async def test_nothing_is_wrapped_where_no_exporter_is_configured(monkeypatch: p
         pytest.fail("a span was made")
 
     for name in ("request_span", "_Traced", "ended"):
-        monkeypatch.setattr(tracing, name, never)
+        monkeypatch.setattr(spans, name, never)
     async with client_of(endpoint(policy(), TableVerifier(lambda text: 0.5))) as http:
         assert (await http.post(PATH, json=chat())).status_code == 200
 
@@ -113,7 +113,7 @@ def test_a_missing_sdk_is_the_users_mistake(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_standard_variables_alone_export_spans() -> None:
     """In a process of its own: a tracer is configured once for all."""
     code = (
-        "from orchestrator.serving.tracing import configured_tracer\n"
+        "from orchestrator.serving.spans import configured_tracer\n"
         "configured_tracer({'OTEL_TRACES_EXPORTER': 'console'}).start_span('exported').end()\n"
     )
     command = [sys.executable, "-c", code]

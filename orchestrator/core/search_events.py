@@ -104,18 +104,18 @@ class AnswerChosen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """So many happenings since the one before were left out, for who reads them is slow. Never text, nor the answer."""
+    """So many events since the one before were left out, for who reads them is slow. Never text, nor the answer."""
 
     type: ClassVar[str] = "dropped"
     at: float
     count: int
 
 
-Happening = StepWritten | StepScored | Forked | Pruned | Voted | TextWritten | BudgetUsed | AnswerChosen | Dropped
-Observer = Callable[[Happening], None]
+SearchEvent = StepWritten | StepScored | Forked | Pruned | Voted | TextWritten | BudgetUsed | AnswerChosen | Dropped
+Observer = Callable[[SearchEvent], None]
 """Is told at once, in the search's own task: it must be quick, and may not raise."""
 
 
-def as_json(happening: Happening) -> dict[str, Any]:
+def as_json(event: SearchEvent) -> dict[str, Any]:
     """As an object of JSON, its `type` first."""
-    return {"type": happening.type, **asdict(happening)}
+    return {"type": event.type, **asdict(event)}
