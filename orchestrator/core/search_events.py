@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from orchestrator.core.values import numerous
 
+
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepWritten:
     """A step of a trajectory. One that is told again, by path and index, stands in place of the first."""
@@ -19,6 +22,7 @@ class StepWritten:
     finished: bool  # no step follows
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepScored:
     """A verdict after a step."""

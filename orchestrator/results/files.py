@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,18 @@ def check_apart(found: Iterable[tuple[Path, Iterable[Hashable]]]) -> None:
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """A row that does not fit the schema fails here, alone, and not later in a flush with good ones."""
     rows = list(rows)
-    columns = []
-    for field in schema:
-        values = [row.get(field.name) for row in rows]
-        column = pa.array(map(_storable, values) if _holds_text(field.type) else values, field.type)
-        if not field.nullable and column.null_count:
+    return table_of([[row.get(name) for row in rows] for name in schema.names], schema)
+
+
+def table_of(columns: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """Of the schema's columns, in its order. Raises as `make_table`."""
+    arrays = []
+    for field, values in zip(schema, columns, strict=True):
+        array = pa.array(map(_storable, values) if _holds_text(field.type) else values, field.type)
+        if not field.nullable and array.null_count:
             raise ValueError(f"results: {field.name} must not be None")
-        columns.append(column)
-    return pa.Table.from_arrays(columns, schema=schema)
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _holds_text(of: pa.DataType) -> bool:
@@ -44,7 +48,7 @@ def _storable(value: Any) -> Any:
     """Text with U+FFFD for half characters, which a model or a server may write and no file can hold."""
     if isinstance(value, list | tuple) and value and isinstance(value[0], str):
         return [_storable(text) for text in value]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value.isascii():
         return value
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.core.errors import UserError
-from orchestrator.results.files import check_apart, make_table, read_parquet, write_parquet
+from orchestrator.results.files import check_apart, read_parquet, table_of, write_parquet
 from orchestrator.results.folder import ShardFolder, check_results_folder, shards
 from orchestrator.results.rows import (
     CANDIDATES_SCHEMA,
@@ -141,8 +141,8 @@ def tree_table(nodes: Sequence[NodeRow]) -> pa.Table:
 
 
 def _table(rows: Sequence[ProblemRow] | Sequence[CandidateRow] | Sequence[NodeRow], schema: pa.Schema) -> pa.Table:
-    values = attrgetter(*schema.names)
-    return make_table((dict(zip(schema.names, values(row), strict=True)) for row in rows), schema)
+    columns = zip(*map(attrgetter(*schema.names), rows), strict=True) if rows else [()] * len(schema.names)
+    return table_of(columns, schema)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from orchestrator.core.search_events import (
     Voted,
     Votes,
 )
+from orchestrator.core.values import made
 from orchestrator.session.answer_text import AnswerText
 from orchestrator.session.books import Books
 from orchestrator.session.tracks import Track
@@ -41,17 +42,10 @@ class Telling:
             first = max(0, min(first, len(track.steps) - 1))
         for index in range(first, len(track.steps)):
             step = track.steps[index]
-            self._observer(
-                StepWritten(
-                    at=self._now(),
-                    path=track.path,
-                    index=index,
-                    parent=track.path[:-1] if track.path else None,
-                    text=step.text,
-                    tokens=len(step.token_ids),
-                    finished=track.status.done and index + 1 == len(track.steps),
-                )
-            )
+            parent = track.path[:-1] if track.path else None
+            finished = track.status.done and index + 1 == len(track.steps)
+            tokens = len(step.token_ids)
+            self._observer(made(StepWritten, self._now(), track.path, index, parent, step.text, tokens, finished))
         self._text_of(track, len(track.steps) - track.stopped)
 
     def early(self, track: Track, segment: Segment) -> None:
@@ -60,8 +54,7 @@ class Telling:
         self._text.early(track.path, segment.text, begin=segment.early, thinking=segment.thinking)
 
     def score(self, track: Track, index: int, score: Score) -> None:
-        told = StepScored(at=self._now(), path=track.path, index=index, score=score.mean, uncertainty=score.std)
-        self._observer(told)
+        self._observer(made(StepScored, self._now(), track.path, index, score.mean, score.std))
 
     def fork(self, prefix: Trajectory, children: Sequence[Track]) -> None:
         paths = tuple(child.path for child in children)

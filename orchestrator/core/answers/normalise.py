@@ -70,15 +70,11 @@ def _peeled(answer: str) -> str:
         return opened["inside"]
     answer = _ENDS.sub("", answer)
     for begin, end in _PAIRS:
+        if not (answer.startswith(begin) and answer.endswith(end) and len(answer) > len(begin) + len(end)):
+            continue
         inside = answer[len(begin) : len(answer) - len(end)]
-        if (
-            len(answer) > len(begin) + len(end)
-            and answer.startswith(begin)
-            and answer.endswith(end)
-            and begin not in inside.replace("\\$", "")
-            and end not in inside.replace("\\$", "")
-            and not (end == "$" and inside.endswith("\\"))
-        ):
+        bare = inside.replace("\\$", "")
+        if begin not in bare and end not in bare and not (end == "$" and inside.endswith("\\")):
             return inside
     wrapper = _WRAPPER.match(answer)
     if wrapper is not None and closing_braces(answer).get(wrapper.end() - 1) == len(answer) - 1:
