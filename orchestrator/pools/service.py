@@ -106,7 +106,7 @@ class PoolActor:
         self._detached = detached
         self._keepers: dict[str, Keeper] = {}
         self._opening: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._heard: dict[str, float] = {}  # by driver, when last
         if was_restarted():  # nobody may call for hours, and replicas may die meanwhile
             self._opening = asyncio.get_running_loop().create_task(self._open())
@@ -172,12 +172,11 @@ class PoolActor:
         """Ends all replicas."""
         if self._opening is not None:
             self._opening.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
 
     async def _open(self) -> None:
-        adopted: Sequence[Member] = ()
         blueprints = self._spec.blueprints()
         if self._detached:
             name = _actor_name(self._spec.name)
@@ -188,7 +187,6 @@ class PoolActor:
             self._keepers = {part: Keeper(made, first_epoch=first_epoch) for part, made in blueprints.items()}
             for part, keeper in self._keepers.items():
                 keeper.resume(left_behind[part])
-            adopted = [member for members in left_behind.values() for member in members]
         else:
             _end_replicas(self._spec.name)  # of a pool that did not end in order: nobody knows what they are
             self._keepers = {part: Keeper(made) for part, made in blueprints.items()}
@@ -198,12 +196,18 @@ class PoolActor:
                         tasks.create_task(keeper.open())
             except BaseExceptionGroup as group:
                 raise first_error(group) from None
-        self._watching = asyncio.create_task(self._watch(adopted))
+        self._watching = [asyncio.create_task(work) for work in (self._find(), self._watch())]
 
-    async def _watch(self, adopted: Sequence[Member]) -> None:
-        """Frees what drivers left behind that died, those of an earlier keeper among them."""
-        returns = time.monotonic() + _RETURN_S
-        self._heard = {**dict.fromkeys(await _clients(adopted), returns), **self._heard}
+    async def _find(self) -> None:
+        """Finds drivers of whom only replicas know: those of an earlier keeper, and those that died with a call under
+        way that came after they were forgotten. They say that they live, or are gone."""
+        while True:
+            for driver in await _clients(self._serving):
+                self._heard.setdefault(driver, time.monotonic() + _RETURN_S)
+            await asyncio.sleep(_LEASE_S)
+
+    async def _watch(self) -> None:
+        """Frees what drivers left behind that died."""
         while True:
             slept = time.monotonic()
             await asyncio.sleep(_LOOK_S)
@@ -217,9 +221,12 @@ class PoolActor:
     async def _forget(self, driver: str) -> None:
         for keeper in self._keepers.values():
             keeper.waits(driver, 0.0)
-        members = [member for keeper in self._keepers.values() for member in keeper.current.serving]
-        asked = [_asked(member, lambda actor: actor.forget.remote(driver)) for member in members]
+        asked = [_asked(member, lambda actor: actor.forget.remote(driver)) for member in self._serving]
         await asyncio.gather(*asked, return_exceptions=True)  # one that does not answer is on its way out
+
+    @property
+    def _serving(self) -> list[Member]:
+        return [member for keeper in self._keepers.values() for member in keeper.current.serving]
 
 
 async def _clients(members: Sequence[Member]) -> set[str]:

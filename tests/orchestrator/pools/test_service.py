@@ -182,6 +182,17 @@ async def test_what_a_driver_left_that_died_while_the_keeper_was_away_is_freed(s
                 pass  # each look is a round trip
 
 
+@pytest.mark.engines
+async def test_what_comes_from_a_driver_that_was_forgotten_is_freed_too(server: ScriptedServer) -> None:
+    async with kept(server, "late"), PoolClient.attached("late") as client:
+        actor = (await client.membership("verifier")).current.serving[0].actor
+        run = Run(key="gone/0", token_ids=(1,), boundaries=(1,), solution=SOLUTION)
+        await answered(submit(lambda: actor.read.remote([run])), "the replica", WITHIN_S)
+        async with asyncio.timeout(WITHIN_S):
+            while (await answered(submit(actor.stats.remote), "the replica", WITHIN_S))["states"]:
+                pass  # each look is a round trip
+
+
 async def silenced(client: PoolClient) -> None:
     """As if its process were dead: it says no more that it lives."""
     client._left.set()

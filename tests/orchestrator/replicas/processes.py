@@ -258,7 +258,7 @@ class NamedPool:
 
     async def _keeper_ends(self) -> None:
         life, self._keeper_dies = self.keeper.life, True
-        tasks = [life._opening, life._watching, *(t for keeper in life._keepers.values() for t in keeper._tasks)]
+        tasks = [life._opening, *life._watching, *(t for keeper in life._keepers.values() for t in keeper._tasks)]
         for task in (going := [task for task in tasks if task is not None]):
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)

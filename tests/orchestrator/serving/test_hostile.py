@@ -205,6 +205,7 @@ async def test_clients_that_do_not_read_are_in_nobodys_way(stream: bool) -> None
     async with unharmed(policy=policy) as app:
         clients = [silent(app.state.port, asked) for _ in range(30)]
         async with httpx.AsyncClient(base_url=f"http://{HOST}:{app.state.port}", timeout=TIMEOUT_S) as http:
+            await until(lambda: len(policy.requests) == len(clients), pause_s=0.01)
             assert (await http.get("/healthz")).status_code == 200
             await until(lambda: num_searches(app) == app.state.service.num_queued == 0, pause_s=0.01)
         for client in clients:
