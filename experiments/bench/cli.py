@@ -130,6 +130,14 @@ def soak(minutes: Annotated[float, typer.Option(help="Of load.", min=1)] = 30, o
     _live("soak", measure(minutes=minutes, on_repeat=say), out)
 
 
+@app.command("serve_soak")
+def serve_soak(minutes: Annotated[float, typer.Option(help="Of load.", min=1)] = 15, out: Out = OUT) -> None:
+    """Whether the memory of any process of the endpoint grows under load, and what clients that leave leave behind."""
+    from experiments.bench.serve_soak import measure
+
+    _live("serve_soak", measure(minutes=minutes, on_repeat=say), out)
+
+
 @app.command()
 def verifier(repeats: Repeats = 5, out: Out = OUT) -> None:
     """What scoring a step costs as a trajectory grows: a carried state, the prefix read again, a KV cache."""

@@ -4,35 +4,28 @@ Both have the same engine with the same arguments and one thread. They run at th
 """
 
 import asyncio
-import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from statistics import quantiles
 from typing import Any
 
 import aiohttp
 
 from experiments.bench.core import Measured, interleave, ratio_of, spread
+from experiments.bench.servers import headrace_endpoint, vllm_endpoint
 from experiments.bench.tiny import TINY, problems
 from experiments.bench.vllm_server import NAME
-from experiments.config import PROJECT_ROOT
 from orchestrator.core.errors import ReplicaError
 
 LEVELS = (1, 4, 16, 64, 128)
 """Clients that ask at the same time. The last ones saturate the tiny pair."""
 N = 4  # of best_of_n
 GOAL = ">= 0.8 (greedy, at saturation); p50 with one client <= 1.3 times vLLM's"
-_HEADRACE = "from experiments.cli import main; main()"
 _ROUNDS = 6  # answers that each client gets in a repeat
 _LEAST = 32  # answers of a repeat
-_START_S = 600.0
-_END_S = 60.0
-_LOOK_S = 0.5
 _ANSWER_S = 300.0
 
 
@@ -56,7 +49,7 @@ class Level:
 async def measure(*, repeats: int, on_repeat: Callable[[str], None], levels: Sequence[int] = LEVELS) -> Measured:
     async with AsyncExitStack() as stack:
         vllm, own = await asyncio.gather(
-            stack.enter_async_context(_vllm()), stack.enter_async_context(_headrace(max(levels)))
+            stack.enter_async_context(vllm_endpoint()), stack.enter_async_context(headrace_endpoint(max(levels)))
         )
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
@@ -64,9 +57,9 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None], levels: Seq
             )
         )
         asked = {
-            "vllm": Asked(url=vllm, body={"model": NAME, "temperature": 0.0}),
-            "greedy": Asked(url=own, body={"model": "tinymath@greedy"}),
-            "best_of_n": Asked(url=own, body={"model": "tinymath@best_of_n", "headrace": {"n": N}}),
+            "vllm": Asked(url=vllm.chat, body={"model": NAME, "temperature": 0.0}),
+            "greedy": Asked(url=own.chat, body={"model": "tinymath@greedy"}),
+            "best_of_n": Asked(url=own.chat, body={"model": "tinymath@best_of_n", "headrace": {"n": N}}),
         }
         for kind in asked.values():
             await _level(session, kind, min(16, max(levels)), -1)  # what is made at first use
@@ -146,57 +139,3 @@ def level_of(seconds: Sequence[float], wall_s: float) -> Level:
     """Of the latencies of a repeat that took so long."""
     percentiles = quantiles(seconds, n=100, method="inclusive")
     return Level(requests_per_s=len(seconds) / wall_s, p50_s=percentiles[49], p99_s=percentiles[98])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def _vllm() -> AsyncIterator[str]:
-    port = _free_port()
-    command = ("-m", "experiments.bench.vllm_server", TINY.policy.model, str(port))
-    async with _server(command, port):
-        yield f"http://127.0.0.1:{port}/v1/chat/completions"
-
-
-@asynccontextmanager
-async def _headrace(clients: int) -> AsyncIterator[str]:
-    port = _free_port()
-    config = str(PROJECT_ROOT / "configs" / "serve.yaml")
-    overrides = (f"port={port}", f"limits.max_concurrent={2 * clients}", "limits.timeout_s=300")
-    async with _server(("-c", _HEADRACE, "serve", config, *overrides), port):
-        yield f"http://127.0.0.1:{port}/v1/chat/completions"
-
-
-@asynccontextmanager
-async def _server(arguments: Sequence[str], port: int) -> AsyncIterator[None]:
-    """A process that answers at its port. Raises ReplicaError for one that does not."""
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.DEVNULL)
-    try:
-        async with aiohttp.ClientSession() as session:
-            await asyncio.wait_for(_ready(process, session, f"http://127.0.0.1:{port}/health"), _START_S)
-        yield
-    except TimeoutError:
-        raise ReplicaError(f"bench: a server at port {port} did not serve within {_START_S:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _END_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-
-async def _ready(process: asyncio.subprocess.Process, session: aiohttp.ClientSession, url: str) -> None:
-    for _ in count():
-        if process.returncode is not None:
-            raise ReplicaError(f"bench: a server ended with code {process.returncode}")
-        with suppress(aiohttp.ClientError):
-            async with session.get(url) as answer:
-                if answer.status == 200:
-                    return
-        await asyncio.sleep(_LOOK_S)

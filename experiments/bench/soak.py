@@ -5,16 +5,15 @@ The memory that each process alone holds is sampled every 10 s. At the end nothi
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from operator import itemgetter
 from statistics import mean
 
 from experiments.bench.core import Measured
 from experiments.bench.driver_process import DriverProcess
 from experiments.bench.load import Load
-from experiments.bench.memory import Growth, family, growth, held_by, role
+from experiments.bench.memory import SAMPLE_S, WARM_SHARE, MemoryWatch, family
 from experiments.bench.named_pool import PoolWatch, idle, named_pool
 from experiments.bench.tiny import TINY, VERIFIER
 from orchestrator.cluster import connected
@@ -27,8 +26,6 @@ SHARE = 0.8
 GREEDY_IN_FLIGHT, TRIAL_IN_FLIGHT = 32, 6  # searches of each driver: more than fit, and few enough that none waits
 TRIAL_S = 30.0
 SETTLE_S = 5.0
-SAMPLE_S = 10.0
-WARM_SHARE = 1 / 4  # of the time, in which caches fill: it is not looked at
 _FREE_S = 60.0
 
 
@@ -50,25 +47,14 @@ async def measure(*, minutes: float, on_repeat: Callable[[str], None]) -> Measur
                 trial = await _held(pool, drivers, TRIAL_IN_FLIGHT, TRIAL_S)
                 on_repeat(f"trial: {trial}")
                 in_flight = max(1, round(TRIAL_IN_FLIGHT * SHARE * peak.running / trial.running))
-                processes = [each for pid in (holder, *(driver.pid for driver in drivers)) for each in family(pid)]
-                samples: list[tuple[float, Mapping[int, int]]] = []
-
-                def sample() -> None:
-                    samples.append((time.monotonic(), held_by(processes)))
-                    total = sum(samples[-1][1].values()) / 2**20
-                    on_repeat(f"{(samples[-1][0] - samples[0][0]) / 60:.1f} min: {total:.1f} MiB")
-
-                load = await _held(pool, drivers, in_flight, 60 * minutes, sample)
+                memory = MemoryWatch(
+                    [each for pid in (holder, *(driver.pid for driver in drivers)) for each in family(pid)]
+                )
+                load = await _held(pool, drivers, in_flight, 60 * minutes, lambda: on_repeat(memory.sample()))
                 on_repeat(f"load: {load}")
-                found = grown(samples, {each.pid: role(each) for each in processes})
                 left = [row for row in await pool.rows() if not idle([row])]
-    (_, before), (_, after) = samples[round(len(samples) * WARM_SHARE)], samples[-1]
-    lasting = before.keys() & after.keys()
-    total = growth(*_line(samples, lambda held: sum(held[pid] for pid in lasting)))
-    hours = minutes / 60 * (1 - WARM_SHARE)
-    ratios = [1 + slope * hours / total.mib for slope in (total.mib_per_h, total.least, total.most)]
     return Measured(
-        **dict(zip(("ratio", "ratio_min", "ratio_max"), ratios, strict=True)),
+        **memory.ratios(),
         baseline="the memory of all processes after the warm-up; at the end, by the line through the samples",
         goal="an interval that holds 1, and nothing left of the load",
         settings={
@@ -84,9 +70,9 @@ async def measure(*, minutes: float, on_repeat: Callable[[str], None]) -> Measur
             "peak": asdict(peak),
             "load": asdict(load),
             "load_over_peak": {"running": load.running / peak.running, "tokens_per_s": load.rate / peak.rate},
-            "all_mib_per_h": asdict(total),
-            "mib_per_h": {who: asdict(each) for who, each in found.items()},
-            "processes": {"before": len(before), "after": len(after), "all_along": len(lasting)},
+            "all_mib_per_h": asdict(memory.total),
+            "mib_per_h": {who: asdict(each) for who, each in memory.by_process.items()},
+            "processes": memory.num_processes,
             "left": [asdict(row) for row in left],
         },
     )
@@ -133,17 +119,3 @@ async def _held(
         searches=sum(driver.ticks[-1].searches for driver in drivers),
         tasks_left=tasks_left,
     )
-
-
-def grown(samples: Sequence[tuple[float, Mapping[int, int]]], roles: Mapping[int, str]) -> dict[str, Growth]:
-    """By process, of those that live all along, after the warm-up."""
-    pids = [pid for pid in roles if all(pid in held for _, held in samples)]
-    return {f"{roles[pid]} {number}": growth(*_line(samples, itemgetter(pid))) for number, pid in enumerate(pids)}
-
-
-def _line(
-    samples: Sequence[tuple[float, Mapping[int, int]]], of: Callable[[Mapping[int, int]], float]
-) -> tuple[list[float], list[float]]:
-    """Times, and what is looked at, after the warm-up."""
-    looked_at = samples[round(len(samples) * WARM_SHARE) :]
-    return [at for at, _ in looked_at], [of(held) for _, held in looked_at]
