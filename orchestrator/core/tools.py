@@ -26,11 +26,20 @@ class Tools:
     choice: ToolChoice = ToolChoice.AUTO
     name: str | None = None  # of the function that is to be called
     parallel: bool = True  # False: one call at most
+    strict: frozenset[str] = frozenset()  # functions whose calls must fit their parameters
 
     @property
     def shown(self) -> bool:
         """Whether the model is told of them."""
         return self.choice is not ToolChoice.NONE
+
+    def parameters(self, name: str) -> Mapping[str, Any] | None:
+        """JSON schema of a function's arguments; None: of no function here, or of one that takes what is given."""
+        functions = (tool["function"] for tool in self.given)
+        found: Mapping[str, Any] | None = next(
+            (one.get("parameters") for one in functions if one["name"] == name), None
+        )
+        return found
 
     @property
     def parsed(self) -> bool:

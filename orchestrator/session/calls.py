@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from orchestrator.core.nouns import Status, Trajectory
 from orchestrator.core.protocols import Policy, ReadsCalls
-from orchestrator.core.tools import CallingReply, Reply, forced_calls
+from orchestrator.core.tools import CallingReply, Reply, Tools, forced_calls
+from orchestrator.session.tool_arguments import fit
 from orchestrator.session.tracks import Track
 
 
@@ -23,8 +24,15 @@ async def know_calls(tracks: Sequence[Track], policy: Policy) -> None:
     else:
         found = [forced_calls(tools, reply.text) for reply in replies]
     for track, calling in zip(ended, found, strict=True):
-        if calling is not None:
+        if calling is not None and _fits(calling, tools):
             track.calling, track.answer = calling, calling.answer
+
+
+def _fits(calling: CallingReply, tools: Tools) -> bool:
+    """Whether calls of strict functions do. A reply with one that does not is words."""
+    return all(
+        fit(tools.parameters(call.name) or {}, call.arguments) for call in calling.calls if call.name in tools.strict
+    )
 
 
 def _reply_of(track: Track) -> Reply:

@@ -9,6 +9,7 @@ from orchestrator.core.tools import Call, ToolChoice, Tools
 from orchestrator.serving.dialects.contract import Stamp
 from orchestrator.serving.errors import invalid
 from orchestrator.serving.orders import Choice
+from orchestrator.session.tool_arguments import check_parameters
 
 _WORDS = ("none", "auto", "required")
 Asked = tuple[ToolChoice, str | None]
@@ -23,7 +24,7 @@ class NamedFunction(BaseModel):
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None  # of a call that is forced it is; of others nothing holds it
+    strict: bool | None = None  # a call that does not fit the parameters is none; one that is forced always fits
 
     @property
     def told(self) -> dict[str, Any]:
@@ -105,14 +106,22 @@ def asked_tools(
             raise invalid(f"tools[{index}]: {own!r} is the name of an earlier one, too", param=f"tools[{index}]")
     if name is not None and name not in names:
         raise invalid(f"tool_choice: got {name[:100]!r}, wanted one of {', '.join(names)[:1000]}", param="tool_choice")
-    tools = Tools(
-        given=tuple(function.told for function in functions), choice=choice, name=name, parallel=parallel is not False
-    )
-    for index, function in enumerate(functions):
-        if function.strict and tools.parsed:
+    strict = {index: function for index, function in enumerate(functions) if function.strict}
+    for index, function in strict.items() if choice is ToolChoice.AUTO else ():
+        try:
+            check_parameters(function.parameters or {})
+        except ValueError as error:
             param = f"tools[{index}]{strict_in}.strict"
-            raise invalid(f"{param}: only with a tool_choice of required or a function", param=param)
-    return tools
+            raise invalid(
+                f"{param}: {error}; it goes with a tool_choice of required or a function", param=param
+            ) from error
+    return Tools(
+        given=tuple(function.told for function in functions),
+        choice=choice,
+        name=name,
+        parallel=parallel is not False,
+        strict=frozenset(function.name for function in strict.values()) if choice is ToolChoice.AUTO else frozenset(),
+    )
 
 
 def schema_of(tools: Tools | None, asked: str | None, format_in: str) -> tuple[str | None, str]:
@@ -144,10 +153,13 @@ def told_tools(tools: Tools | None) -> dict[str, Any]:
     if tools is None:
         return {"parallel_tool_calls": False, "tool_choice": "auto", "tools": []}
     named = {"type": "function", "name": tools.name}
-    forced = tools.json_schema is not None
+    strict = tools.strict if tools.parsed else {tool["function"]["name"] for tool in tools.given}
     empty = {"description": None, "parameters": None}
     return {
         "parallel_tool_calls": tools.parallel,
         "tool_choice": named if tools.choice is ToolChoice.NAMED else tools.choice.value,
-        "tools": [{"type": "function", **empty, **tool["function"], "strict": forced} for tool in tools.given],
+        "tools": [
+            {"type": "function", **empty, **tool["function"], "strict": tool["function"]["name"] in strict}
+            for tool in tools.given
+        ],
     }

@@ -61,6 +61,19 @@ def writes(*replies: str) -> CallingPolicy:
 # what is asked
 
 
+async def test_a_call_of_a_strict_function_that_does_not_fit_its_parameters_is_none() -> None:
+    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}  # type: ignore[dict-item]
+    wrong, unparsed = '[weather {"town": "Oslo"}]', "[weather Oslo]"
+    for replies, called in (((wrong, OSLO, unparsed), OSLO), ((wrong, unparsed, wrong), None)):
+        async with openai_of(writes(*replies), TableVerifier(lambda text: 0.9 if wrong in text else 0.5)) as client:
+            answer = await client.chat.completions.create(
+                **{**CHAT, "tools": [strict, TIME]}, extra_body={"headrace": {"strategy": "best_of_n", "n": 3}}, n=3
+            )
+        calls = [choice.message.tool_calls for choice in answer.choices]
+        assert [f"[weather {each[0].function.arguments}]" for each in calls if each] == ([called] if called else [])
+        assert {choice.finish_reason for choice in answer.choices} == ({"stop", "tool_calls"} if called else {"stop"})
+
+
 def test_tools_reach_the_chat_template_in_both_dialects() -> None:
     [problem] = order().problems
     assert problem.prompt.template["tools"] == [WEATHER, TIME]
@@ -134,9 +147,9 @@ def test_calls_and_what_they_returned_are_a_conversation_in_responses_too() -> N
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name", "pattern"),
         ({"tools": [TIME, TIME]}, "tools[1]", "'time' is the name of an earlier one"),
         (
-            {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+            {"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "no"}}}]},
             "tools[0].function.strict",
-            "only with a tool_choice",
+            "no JSON schema: 'no' is not valid",
         ),
         ({"tool_choice": "any"}, "tool_choice", "wanted none, auto, required or"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice", "wanted none, auto, required or"),
