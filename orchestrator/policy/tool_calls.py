@@ -21,7 +21,10 @@ _KNOWN = {  # what stands in a chat template: the parser; the first of them is t
     "<function=": "qwen3_coder",
     "<tool_call>": "hermes",  # Qwen2.5, Qwen3, Hermes
     "[TOOL_CALLS]": "mistral",
+    "['type'] + '<｜tool▁sep｜>'": "deepseek_v3",  # and R1-0528
+    "<｜tool▁sep｜>": "deepseek_v31",
     "<|python_tag|>": "llama3_json",
+    '"parameters": dictionary of argument name': "llama3_json",  # Llama 3.2
 }
 _OF_TOKEN_IDS = ("openai",)  # these parsers read no text
 

@@ -1,5 +1,6 @@
 """Facts about calls of tools in a model's own words, through vLLM's own parsers on small tokenizers: no engine."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,19 +58,59 @@ def reply_of(tokenizer: Any, text: str, *, shown: str | None = None) -> Reply:
     return Reply(text=decoded if shown is None else shown, token_ids=tuple(ids), ended=True)
 
 
-@pytest.mark.parametrize(
-    ("template", "parser"),
-    [
-        (QWEN, "hermes"),
-        ("{{ '<tool_call><function=f><parameter=a>' }}", "qwen3_coder"),
-        ("{{ '[TOOL_CALLS]' }}", "mistral"),
-        ("{{ messages }}", None),
-        (None, None),
-    ],
+ARGUMENTS = '{"city": "Oslo"}'
+QWEN_CODER = "<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
+GLM = "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>"
+KIMI = (
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>"
+    f"{ARGUMENTS}<|tool_call_end|><|tool_calls_section_end|>"
 )
-def test_the_chat_template_says_which_parser_reads_calls(template: str | None, parser: str | None) -> None:
-    assert tool_parser("auto", SimpleNamespace(chat_template=template)) == parser
-    assert tool_parser("none", SimpleNamespace(chat_template=template)) is None
+SEED = "<seed:tool_call>\n<function=weather>\n<parameter=city>Oslo</parameter>\n</function>\n</seed:tool_call>"
+MINIMAX = (
+    '<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Oslo</parameter>\n</invoke>\n'
+    "</minimax:tool_call>"
+)
+DEEPSEEK_V3 = (
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n"
+    f"```json\n{ARGUMENTS}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+)
+DEEPSEEK_V31 = f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{ARGUMENTS}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+LLAMA = f'{{"name": "weather", "parameters": {ARGUMENTS}}}'
+FAMILIES = [  # what stands in the chat template, the parser, a reply that calls, its markers that are tokens
+    (QWEN, "hermes", CALL, r"</?tool_call>"),
+    ("<tool_call><function=f><parameter=a>", "qwen3_coder", QWEN_CODER, r"</?tool_call>"),
+    ("<tool_call><arg_key>", "glm45", GLM, r"</?(?:tool_call|arg_key|arg_value)>"),
+    ("<|tool_calls_section_begin|>", "kimi_k2", KIMI, r"<\|.*?\|>"),
+    ("<seed:tool_call>", "seed_oss", SEED, r"</?seed:tool_call>"),
+    ("<minimax:tool_call>", "minimax_m2", MINIMAX, r"</?minimax:tool_call>"),
+    ("{{ tool['type'] + '<｜tool▁sep｜>' + tool['function']['name'] }}", "deepseek_v3", DEEPSEEK_V3, r"<｜.*?｜>"),
+    ("{{ tool['function']['name'] + '<｜tool▁sep｜>' }}", "deepseek_v31", DEEPSEEK_V31, r"<｜.*?｜>"),
+    ("[TOOL_CALLS]", "mistral", f'[TOOL_CALLS][{{"name": "weather", "arguments": {ARGUMENTS}}}]', r"\[TOOL_CALLS\]"),
+    ("<|python_tag|>", "llama3_json", LLAMA, r"<\|python_tag\|>"),
+    ('{"name": function name, "parameters": dictionary of argument name and its value}', "llama3_json", LLAMA, ""),
+]
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize(("template", "parser", "text", "markers"), FAMILIES, ids=[family[1] for family in FAMILIES])
+def test_the_calls_of_each_family_of_models_are_read_whatever_its_markers_are(
+    template: str, parser: str, text: str, markers: str, special: bool
+) -> None:
+    found = sorted(set(re.findall(markers, text))) if markers else []
+    own = of_bytes(
+        *(AddedToken(each, special=special, normalized=False) for each in [*found, "<|python_tag|>"]), template=template
+    )
+    assert tool_parser("auto", own) == tool_parser(parser, own) == parser
+    [called] = read_calls(parser, own, TOOLS, [reply_of(own, text)])
+    assert called is not None and called.calls == (Call(name="weather", arguments=ARGUMENTS),)
+    [words] = read_calls(parser, own, TOOLS, [reply_of(own, "It rains in Oslo.")])
+    assert words is None
+
+
+@pytest.mark.parametrize("template", ["{{ messages }}", None])
+def test_a_template_without_words_for_calls_has_no_parser(template: str | None) -> None:
+    assert tool_parser("auto", SimpleNamespace(chat_template=template)) is None
+    assert tool_parser("none", SimpleNamespace(chat_template=QWEN)) is None
 
 
 def test_a_parser_may_be_named_and_one_that_vllm_has_not_is_refused(tokenizer: Any) -> None:
