@@ -74,7 +74,10 @@ DEEPSEEK_V3 = (
     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n"
     f"```json\n{ARGUMENTS}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
 )
-DEEPSEEK_V31 = f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{ARGUMENTS}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+DEEPSEEK_V31 = (
+    f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{ARGUMENTS}"
+    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+)
 LLAMA = f'{{"name": "weather", "parameters": {ARGUMENTS}}}'
 FAMILIES = [  # what stands in the chat template, the parser, a reply that calls, its markers that are tokens
     (QWEN, "hermes", CALL, r"</?tool_call>"),
