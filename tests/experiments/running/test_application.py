@@ -185,6 +185,18 @@ async def test_a_process_that_dies_costs_its_own_requests_and_another_is_there_s
     assert set(load.statuses[-20:]) == {200}
 
 
+async def test_requests_that_pile_up_bring_another_process_and_none_fails(
+    origin: str, client: httpx.AsyncClient
+) -> None:
+    scaled = planned("application.replicas=1", "application.max_replicas=2", "limits.max_concurrent=1")
+    async with running(scaled):
+        assert len(await processes(client, wanted=1)) == 1
+        async with Load(client).of(6) as load:
+            assert len(await processes(client, within_s=180.0)) == 2  # Serve waits for half a minute of load first
+            await load.answers(20)
+    assert set(load.statuses) == {200}, load.statuses
+
+
 async def engine_pids() -> list[int | None]:
     rows, _ = await pool_actor("shared").status.remote()
     return [row.pid for row in rows]
