@@ -5,9 +5,10 @@ A key stands in the environment, and never in a configuration, a log or a result
 
 import json
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import ProblemError, ReplicaError, UserError
 
 if TYPE_CHECKING:
     import openai
@@ -49,3 +50,20 @@ def as_response_format(json_schema: str | None) -> dict[str, Any] | None:
     if json_schema is None:
         return None
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(json_schema)}}
+
+
+async def post(client: "openai.AsyncOpenAI", who: str, body: Mapping[str, Any], *, stream: bool) -> Any:
+    """The answer of `/v1/completions`, or its stream, to a request. `who` is the server, in errors. Raises ProblemError
+    and UserError for what the server refuses, ReplicaError where it has no answer."""
+    import openai
+
+    create: Any = client.completions.create
+    options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    try:
+        return await create(**body, **options)
+    except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+        raise ProblemError(f"{who} refuses a request: {one_line(error)}") from error
+    except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+        raise UserError(f"{who} refuses model {body['model']}: {one_line(error)}") from error
+    except openai.OpenAIError as error:
+        raise ReplicaError(f"{who}: {one_line(error)}") from error
