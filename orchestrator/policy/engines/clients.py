@@ -6,6 +6,7 @@ A key stands in the environment, and never in a configuration, a log or a result
 import json
 import os
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.errors import ProblemError, ReplicaError, UserError
@@ -52,9 +53,13 @@ def as_response_format(json_schema: str | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(json_schema)}}
 
 
+class ServerFailed(ReplicaError):
+    """A server answered a request with 500, time after time: it fails, or the request is one on which it does."""
+
+
 async def post(client: "openai.AsyncOpenAI", who: str, body: Mapping[str, Any], *, stream: bool) -> Any:
     """The answer of `/v1/completions`, or its stream, to a request. `who` is the server, in errors. Raises ProblemError
-    and UserError for what the server refuses, ReplicaError where it has no answer."""
+    and UserError for what the server refuses, ServerFailed and other ReplicaErrors where it has no answer."""
     import openai
 
     create: Any = client.completions.create
@@ -66,4 +71,5 @@ async def post(client: "openai.AsyncOpenAI", who: str, body: Mapping[str, Any], 
     except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
         raise UserError(f"{who} refuses model {body['model']}: {one_line(error)}") from error
     except openai.OpenAIError as error:
-        raise ReplicaError(f"{who}: {one_line(error)}") from error
+        failed = isinstance(error, openai.InternalServerError) and error.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+        raise (ServerFailed if failed else ReplicaError)(f"{who}: {one_line(error)}") from error

@@ -24,9 +24,9 @@ from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
 from orchestrator.core.tools import CallingReply, Reply, Tools
 from orchestrator.policy.engines.chat_template import render
-from orchestrator.policy.engines.clients import api_key, as_response_format, one_line, open_client, post
+from orchestrator.policy.engines.clients import ServerFailed, api_key, as_response_format, one_line, open_client, post
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
-from orchestrator.policy.engines.server_info import examined
+from orchestrator.policy.engines.server_info import examined, writes
 from orchestrator.policy.tool_calls import read_calls
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ class ServerEngine:
         nothing."""
         body = self._body(generation, ())
         body["extra_body"] |= {"prompt_logprobs": generation.reads}
-        reply = await post(self._client, self._who, body, stream=False)
+        reply = await self._post(body, stream=False)
         [choice] = reply.choices
         told = (choice.model_extra or {}).get("prompt_logprobs")
         if not isinstance(told, list) or len(told) != len(generation.prefix_ids):
@@ -189,7 +189,7 @@ class ServerEngine:
         return Delta(token_ids, 0, _finish(choice, ()), read=read)
 
     async def _chunks(self, generation: Generation, stop_token_ids: Sequence[int]) -> AsyncGenerator[Delta, None]:
-        stream = await post(self._client, self._who, self._body(generation, stop_token_ids), stream=True)
+        stream = await self._post(self._body(generation, stop_token_ids), stream=True)
         self._counters["prompt_tokens"] += len(generation.prefix_ids)
         last: Delta | None = None  # held back until the usage, which comes after it
         try:
@@ -260,6 +260,16 @@ class ServerEngine:
                 "response_format": as_response_format(generation.json_schema),
             },
         }
+
+    async def _post(self, body: Mapping[str, Any], *, stream: bool) -> Any:
+        """As `post`. A request on which a server fails that answers others is the problem's own error: it would end one
+        replica after another."""
+        try:
+            return await post(self._client, self._who, body, stream=stream)
+        except ServerFailed as error:
+            if await writes(self._client, self._who, self._config.model):
+                raise ProblemError(f"{error}; and it answers other requests") from error
+            raise
 
     def _checked_ids(self, token_ids: Any) -> list[int]:
         """Raises ReplicaError for what can't be tokens of the tokenizer here."""

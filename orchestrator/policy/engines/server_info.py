@@ -10,7 +10,7 @@ import httpx
 import openai
 
 from orchestrator.core.config import PolicyConfig
-from orchestrator.core.errors import ProblemError, ReplicaError, UserError
+from orchestrator.core.errors import HeadraceError, ProblemError, ReplicaError, UserError
 from orchestrator.core.fingerprint import tokenizer_fingerprint
 from orchestrator.core.flops import ModelShape, llama_shape
 from orchestrator.policy.engines.clients import CONNECT_S, one_line, post
@@ -53,11 +53,24 @@ async def examined(config: PolicyConfig, url: str, client: openai.AsyncOpenAI, t
     )
 
 
+async def writes(client: openai.AsyncOpenAI, who: str, model: str) -> bool:
+    """Whether a server answers a small request."""
+    try:
+        await post(client, who, _probe(model), stream=False)
+    except HeadraceError:
+        return False
+    return True
+
+
+def _probe(model: str) -> dict[str, Any]:
+    body = {"model": model, "prompt": _PROBE, "max_tokens": 1, "temperature": 0.0}
+    return {**body, "extra_body": {"return_token_ids": True}}
+
+
 async def _check_tokens(config: PolicyConfig, url: str, client: openai.AsyncOpenAI, tokenizer: Any) -> None:
     """Whether it takes and gives token ids, and reads a text as the tokenizer here does."""
-    body = {"model": config.model, "prompt": _PROBE, "max_tokens": 1, "temperature": 0.0}
     try:
-        reply = await post(client, f"policy: {url}", {**body, "extra_body": {"return_token_ids": True}}, stream=False)
+        reply = await post(client, f"policy: {url}", _probe(config.model), stream=False)
     except ProblemError as error:
         raise UserError(f"{error}; wanted a server whose completions return token ids") from error
     extra = (reply.choices[0].model_extra or {}) if reply.choices else {}
