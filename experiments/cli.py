@@ -168,7 +168,8 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="RUN", help="A results folder.", show_default=False)],
     second: Annotated[Path, typer.Argument(metavar="RUN", help="The one to hold against it.", show_default=False)],
     difficulty: Annotated[
-        Difficulty, typer.Option(help="What problems are put into quintiles by.")
+        Difficulty,
+        typer.Option(help="What quintiles are by: pass@1, the verifier's mean score, or the data set's grades."),
     ] = Difficulty.oracle,
 ) -> None:
     """Compare two runs on the same problems: paired differences by strategy and by difficulty."""

@@ -173,7 +173,7 @@ def _pair(first: pd.DataFrame, second: pd.DataFrame) -> _Pair:
     kept, notes = [graded(first), graded(second)], []
     lost = [len(rows) - len(found) for rows, found in zip((first, second), kept, strict=True)]
     if any(lost):
-        notes.append(f"{lost[0]} rows of the first and {lost[1]} of the second are errors or undecided")
+        notes.append(f"rows that are errors or undecided: {lost[0]} of the first, {lost[1]} of the second")
     seeds = [set(rows["seed"]) for rows in (first, second)]
     if common := seeds[0] & seeds[1]:
         keys = [pd.MultiIndex.from_frame(rows[["problem_id", "seed"]]) for rows in kept]

@@ -17,6 +17,7 @@ from verifiers.calibration import Bin, expected_calibration_error, reliability
 from verifiers.metrics import auroc
 
 _ALPHA = 0.05
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class Drop:
 class OverOptimisation:
     """Accuracy and score of the best-scored of k samples as k grows (Gao et al., arXiv 2210.10760).
 
-    The score of what is chosen always grows with k. Where accuracy falls meanwhile, the search finds what the verifier
+    The score of what is chosen grows with k. Where accuracy falls meanwhile, the search finds what the verifier
     likes and not what is right. `happens`: the largest k is worse than some smaller one, Holm's p below 0.05.
     """
 
@@ -210,7 +211,7 @@ def where_it_hurts(by_verifier: Mapping[str, float], by_majority: Mapping[str, f
     found = [
         Harm(problem=problem, by_verifier=by_verifier[problem], by_majority=by_majority[problem])
         for problem in sorted(by_verifier.keys() & by_majority.keys())
-        if by_verifier[problem] < by_majority[problem]
+        if by_verifier[problem] < by_majority[problem] - _ROUNDING
     ]
     return sorted(found, key=lambda harm: harm.by_verifier - harm.by_majority)
 

@@ -3,12 +3,15 @@
 Costs are means per problem and count the policy and the verifier together.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
 from experiments.analysis.intervals import Interval, bootstrap_mean
+
+_ROUNDING = 1e-9
 
 
 class Cost(StrEnum):
@@ -59,13 +62,23 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """The compute-optimal choice at a budget. `accuracy` is over problems and seeds, on problems that had no part in
-    the choice; `chosen` is the choice of all problems together, bin -> label."""
+    """A strategy for each bin of difficulty, within a budget. `accuracy` (over problems and seeds) and `costs` are of
+    problems that had no part in the choice, so the costs may miss the budget a little; `chosen` is the choice of all
+    problems together, bin -> label."""
 
-    budget: float
+    budget: float  # mean per problem, over all bins
     accuracy: Interval
     costs: Costs
     chosen: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Sums over problems, and bin -> label."""
+
+    accuracy: float
+    price: float
+    labels: Mapping[int, str]
 
 
 def strategy_points(outcomes: Outcomes) -> list[FrontierPoint]:
@@ -93,45 +106,75 @@ def frontier(points: Sequence[FrontierPoint], cost: Cost) -> list[FrontierPoint]
 
 
 def compute_optimal(outcomes: Outcomes, bins: Mapping[str, int], *, budget: float, cost: Cost) -> Allocation | None:
-    """For each bin of difficulty the strategy that is most accurate within a budget per problem (Snell et al., arXiv
-    2408.03314, section 3.2), of equals the cheapest; None where some bin has none within it.
+    """The strategies, one for each bin of difficulty, that are most accurate within a budget, of equals the cheapest
+    (after Snell et al., arXiv 2408.03314, section 3.2). None where not even the cheapest are within it.
 
-    As in the paper, two halves of each bin choose for each other, so that no problem is measured by a choice that it
-    had a part in. Strategies must have run on the same problems, in bins of at least two. Raises ValueError otherwise.
+    The budget is a mean over all problems: what easy bins save is spent on hard ones. As in the paper, two halves of
+    each bin choose for each other, so that no problem is measured by a choice that it had a part in. Strategies must
+    have run on the same problems, in bins of at least two. Raises ValueError otherwise.
     """
-    problems = _common_problems(outcomes, bins)
+    by_bin: dict[int, list[str]] = {}
+    for problem in sorted(_common_problems(outcomes, bins), key=lambda problem: (bins[problem], problem)):
+        by_bin.setdefault(bins[problem], []).append(problem)
+    if small := [number for number, inside in by_bin.items() if len(inside) < 2]:
+        raise ValueError(
+            f"compute_optimal: wanted at least 2 problems in each bin (make fewer bins), got 1 in bin {small[0]}"
+        )
+    chosen = _choose(outcomes, by_bin, by_bin, budget, cost)
+    if chosen is None:
+        return None
     used: list[Outcome] = []
-    chosen: dict[int, str] = {}
-    for number in sorted({bins[problem] for problem in problems}):
-        inside = [problem for problem in problems if bins[problem] == number]
-        if len(inside) < 2:
-            raise ValueError(f"compute_optimal: wanted at least 2 problems in each bin, got 1 in bin {number}")
-        whole = _best(outcomes, inside, budget, cost)
-        for choosing, measured in ((inside[::2], inside[1::2]), (inside[1::2], inside[::2])):
-            pick = _best(outcomes, choosing, budget, cost)
-            if pick is None or whole is None:
-                return None
-            used += [outcomes[pick][problem] for problem in measured]
-        assert whole is not None
-        chosen[number] = whole
+    for choosing in (0, 1):
+        judging = {number: inside[choosing::2] for number, inside in by_bin.items()}
+        half = _choose(outcomes, by_bin, judging, budget, cost)
+        assert half is not None, "prices are of all problems, whoever judges"
+        for number, inside in by_bin.items():
+            used += [outcomes[half[number]][problem] for problem in inside[1 - choosing :: 2]]
     accuracy = bootstrap_mean([outcome.accuracy for outcome in used])
     return Allocation(budget=budget, accuracy=accuracy, costs=mean_costs(used), chosen=chosen)
 
 
-def _best(outcomes: Outcomes, problems: Sequence[str], budget: float, cost: Cost) -> str | None:
-    """The most accurate label on these problems, of equals the cheapest, whose mean cost is within the budget."""
-    means = {
-        label: (
-            fmean(found[problem].accuracy for problem in problems),
-            fmean(found[problem].costs.of(cost) for problem in problems),
-        )
-        for label, found in outcomes.items()
-    }
-    within = [label for label, (_, price) in means.items() if price <= budget]
-    return max(within, key=lambda label: (means[label][0], -means[label][1]), default=None)
+def compute_optimal_frontier(outcomes: Outcomes, bins: Mapping[str, int], cost: Cost) -> list[Allocation]:
+    """`compute_optimal` at the mean cost of each strategy, cheapest first, to hold against `frontier`, which spends the
+    same budgets alike on all problems. Raises ValueError as `compute_optimal`."""
+    budgets = sorted({point.costs.of(cost) for point in strategy_points(outcomes)})
+    found = (compute_optimal(outcomes, bins, budget=budget, cost=cost) for budget in budgets)
+    return [allocation for allocation in found if allocation is not None]
 
 
-def _common_problems(outcomes: Outcomes, bins: Mapping[str, int]) -> list[str]:
+def _choose(
+    outcomes: Outcomes,
+    by_bin: Mapping[int, Sequence[str]],
+    judging: Mapping[int, Sequence[str]],
+    budget: float,
+    cost: Cost,
+) -> Mapping[int, str] | None:
+    """Prices are of all problems of a bin, accuracies of those that judge. Exact: bin by bin, every choice so far that
+    no other beats for its price."""
+    limit = budget * sum(map(len, by_bin.values())) * (1 + _ROUNDING)
+    kept = [_Choice(0.0, 0.0, {})]
+    for number, problems in by_bin.items():
+        sums = {
+            label: (
+                len(problems) * fmean(found[problem].accuracy for problem in judging[number]),
+                math.fsum(found[problem].costs.of(cost) for problem in problems),
+            )
+            for label, found in outcomes.items()
+        }
+        grown = [
+            _Choice(choice.accuracy + accuracy, choice.price + price, {**choice.labels, number: label})
+            for choice in kept
+            for label, (accuracy, price) in sums.items()
+            if choice.price + price <= limit
+        ]
+        kept = []
+        for choice in sorted(grown, key=lambda choice: (choice.price, -choice.accuracy)):
+            if not kept or choice.accuracy > kept[-1].accuracy + _ROUNDING:
+                kept.append(choice)
+    return kept[-1].labels if kept else None
+
+
+def _common_problems(outcomes: Outcomes, bins: Mapping[str, int]) -> set[str]:
     found = {label: set(by_problem) for label, by_problem in outcomes.items()}
     problems = set.union(*found.values()) if found else set()
     lacking = [label for label, own in found.items() if own != problems]
@@ -141,7 +184,7 @@ def _common_problems(outcomes: Outcomes, bins: Mapping[str, int]) -> list[str]:
             f"{len(problems)} problems, {len(problems - bins.keys())} of them in no bin, "
             f"and not all of them for {', '.join(lacking) or 'no strategy'}"
         )
-    return sorted(problems)
+    return problems
 
 
 def mean_costs(outcomes: Sequence[Outcome]) -> Costs:

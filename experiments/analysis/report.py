@@ -217,7 +217,7 @@ def _summary_table(problems: pd.DataFrame, candidates: pd.DataFrame) -> Cells:
     problem_counts = ("problems",) if len(counts) > 1 else ()
     size = "" if len(counts) > 1 else f", {max(counts):,} problems"
     return Cells(
-        title=f"Accuracy and mean cost per problem (Wilson 95% interval{size})",
+        title=f"Accuracy and mean cost per problem (Wilson 95% interval over {Over.BOTH}{size})",
         headers=("strategy", *problem_counts, *seeds, "accuracy %", *said, *costs, *errors),
         rows=rows,
         wide=_WIDE,

@@ -96,7 +96,7 @@ def test_what_failed_or_was_undecided_is_left_out_of_both(tmp_path: Path) -> Non
         results.add(problem_row(IDS[11], "greedy", None, 0, correct=None, status="error", error="lost"), [])
     found = compare(first, tmp_path / "b")
     assert found.strategies[0].comparison.num_problems == 10
-    assert "greedy: 0 rows of the first and 2 of the second are errors or undecided" in found.notes
+    assert "greedy: rows that are errors or undecided: 0 of the first, 2 of the second" in found.notes
 
 
 def test_strategies_match_by_parameters_then_label_then_as_the_only_ones_of_their_name(tmp_path: Path) -> None:

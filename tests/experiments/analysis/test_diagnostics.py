@@ -119,6 +119,6 @@ def test_agreement_counts_who_is_right_where_selectors_part() -> None:
 
 
 def test_where_the_verifier_hurts_is_named_the_worst_first() -> None:
-    verifier = {"a": 0.0, "b": 0.5, "c": 1.0, "only here": 0.0}
-    found = where_it_hurts(verifier, {"a": 1.0, "b": 0.75, "c": 0.0, "only there": 1.0})
+    verifier = {"a": 0.0, "b": 0.5, "c": 1.0, "rounded": 1 - 1e-15, "only here": 0.0}
+    found = where_it_hurts(verifier, {"a": 1.0, "b": 0.75, "c": 0.0, "rounded": 1.0, "only there": 1.0})
     assert [(harm.problem, harm.by_verifier - harm.by_majority) for harm in found] == [("a", -1.0), ("b", -0.25)]

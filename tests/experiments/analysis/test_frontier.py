@@ -1,5 +1,7 @@
+import itertools
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.analysis.frontier import (
@@ -8,6 +10,7 @@ from experiments.analysis.frontier import (
     FrontierPoint,
     Outcome,
     compute_optimal,
+    compute_optimal_frontier,
     frontier,
     strategy_points,
 )
@@ -41,6 +44,7 @@ def test_each_currency_has_its_own_frontier() -> None:
     assert frontier([], Cost.TOKENS) == []
 
 
+@settings(deadline=None, max_examples=50)
 @given(PRICES)
 def test_nothing_beats_a_point_of_the_frontier_for_its_price(prices: list[tuple[float, float]]) -> None:
     points = [point(str(i), accuracy, tokens=tokens) for i, (accuracy, tokens) in enumerate(prices)]
@@ -68,16 +72,50 @@ OUTCOMES = {
 }
 
 
-def test_each_bin_gets_the_best_strategy_within_the_budget_and_of_equals_the_cheapest() -> None:
-    small, middle, large = (compute_optimal(OUTCOMES, BINS, budget=b, cost=Cost.TOKENS) for b in (10, 100, 1000))
+def test_each_bin_gets_its_strategy_and_what_easy_problems_save_goes_to_hard_ones() -> None:
+    small, middle, large = (compute_optimal(OUTCOMES, BINS, budget=b, cost=Cost.TOKENS) for b in (10, 55, 505))
     assert small is not None and middle is not None and large is not None
     assert small.chosen == {1: "greedy", 5: "greedy"} and small.accuracy.value == 0.5
     assert middle.chosen == {1: "greedy", 5: "best_of_n"} and middle.accuracy.value == 0.75
     assert large.chosen == {1: "greedy", 5: "mcts"} and large.accuracy.value == 1.0
-    assert middle.costs.tokens == 55 and middle.accuracy.over is Over.BOTH
+    assert (middle.costs.tokens, large.costs.tokens) == (55, 505) and middle.accuracy.over is Over.BOTH
     assert compute_optimal(OUTCOMES, BINS, budget=9, cost=Cost.TOKENS) is None
-    in_flops = compute_optimal(OUTCOMES, BINS, budget=1000, cost=Cost.FLOPS)
+    in_flops = compute_optimal(OUTCOMES, BINS, budget=550, cost=Cost.FLOPS)
     assert in_flops is not None and in_flops.chosen == middle.chosen
+
+
+def test_the_frontier_by_difficulty_has_the_budgets_of_the_strategies() -> None:
+    found = compute_optimal_frontier(OUTCOMES, BINS, Cost.TOKENS)
+    assert [allocation.budget for allocation in found] == [10, 100, 1000]
+    assert [allocation.accuracy.value for allocation in found] == [0.5, 0.75, 1.0]
+    plain = {point.costs.tokens: point.accuracy.value for point in strategy_points(OUTCOMES)}
+    assert all(allocation.accuracy.value >= plain[allocation.budget] for allocation in found)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9)), min_size=3, max_size=3), min_size=2, max_size=4),
+    st.integers(1, 9),
+)
+def test_no_other_choice_is_better_within_the_budget(table: list[list[tuple[int, int]]], budget: int) -> None:
+    """`table`: label -> bin -> (accuracy in quarters, tokens), the same for both problems of a bin."""
+    bins = {f"{number}{half}": number for number in range(3) for half in "ab"}
+    outcomes = {
+        str(label): {problem: outcome(row[number][0] / 4, row[number][1]) for problem, number in bins.items()}
+        for label, row in enumerate(table)
+    }
+    every = [
+        (sum(table[label][number][0] for number, label in enumerate(labels)) / 12, cost)
+        for labels in itertools.product(range(len(table)), repeat=3)
+        if (cost := sum(table[label][number][1] for number, label in enumerate(labels)) / 3) <= budget
+    ]
+    found = compute_optimal(outcomes, bins, budget=budget, cost=Cost.TOKENS)
+    if found is None:
+        assert not every
+    else:
+        best = max(accuracy for accuracy, _ in every)
+        assert found.accuracy.value == pytest.approx(best)
+        assert found.costs.tokens == pytest.approx(min(cost for accuracy, cost in every if accuracy == best))
 
 
 def test_no_problem_is_measured_by_a_choice_that_it_had_a_part_in() -> None:
@@ -91,7 +129,7 @@ def test_no_problem_is_measured_by_a_choice_that_it_had_a_part_in() -> None:
 
 
 def test_strategies_must_have_run_on_the_same_problems_in_bins_of_two() -> None:
-    with pytest.raises(ValueError, match="at least 2 problems in each bin, got 1 in bin 3"):
+    with pytest.raises(ValueError, match=r"at least 2 problems in each bin .*, got 1 in bin 3"):
         compute_optimal({"a": {"x": outcome(1.0, 1)}}, {"x": 3}, budget=1, cost=Cost.TOKENS)
     with pytest.raises(ValueError, match="got 8 problems, 0 of them in no bin, and not all of them for mcts"):
         lacking = OUTCOMES | {"mcts": {p: outcome(1.0, 1) for p in EASY}}
