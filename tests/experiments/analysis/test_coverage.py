@@ -39,10 +39,14 @@ def test_noise_moves_the_parameters_little_and_lowers_the_fit() -> None:
     assert (fit.first, fit.second) == pytest.approx((-1.5, -0.35), abs=0.05)
     assert 0.99 < fit.r_squared < 1
     assert fit.rmse == pytest.approx(0.01, abs=0.006)
-    for step in (-0.02, 0.02):  # least squares: no other parameters are nearer
-        others = (fit.first + step, fit.second), (fit.first, fit.second + step)
-        for a, b in others:
-            assert sum((math.exp(a * k**b) - c) ** 2 for k, c in noisy.items()) > fit.num_points * fit.rmse**2
+
+
+def test_the_curve_is_the_nearest_also_where_points_are_far_from_any() -> None:
+    coverage = {1: 0.02, 2: 0.5, 4: 0.35, 8: 0.9, 16: 0.85}
+    fit = fit_exponentiated_power_law(coverage)
+    for a, b in ((1e-3, 0.0), (-1e-3, 0.0), (0.0, 1e-3), (0.0, -1e-3)):
+        other = sum((math.exp((fit.first + a) * k ** (fit.second + b)) - c) ** 2 for k, c in coverage.items())
+        assert other > fit.num_points * fit.rmse**2
 
 
 def test_the_parameters_of_a_line_in_log_k_are_recovered() -> None:
