@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import pyarrow as pa
 
+from orchestrator.core.values import numerous
+
 RowKey = tuple[str, str, str, int]  # problem_id, strategy, params, seed: at most one row each
 Small = Annotated[int, pa.int32()]
 Repeated = Annotated[str, pa.dictionary(pa.int32(), pa.string())]  # of few values in many rows
@@ -111,6 +113,7 @@ class CandidateRow(Costs):
         return (self.problem_id, self.strategy, self.params, self.seed)
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
     """One node of a problem row's search tree: the question, which is the root, or a step that was written."""
