@@ -108,6 +108,7 @@ def replay(
                 plan.jobs,
                 results=results,
                 run_id=plan.folder.name,
+                source=plan.source,
                 in_flight=plan.config.problems_in_flight,
                 timeout_s=plan.config.problem_timeout_s,
                 on_row=row_counter(progress, bar),
