@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import NotHere
 
 if TYPE_CHECKING:
     import openai
@@ -18,12 +18,12 @@ MOST_SEED = 2**31  # servers take no larger ones, or not all do
 
 
 def api_key(variable: str | None, setting: str) -> str | None:
-    """The key that the setting names a variable for. Raises UserError where the environment does not hold it."""
+    """The key that the setting names a variable for. Raises NotHere where the environment does not hold it."""
     if variable is None:
         return None
     key = os.environ.get(variable)
     if not key:
-        raise UserError(f"{setting}: the environment variable {variable} is not set")
+        raise NotHere(f"{setting}: the environment variable {variable} is not set")
     return key
 
 
