@@ -175,6 +175,32 @@ def paired_difference(ours: Mapping[str, float], theirs: Mapping[str, float]) ->
     return bootstrap_mean([ours[problem] - theirs[problem] for problem in shared])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Half widths of 95% intervals of an accuracy (normal approximation)."""
+
+    seeds: float  # the same problems, fresh samples of each
+    problems: float  # other problems, as if each had samples without end
+    both: float  # other problems, fresh samples of each
+
+
+def spread(by_problem: Sequence[Sequence[float]]) -> Spread | None:
+    """Of outcomes by problem and seed; None where fewer than two problems have several seeds each.
+
+    A problem's seeds are samples of their own, so seeds are nested in problems: the variance of the problems' means
+    holds both parts, and the variance within problems the seeds' (Miller, "Adding Error Bars to Evals", arXiv
+    2411.00640).
+    """
+    if len(by_problem) < 2 or min(map(len, by_problem)) < 2:
+        return None
+    both = np.var([np.mean(outcomes) for outcomes in by_problem], ddof=1) / len(by_problem)
+    within = [np.var(outcomes, ddof=1) / len(outcomes) for outcomes in by_problem]
+    seeds = np.sum(within) / len(by_problem) ** 2
+    return Spread(
+        seeds=Z_95 * math.sqrt(seeds), problems=Z_95 * math.sqrt(max(0.0, both - seeds)), both=Z_95 * math.sqrt(both)
+    )
+
+
 def _check_k(k: int, num_samples: int) -> None:
     if not 1 <= k <= num_samples:
         raise ValueError(f"k must be between 1 and the number of samples ({num_samples}), got {k}")

@@ -71,12 +71,22 @@ def jobs_of(recording: Recording, named: NamedStrategy, seeds: Sequence[int]) ->
     ]
 
 
+def info_of(recording: Recording, run_id: str) -> RunInfo:
+    """What rows say of the run: the recording's models."""
+    return RunInfo(
+        run_id=run_id,
+        policy_model=recording.policy_model,
+        verifier_model=recording.verifier_model,
+        version=importlib.metadata.version("headrace"),
+    )
+
+
 async def replay(
     recording: Recording,
     jobs: Sequence[Job],
     *,
     results: Results,
-    run_id: str,
+    info: RunInfo,
     source: str,
     in_order: bool = False,
     in_flight: int = 32,
@@ -92,12 +102,7 @@ async def replay(
             session_of=partial(recorded_session, recording, answers, in_order=in_order),
             grader=RecordedGrader(recording),
             results=ReplayedRows(results, recording, source),
-            info=RunInfo(
-                run_id=run_id,
-                policy_model=recording.policy_model,
-                verifier_model=recording.verifier_model,
-                version=importlib.metadata.version("headrace"),
-            ),
+            info=info,
             in_flight=in_flight,
             timeout_s=timeout_s,
             on_row=on_row,
@@ -124,7 +129,7 @@ def replay_rows(recording: Recording, name: str, strategy: Strategy, seeds: Sequ
     """The rows of one strategy, in memory. Raises UserError also where a single problem failed."""
     results = RowList()
     jobs = jobs_of(recording, NamedStrategy(name=name, strategy=strategy), seeds)
-    asyncio.run(replay(recording, jobs, results=results, run_id="replay", source="recording"))
+    asyncio.run(replay(recording, jobs, results=results, info=info_of(recording, "replay"), source="recording"))
     for row in results.rows:
         if row.error is not None:
             raise UserError(f"replay: {name}: {row.problem_id}: {row.error}")

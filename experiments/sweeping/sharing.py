@@ -26,6 +26,10 @@ _SCORES, _CERTAINTY = "scores", "certainty"
 _NO_CAPS = Budget()
 
 
+Key = tuple[str, str]
+"""A strategy's name and its `params`: what tells the searches of a cell apart."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
     """One strategy of one cell, on all its problems under all its seeds."""
@@ -36,16 +40,24 @@ class Search:
     label: str
 
     @property
+    def key(self) -> Key:
+        return self.strategy, self.params
+
+    @property
     def source(self) -> str:
         """How a row names it whose samples it gave."""
         return f"{self.cell}: {self.label}"
+
+
+def key_of(named: NamedStrategy) -> Key:
+    return named.name, to_json(asdict(named.strategy))
 
 
 def search_of(cell: Cell, named: NamedStrategy) -> Search:
     return Search(
         cell=cell.name,
         strategy=named.name,
-        params=to_json(asdict(named.strategy)),
+        params=key_of(named)[1],
         label=strategy_label(named.name, named.strategy),
     )
 
