@@ -42,6 +42,7 @@ FREE_KEYS = (
     "policy.max_num_seqs",
     "policy.kv_cache_gib",
     "policy.gpu_memory_utilization",
+    "policy.num_gpus",
     "policy.spare_seqs",
     "policy.urls",
     "policy.api_key_env",

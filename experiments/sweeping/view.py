@@ -130,7 +130,7 @@ class SweepView:
         line = self._lines[cell]
         line.seconds += 0.0 if line.began is None else self._clock() - line.began
         line.began = None
-        whole = line.done - line.errors >= line.work.total
+        whole = line.done >= line.work.total
         line.stage = Stage.failed if error is not None else Stage.done if whole else Stage.waiting
         self._current = None
         if error is not None:
@@ -236,10 +236,10 @@ class SweepView:
 
 
 def _told(line: _Line) -> str:
-    no_answer = f", {line.shares.no_answer / line.shares.candidates:.0%} without an answer" * bool(
-        line.shares.no_answer
-    )
-    return no_answer + f", {line.errors} errors" * bool(line.errors)
+    told = f", {line.errors} errors" if line.errors else ""
+    if line.shares.no_answer:
+        told += f", {line.shares.no_answer / line.shares.candidates:.0%} without an answer"
+    return told
 
 
 def _caps(budget: Budget) -> dict[str, float]:

@@ -13,7 +13,15 @@ from orchestrator.policy.engines.arguments import check_owned
 from orchestrator.policy.engines.clients import api_key
 
 _OF_SERVERS = ("urls", "tokenizer", "api_key_env", "flops_per_token")
-_OF_ENGINES = ("dtype", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size", "block_size", "engine_args")
+_OF_ENGINES = (
+    "dtype",
+    "kv_cache_gib",
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "num_gpus",
+    "block_size",
+    "engine_args",
+)
 
 
 def resolve_policy(config: PolicyConfig, find: Callable[[str], str] = str) -> PolicyConfig:

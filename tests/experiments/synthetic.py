@@ -31,12 +31,12 @@ def write_run(
         for seed in seeds:
             for index in range(NUM_PROBLEMS):
                 if sampled:
-                    samples = _samples(f"p{index}", min(index, NUM_SAMPLES), seed, judged, confident)
+                    made = samples(f"p{index}", min(index, NUM_SAMPLES), seed, judged, confident)
                     won = index > 0 if judged else index > 4
                     row = problem_row(
                         f"p{index}", "best_of_n", NUM_SAMPLES, seed, correct=won, num_candidates=NUM_SAMPLES
                     )
-                    results.add(row if judged else _unjudged(row), samples)
+                    results.add(row if judged else _unjudged(row), made)
                 results.add(problem_row(f"p{index}", "greedy", None, seed, correct=index >= 6), [])
                 results.add(problem_row(f"p{index}", "beam_search", 4, seed, correct=index >= 3), [])
         results.add(_error(seeds[0]), [])
@@ -107,7 +107,9 @@ def _unjudged(row: ProblemRow) -> ProblemRow:
     )  # fmt: skip
 
 
-def _samples(problem_id: str, num_correct: int, seed: int, judged: bool, confident: bool) -> list[CandidateRow]:
+def samples(
+    problem_id: str, num_correct: int, seed: int = 0, judged: bool = True, confident: bool = False
+) -> list[CandidateRow]:
     row = problem_row(problem_id, "best_of_n" if judged else "self_consistency", NUM_SAMPLES, seed, correct=None)
     grades = [index < num_correct for index in range(NUM_SAMPLES)]
     random.Random(f"{problem_id}/{seed}").shuffle(grades)
