@@ -13,6 +13,7 @@ from experiments.analysis.metrics import (
     powers_of_two,
     prm_at_k,
     sample_set,
+    spread,
     vote_at_k,
     wilson_interval,
 )
@@ -193,3 +194,35 @@ def test_a_pool_is_never_ragged_or_empty() -> None:
         SampleSet(groups=[1], correct=[True, False], scores=[None])
     with pytest.raises(ValueError, match="at least one"):
         SampleSet(groups=[], correct=[], scores=[])
+
+
+def test_a_spread_takes_the_chance_of_seeds_apart_from_that_of_problems() -> None:
+    alike = spread([[1, 1], [0, 0], [1, 1], [0, 0]])
+    assert alike is not None
+    assert alike.seeds == 0 and alike.problems == pytest.approx(alike.both)
+    assert alike.both == pytest.approx(1.96 * (1 / 3 / 4) ** 0.5, rel=1e-3)
+    random_ones = spread([[1, 0], [0, 1], [1, 0], [0, 1]])
+    assert random_ones is not None
+    assert random_ones.both == 0 and random_ones.problems == 0
+    assert random_ones.seeds == pytest.approx(1.96 * (4 * 0.5 / 2 / 16) ** 0.5, rel=1e-3)
+
+
+def test_a_spread_covers_what_sampling_the_same_problems_again_gives() -> None:
+    rng = random.Random(0)
+    chances = [rng.random() for _ in range(60)]
+
+    def again() -> list[list[float]]:
+        return [[float(rng.random() < chance) for _ in range(3)] for chance in chances]
+
+    inside = 0
+    for _ in range(300):
+        outcomes = again()
+        found = spread(outcomes)
+        assert found is not None
+        inside += abs(fmean(map(fmean, outcomes)) - fmean(chances)) <= found.seeds
+    assert 0.9 <= inside / 300 <= 0.99
+
+
+def test_one_seed_or_one_problem_has_no_spread() -> None:
+    assert spread([[1], [0], [1]]) is None
+    assert spread([[1, 0]]) is None
