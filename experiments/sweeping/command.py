@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.analysis.tables import Cells
 from experiments.running.run import versions
 from experiments.sweeping.cells import Sweep
 from experiments.sweeping.dry_run import notes, outlooks, shown, table
@@ -15,6 +16,7 @@ from experiments.sweeping.run import PlannedCell, SweepPlan, in_order, left_of, 
 from experiments.sweeping.sharing import key_of
 from experiments.sweeping.table import markdown, results_notes, results_table
 from experiments.sweeping.view import SweepView, Work
+from orchestrator.results.files import unwritable
 
 
 def show_outlook(console: Console, sweep: Sweep, likes: Sequence[Path], *, fresh: bool) -> None:
@@ -49,18 +51,20 @@ def run_and_show(
                 soft_wrap=True,
             )
             return None
-        if probe is None:
-            _compare(console, sweep)
+        if probe is None and (found := results_table(sweep)) is not None:
+            _compare(console, sweep, found)
         return failed
 
 
-def _compare(console: Console, sweep: Sweep) -> None:
-    found = results_table(sweep)
+def _compare(console: Console, sweep: Sweep, found: Cells) -> None:
     remarks = results_notes(found)
     console.print(found.rich(console.width))
     for remark in remarks:
         console.print(remark, highlight=False, markup=False)
-    (sweep.folder / "sweep.md").write_text(markdown(sweep, found, remarks), encoding="utf-8")
+    try:
+        (sweep.folder / "sweep.md").write_text(markdown(sweep, found, remarks), encoding="utf-8")
+    except OSError as error:
+        raise unwritable(sweep.folder, error) from error
     console.print(
         f"wrote sweep.md to {sweep.folder}; each cell is a run there, as for headrace report",
         highlight=False,

@@ -16,14 +16,14 @@ _GROUP = ["strategy", "params", "label"]
 _SEEDS, _PROBLEMS = "± seeds", "± problems"
 
 
-def results_table(sweep: Sweep) -> Cells:
-    """Cells without a row are left out. Raises UserError where none has any."""
+def results_table(sweep: Sweep) -> Cells | None:
+    """Cells without a row are left out; None where none has any."""
     lines: list[tuple[str, dict[str, str]]] = []
     for cell in sweep.cells:
         if found := _lines(cell):
             lines += [(shown(cell), {}), *found]
     if not lines:
-        raise UserError(f"sweep: {sweep.folder} holds no rows yet")
+        return None
     used = {name for _, values in lines for name in values}
     order = ("accuracy %", _SEEDS, _PROBLEMS, *Shares().shown(), "tokens", "FLOPs", "s", "samples", "errors")
     headers = [name for name in order if name in used]

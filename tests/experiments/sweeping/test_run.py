@@ -132,6 +132,14 @@ def test_a_cell_that_fails_does_not_end_the_others(headrace, tmp_path):
     assert headrace(TEMPERATURES, "--resume")[0] == 0 and cells(headrace) == ["sampling.temperature=0.5"] * 2
 
 
+def test_where_every_cell_fails_their_errors_are_shown_and_no_table(headrace):
+    def fail(plan, job):
+        raise ReplicaError("no replica is left")
+
+    code, out = headrace(TEMPERATURES, on=fail)
+    assert code == 1 and out.count("no replica is left") >= 2 and "accuracy" not in out
+
+
 def test_ctrl_c_keeps_what_was_found_and_says_how_to_go_on(headrace, tmp_path):
     def interrupt(plan, job):
         if plan.config.name == "sampling.temperature=1.0":
