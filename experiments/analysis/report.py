@@ -196,6 +196,7 @@ def _summary_table(problems: pd.DataFrame, candidates: pd.DataFrame) -> Cells:
     for label, group in groups:
         finished, counted = group[group["status"] == "ok"], graded(group)
         accuracy = percent(_accuracy(counted)[1]) if len(counted) else "-"
+        timed = finished[finished["replayed_from"].isna()]
         flops = finished["policy_flops"] + finished["verifier_flops"]
         rows.append(
             [
@@ -206,18 +207,17 @@ def _summary_table(problems: pd.DataFrame, candidates: pd.DataFrame) -> Cells:
                 *(f"{100 * shares[label][name]:.1f}" if label in shares else "-" for name in said),
                 *(_count(finished[name]) for name in tokens),
                 si(flops.mean()) if flops.any() else "-",
-                f"{finished['wall_s'].mean():.2f}" if len(finished) else "-",
-                _speed(finished),
+                f"{timed['wall_s'].mean():.2f}" if len(timed) else "-",
+                _speed(timed),
                 *([f"{len(group) - len(finished)}"] if some_failed else []),
             ]
         )
     costs = (*tokens.values(), "FLOPs", "s", "tokens/s (useful)")
-    seeds = ("seeds",) if several_seeds else ()
-    errors = ("errors",) if some_failed else ()
+    seeds, errors = ("seeds",) * several_seeds, ("errors",) * some_failed
     problem_counts = ("problems",) if len(counts) > 1 else ()
-    size = "" if len(counts) > 1 else f", {max(counts):,} problems"
+    over = ("" if len(counts) > 1 else f"{max(counts):,} ") + "problems" + ", mean of their seeds" * several_seeds
     return Cells(
-        title=f"Accuracy and mean cost per problem (Wilson 95% interval over {Over.BOTH}{size})",
+        title=f"Accuracy and mean cost per problem (Wilson 95% interval over {over})",
         headers=("strategy", *problem_counts, *seeds, "accuracy %", *said, *costs, *errors),
         rows=rows,
         wide=_WIDE,

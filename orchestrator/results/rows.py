@@ -66,6 +66,7 @@ class ProblemRow(Costs):
     version: str
     detail: str  # what the strategy decided, as `to_json` writes it
     tree: str | None = None  # `kept` in `trees/`, or `over_budget`; None: nobody asked for it
+    replayed_from: str | None = None  # the recording whose samples answered it; None: it sampled
     started_at: datetime  # with its time zone
     finished_at: datetime  # with its time zone
 

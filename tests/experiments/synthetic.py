@@ -108,7 +108,9 @@ def _unjudged(row: ProblemRow) -> ProblemRow:
     )  # fmt: skip
 
 
-def sample_rows(problem_id: str, num_correct: int, seed: int, judged: bool, confident: bool) -> list[CandidateRow]:
+def sample_rows(
+    problem_id: str, num_correct: int, seed: int = 0, judged: bool = True, confident: bool = False
+) -> list[CandidateRow]:
     """The samples of a problem, of which `num_correct` are right, in random order."""
     row = problem_row(problem_id, "best_of_n" if judged else "self_consistency", NUM_SAMPLES, seed, correct=None)
     grades = [index < num_correct for index in range(NUM_SAMPLES)]

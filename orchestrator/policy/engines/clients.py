@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.errors import ProblemError, ReplicaError, UserError
+from orchestrator.core.errors import NotHere, ProblemError, ReplicaError, UserError
 
 if TYPE_CHECKING:
     import openai
@@ -20,12 +20,12 @@ MOST_SEED = 2**31  # servers take no larger ones, or not all do
 
 
 def api_key(variable: str | None, setting: str) -> str | None:
-    """The key that the setting names a variable for. Raises UserError where the environment does not hold it."""
+    """The key that the setting names a variable for. Raises NotHere where the environment does not hold it."""
     if variable is None:
         return None
     key = os.environ.get(variable)
     if not key:
-        raise UserError(f"{setting}: the environment variable {variable} is not set")
+        raise NotHere(f"{setting}: the environment variable {variable} is not set")
     return key
 
 
