@@ -153,7 +153,7 @@ def test_micro_batches_hold_every_row_once_within_bounds(lengths: list[int], max
         assert padded - sum(lengths[i] for i in batch) <= max(64, 0.15 * padded)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32),
     slots=st.integers(1, 4),

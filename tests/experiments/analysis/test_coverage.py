@@ -23,7 +23,7 @@ def power_law(a: float, b: float) -> dict[int, float]:
     return {k: math.exp(a * k**b) for k in KS}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.floats(-4.0, -0.1), st.floats(-0.9, -0.1))
 def test_the_parameters_of_a_power_law_are_recovered(a: float, b: float) -> None:
     fit = fit_exponentiated_power_law(power_law(a, b))
@@ -56,7 +56,7 @@ def test_the_parameters_of_a_line_in_log_k_are_recovered() -> None:
     assert fit.at(10**9) == 1.0, "a line leaves 0..1, a coverage does not"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.dictionaries(st.integers(1, 10_000), st.floats(0.01, 0.99), min_size=3, max_size=12), st.sampled_from([*FORMS])
 )

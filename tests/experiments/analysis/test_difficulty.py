@@ -32,7 +32,7 @@ def test_equal_problems_share_a_bin_even_if_others_stay_empty() -> None:
     assert set(difficulty_bins(dict.fromkeys("abcde", 0.3)).values()) == {3}, "the middle bin"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(GRADES, st.integers(1, 5))
 def test_bins_follow_difficulty_and_no_order_of_problems(grades: dict[str, float], num_bins: int) -> None:
     bins = difficulty_bins(grades, num_bins=num_bins)

@@ -44,7 +44,7 @@ def test_each_currency_has_its_own_frontier() -> None:
     assert frontier([], Cost.TOKENS) == []
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(PRICES)
 def test_nothing_beats_a_point_of_the_frontier_for_its_price(prices: list[tuple[float, float]]) -> None:
     points = [point(str(i), accuracy, tokens=tokens) for i, (accuracy, tokens) in enumerate(prices)]
@@ -92,7 +92,7 @@ def test_the_frontier_by_difficulty_has_the_budgets_of_the_strategies() -> None:
     assert all(allocation.accuracy.value >= plain[allocation.budget] for allocation in found)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9)), min_size=3, max_size=3), min_size=2, max_size=4),
     st.integers(1, 9),

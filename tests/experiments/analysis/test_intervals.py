@@ -65,7 +65,7 @@ def test_a_statistic_without_a_value_has_no_interval() -> None:
         bootstrap_problems([], fmean)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(NUMBERS, min_size=2, max_size=30))
 def test_rows_apart_have_the_usual_error_and_rows_repeated_no_smaller_one(values: list[float]) -> None:
     apart = clustered_standard_error(values, range(len(values)))

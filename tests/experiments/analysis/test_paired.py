@@ -48,7 +48,7 @@ def test_mcnemar_is_the_sign_test_of_the_problems_that_one_solves() -> None:
         mcnemar_exact(-1, 2)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=14))
 def test_flipping_signs_of_wins_and_losses_is_mcnemars_test(differences: list[float]) -> None:
     wanted = mcnemar_exact(differences.count(1.0), differences.count(-1.0))
@@ -76,7 +76,7 @@ def test_adjusted_p_values_have_their_published_decisions() -> None:
     assert benjamini_hochberg([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.04] * 4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(P_VALUES)
 def test_adjusting_never_lowers_a_p_value_nor_changes_their_order(p_values: list[float]) -> None:
     by_holm, by_bh = holm(p_values), benjamini_hochberg(p_values)
