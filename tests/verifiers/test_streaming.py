@@ -141,7 +141,6 @@ def test_an_empty_run_copies_the_state(prm: StreamingPRM) -> None:
     assert torch.equal(reader.store.get(["a"]), reader.store.get(["b"]))
 
 
-@settings(deadline=None)
 @given(lengths=st.lists(st.integers(0, 300), max_size=40), max_rows=st.integers(1, 8), max_tokens=st.integers(1, 600))
 def test_micro_batches_hold_every_row_once_within_bounds(lengths: list[int], max_rows: int, max_tokens: int) -> None:
     batches = pack(lengths, max_rows=max_rows, max_tokens=max_tokens, pass_tokens=64)
