@@ -26,7 +26,12 @@ _ERROR = {
         }
     },
 }
-_OF_MODELS = ("/v1/models", "/v1/models/{name}")
+_LOOKED_UP = {  # what is read by its address, and why it may not be there
+    "/v1/models": None,
+    "/v1/models/{name}": "no such model",
+    "/v1/headrace/strategies": None,
+    "/v1/headrace/traces/{request_id}": "no such trace, or no longer",
+}
 _STATUSES = {
     "400": "the request is wrong, or the prompt does not fit the context",
     "401": "no API key, or none of this server's",
@@ -47,10 +52,12 @@ def describe(app: FastAPI, dialects: Iterable[Dialect], models: Sequence[str]) -
     described: dict[str, Any] = get_openapi(title="Headrace", version="1", routes=app.routes)
     components = described.setdefault("components", {}).setdefault("schemas", {})
     components["Error"] = _ERROR
-    for path in _OF_MODELS:
+    for path, missing in _LOOKED_UP.items():
         responses = described["paths"][path]["get"]["responses"]
         responses.pop("422", None)  # FastAPI's own, which no route here answers
-        responses |= {status: _error(_STATUSES[status]) for status in ("401", "404")}
+        responses["401"] = _error(_STATUSES["401"])
+        if missing is not None:
+            responses["404"] = _error(missing)
     for dialect in dialects:
         schema = _schema(dialect, models)
         components |= schema.pop("$defs", {})

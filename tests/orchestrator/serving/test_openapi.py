@@ -38,7 +38,10 @@ async def test_every_route_is_described_and_docs_shows_them(described: dict[str,
 def test_models_are_named_and_every_answer_of_their_routes_is_described(described: dict[str, Any]) -> None:
     chat = described["components"]["schemas"]["ChatRequest"]["properties"]["model"]
     assert {"tiny", "tiny@greedy"} <= set(chat["enum"])
-    assert described["paths"]["/v1/models/{name}"]["get"]["responses"].keys() == {"200", "401", "404"}
+    for path in ("/v1/models/{name}", "/v1/headrace/traces/{request_id}"):
+        assert described["paths"][path]["get"]["responses"].keys() == {"200", "401", "404"}
+    for path in ("/v1/models", "/v1/headrace/strategies"):
+        assert described["paths"][path]["get"]["responses"].keys() == {"200", "401"}
     assert "text/plain" in described["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
 
 
