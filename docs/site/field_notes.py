@@ -1,21 +1,28 @@
-"""Shows the comment behind a field as its documentation: `n: int = 16  # samples` is documented as "samples"."""
+"""Shows the comments behind fields as a table of the class: `n: int = 16  # samples` is a row with "samples"."""
 
 import re
 from typing import Any
 
-from griffe import Attribute, Docstring, Extension, ObjectNode
+from griffe import Attribute, Class, Docstring, Extension
 
 NOTE = re.compile(r"\s#\s(?!type:|noqa)(.+)$")
 
 
 class FieldNotes(Extension):
-    """Reads the last line of each attribute of a class that has no docstring of its own."""
+    """Adds a section `Attributes` to the docstring of each class whose fields have comments."""
 
-    def on_attribute_instance(self, *, node: Any, attr: Attribute, **_: Any) -> None:
-        if isinstance(node, ObjectNode) or attr.docstring is not None or attr.endlineno is None:
+    def on_class_members(self, *, cls: Class, **_: Any) -> None:
+        notes = [(name, note) for name, member in cls.members.items() if (note := note_of(member)) is not None]
+        if not notes:
             return
-        if attr.parent is None or not attr.parent.is_class:
-            return
-        note = NOTE.search(attr.lines_collection[attr.filepath][attr.endlineno - 1])
-        if note is not None:
-            attr.docstring = Docstring(note.group(1), lineno=attr.endlineno, endlineno=attr.endlineno, parent=attr)
+        said = "" if cls.docstring is None else cls.docstring.value
+        rows = "\n".join(f"    {name}: {note}" for name, note in notes)
+        cls.docstring = Docstring(f"{said}\n\nAttributes:\n{rows}", lineno=cls.lineno, parent=cls, parser="google")
+
+
+def note_of(member: Any) -> str | None:
+    """The comment on the last line of a field that has no docstring."""
+    if not isinstance(member, Attribute) or member.docstring is not None or member.endlineno is None:
+        return None
+    found = NOTE.search(member.lines_collection[member.filepath][member.endlineno - 1])
+    return None if found is None else found.group(1)
