@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from experiments.analysis.difficulty import Difficulty
 from experiments.bench.cli import app as bench_commands
 from experiments.progress import (
     answer_watcher,
@@ -85,6 +86,41 @@ def run(
 
 
 @app.command()
+def sweep(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and estimate them; run nothing.")] = False,
+    like: Annotated[
+        list[Path] | None, typer.Option(help="An earlier run to estimate from; may be repeated.", show_default=False)
+    ] = None,
+    probe: Annotated[
+        int | None, typer.Option(help="Run so many problems of each cell, then estimate.", min=1, show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Run what is missing: also of cells that are new.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of all cells.")] = False,
+) -> None:
+    """Run every combination of the axes in a YAML file, on models that stay loaded, and compare."""
+    from experiments.sweeping.cells import read_sweep
+    from experiments.sweeping.command import run_and_show, show_outlook
+    from experiments.sweeping.run import plan_sweep
+
+    if dry_run:
+        show_outlook(console, read_sweep(config, overrides or []), like or [], fresh=overwrite)
+        return
+    plan = plan_sweep(config, overrides or [])
+    failed = run_and_show(console, plan, probe=probe, resume=resume, overwrite=overwrite, again=f"{config}")
+    if failed is None:
+        raise typer.Exit(130)
+    if probe is not None:
+        show_outlook(console, plan.sweep, like or [], fresh=False)
+        console.print(f"to run the rest: headrace sweep {config} --resume", highlight=False, soft_wrap=True)
+    for name, error in failed.items():
+        errors.print(f"[red]failed:[/] {escape(name)}: {escape(error)}", highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def replay(
     recorded: Annotated[Path, typer.Argument(metavar="RUN", help="A results folder.", show_default=False)],
     config: ConfigPath,
@@ -93,7 +129,7 @@ def replay(
 ) -> None:
     """Run the strategies of a YAML file over the recorded samples of a run, without an engine, and report."""
     from experiments.analysis.report import report as write_report
-    from experiments.replay.run import plan_replay
+    from experiments.replay.run import info_of, plan_replay
     from experiments.replay.run import replay as run_replay
     from experiments.running.run import versions
     from orchestrator.results import ResultsWriter
@@ -107,7 +143,8 @@ def replay(
                 plan.recording,
                 plan.jobs,
                 results=results,
-                run_id=plan.folder.name,
+                info=info_of(plan.recording, plan.folder.name),
+                source=plan.source,
                 in_flight=plan.config.problems_in_flight,
                 timeout_s=plan.config.problem_timeout_s,
                 on_row=row_counter(progress, bar),
@@ -160,6 +197,22 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show
     from experiments.analysis.report import report as write_report
 
     write_report(folder, console)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A results folder.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="The one to hold against it.", show_default=False)],
+    difficulty: Annotated[
+        Difficulty,
+        typer.Option(help="What quintiles are by: pass@1, the verifier's mean score, or the data set's grades."),
+    ] = Difficulty.oracle,
+) -> None:
+    """Compare two runs on the same problems: paired differences by strategy and by difficulty."""
+    from experiments.analysis.compare import compare as compare_runs
+    from experiments.analysis.compare_table import show_comparison
+
+    show_comparison(compare_runs(first, second, difficulty), console)
 
 
 @app.command()

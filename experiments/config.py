@@ -42,6 +42,7 @@ FREE_KEYS = (
     "policy.max_num_seqs",
     "policy.kv_cache_gib",
     "policy.gpu_memory_utilization",
+    "policy.num_gpus",
     "policy.spare_seqs",
     "policy.urls",
     "policy.api_key_env",
@@ -198,13 +199,22 @@ def _with_data(schema: type[Any], given: DictConfig, owner: str = "") -> DictCon
 
 
 def _apply(given: DictConfig, override: str) -> None:
-    """Sets `key=value`; `strategies.0.n=4` reaches into lists. The value is read as YAML."""
+    """Sets `key=value`; `strategies.0.n=4` reaches into lists."""
+    key, value = parse_override(override)
+    try:
+        OmegaConf.update(given, key, value)
+    except (IndexError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"config: the override {override!r} does not fit: {str(error).splitlines()[0]}") from None
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """The key and the value, which is read as YAML. Raises UserError."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UserError(f"config: an override must be key=value, got {override!r}")
     try:
-        OmegaConf.update(given, key, OmegaConf.create(f"value: {value}").value)
-    except (IndexError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        return key, OmegaConf.create(f"value: {value}").value
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"config: the override {override!r} does not fit: {str(error).splitlines()[0]}") from None
 
 

@@ -1,7 +1,8 @@
 """What a session costs its driver: searches over a policy and a verifier that answer at once, without pools and Ray.
 
 A step is one that was written and scored. CPU seconds are the process's own, so that other work on the machine counts
-little. `headrace bench control_plane` measures drivers with pools and Ray.
+little. Cells with trees record the tree of each search and make its table, as a run does by default. `headrace bench
+control_plane` measures drivers with pools and Ray.
 """
 
 import time
@@ -17,27 +18,36 @@ from orchestrator.core.flops import ModelShape
 from orchestrator.core.nouns import Problem, Score, StateHandle
 from orchestrator.core.protocols import Finish, Generation, Sampling, ScoreRequest, Segment, Strategy, Verdict
 from orchestrator.core.thinking import ThinkingMarkers
+from orchestrator.results import tree_table
+from orchestrator.results.trees import TreeRecorder
 from orchestrator.search import SearchRuntime, for_each, solve
 from strategies.beam_search import BeamSearch
 from strategies.best_of_n import BestOfN
 
-GOAL = 8000  # steps per CPU second of beam search
+GOAL = 8000  # steps per CPU second of beam search with trees
 NUM_PROBLEMS, IN_FLIGHT = 128, 64
 SOLUTION_STEPS, STEP_TOKENS, PROMPT_TOKENS = 6, 10, 40
 STRATEGIES: dict[str, Strategy] = {"beam_search": BeamSearch(n=16, beam_width=4), "best_of_n": BestOfN(n=16)}
 
+WITH_TREES = " with trees"
+_TREE_KEYS = {"run_id": "bench", "strategy": "bench", "params": "{}", "label": "bench", "seed": 0}
+
 
 async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured:
-    async def steps_per_cpu_s(strategy: Strategy, repeat: int) -> float:
+    async def steps_per_cpu_s(strategy: Strategy, keep_trees: bool, repeat: int) -> float:
         began = time.process_time()
-        steps = await search(strategy, NUM_PROBLEMS, seed=repeat)
+        steps = await search(strategy, NUM_PROBLEMS, seed=repeat, keep_trees=keep_trees)
         return steps / (time.process_time() - began)
 
-    variants = {name: partial(steps_per_cpu_s, strategy) for name, strategy in STRATEGIES.items()}
+    variants = {
+        name + ending: partial(steps_per_cpu_s, strategy, keep_trees)
+        for name, strategy in STRATEGIES.items()
+        for ending, keep_trees in (("", False), (WITH_TREES, True))
+    }
     speeds = await interleave(repeats, variants, on_repeat)
     return Measured(
-        **ratio_of(speeds["beam_search"], [GOAL] * repeats),
-        baseline=f"{GOAL} steps of beam search per CPU second, with a policy and a verifier that answer at once",
+        **ratio_of(speeds["beam_search" + WITH_TREES], [GOAL] * repeats),
+        baseline=f"{GOAL} steps of beam search with trees per CPU second, policy and verifier answer at once",
         goal=">= 1",
         settings={
             "problems": NUM_PROBLEMS,
@@ -51,7 +61,7 @@ async def measure(*, repeats: int, on_repeat: Callable[[str], None]) -> Measured
     )
 
 
-async def search(strategy: Strategy, num_problems: int, *, seed: int) -> int:
+async def search(strategy: Strategy, num_problems: int, *, seed: int, keep_trees: bool = False) -> int:
     """Solves so many problems. How many steps were scored."""
     verifier = InstantVerifier()
     runtime = SearchRuntime(
@@ -62,9 +72,12 @@ async def search(strategy: Strategy, num_problems: int, *, seed: int) -> int:
     )
 
     async def work(problem: Problem) -> None:
-        outcome = await solve(problem, strategy.search, runtime.session(seed), timeout_s=600)
+        recorder = TreeRecorder() if keep_trees else None
+        outcome = await solve(problem, strategy.search, runtime.session(seed, recorder), timeout_s=600)
         if outcome.error is not None:
             raise outcome.error
+        if recorder is not None:
+            tree_table(recorder.rows(problem.text, {**_TREE_KEYS, "problem_id": problem.id}))
 
     await for_each([Problem.from_prompt(f"{i}", "?") for i in range(num_problems)], work, in_flight=IN_FLIGHT)
     return verifier.num_scores

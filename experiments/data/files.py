@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.data import records
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import NotHere, UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ def _json_lines(path: str) -> Iterator[Record]:
                 if line.strip():
                     yield _checked(f"{path} line {number}", number, partial(records.parse, line))
     except OSError as error:
-        raise UserError(f"data: can't read {path}: {error.strerror}") from None
+        raise NotHere(f"data: can't read {path}: {error.strerror}") from None
 
 
 def _json(path: str) -> Iterator[Record]:
@@ -82,7 +82,7 @@ def _parquet(path: str) -> Iterator[Record]:
                     number += 1
                     yield Record(place=f"{path} row {number}", number=number, fields=row)
     except OSError as error:
-        raise UserError(f"data: can't read {path}: {error.strerror or error}") from None
+        raise NotHere(f"data: can't read {path}: {error.strerror or error}") from None
     except pa.ArrowException as error:
         raise UserError(f"data: {path} is not Parquet: {error}") from None
 
@@ -106,7 +106,7 @@ def _content(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"data: can't read {path}: {error.strerror}") from None
+        raise NotHere(f"data: can't read {path}: {error.strerror}") from None
 
 
 def _text(path: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from experiments.data.files import Record
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import NotHere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ def _rows(table: HubTable) -> Iterator[dict[str, object]]:
     try:
         library = importlib.import_module("datasets")  # it takes a second, and only a download needs it
     except ImportError:
-        raise UserError(
+        raise NotHere(
             f"data.path is missing, and the library datasets, which downloads {table.repository}, can't be imported; "
             "wanted data.path or the extra headrace[train]"
         ) from None
@@ -42,7 +42,7 @@ def _rows(table: HubTable) -> Iterator[dict[str, object]]:
         else:
             found = library.load_dataset(table.repository, table.config, split=table.split)
     except Exception as error:  # of the library, of the hub, and of whatever they reach it by
-        raise UserError(
+        raise NotHere(
             f"data: can't download {table.repository}: {type(error).__name__}: {' '.join(str(error).split())[:200]}; "
             "wanted a network (and `hf auth login` where the data set asks for consent), or data.path"
         ) from error

@@ -1,10 +1,11 @@
 """An engine that was asked in advance: policy, verifier, answers and grades, as a run recorded them.
 
 Each rollout of a prompt draws the next of the problem's recorded samples, without replacement, in an order that depends
-on the seed and the problem alone; so all strategies of a seed see the same samples, as they would in a run. Of a prefix
-that the search has asked for before, its last token alone is read again, as with a prefix cache. What was
-not recorded is an error and is never made up: a continuation of anything but the beginning of a drawn sample, another
-temperature, an injected text.
+on the seed and the problem alone; so all strategies of a seed see the same samples, as they would in a run. `in_order`
+draws them as they were recorded: then the first n are those that n alone would have drawn, because a sample's seed
+depends on its number and not on how many there are. Of a prefix that the search has asked for before, its last token
+alone is read again, as with a prefix cache. What was not recorded is an error and is never made up: a continuation of
+anything but the beginning of a drawn sample, another temperature, an injected text.
 """
 
 import asyncio
@@ -28,11 +29,11 @@ from orchestrator.session import SearchSession
 
 
 def recorded_session(
-    recording: Recording, answers: Answers, seed: int, observer: Observer | None = None
+    recording: Recording, answers: Answers, seed: int, observer: Observer | None = None, *, in_order: bool = False
 ) -> SearchSession:
     """The session of one search over the recording."""
     runtime = SearchRuntime(
-        policy=RecordedPolicy(recording, seed),
+        policy=RecordedPolicy(recording, seed, in_order=in_order),
         verifier=RecordedVerifier(recording),
         sampling=recording.sampling,
         answers=RecordedAnswers(recording, answers),
@@ -43,7 +44,7 @@ def recorded_session(
 class RecordedPolicy:
     """Implements `Policy` for one search. Owner of what the search has drawn."""
 
-    def __init__(self, recording: Recording, seed: int) -> None:
+    def __init__(self, recording: Recording, seed: int, *, in_order: bool = False) -> None:
         self.shape = ModelShape(
             weights_per_token=round(recording.policy_flops / 2), head_weights=0, num_layers=0, attention_width=0
         )
@@ -52,6 +53,7 @@ class RecordedPolicy:
         self.thinking: ThinkingMarkers | None = None  # recorded texts are whole
         self._recording = recording
         self._seed = seed
+        self._in_order = in_order
         self._left: list[Sample] | None = None  # the last is the next to draw; None: nothing is drawn yet
         self._drawn: list[Sample] = []
         self._continued: Counter[tuple[int, ...]] = Counter()  # how often each prefix was
@@ -118,7 +120,10 @@ class RecordedPolicy:
     def _draw(self, recorded: RecordedProblem) -> Sample:
         if self._left is None:
             self._left = list(recorded.samples)
-            random.Random(derive_seed(self._seed, recorded.problem.id, ())).shuffle(self._left)
+            if self._in_order:
+                self._left.reverse()
+            else:
+                random.Random(derive_seed(self._seed, recorded.problem.id, ())).shuffle(self._left)
         if not self._left:
             raise UserError(
                 f"replay: {recorded.problem.id} has {len(recorded.samples)} recorded samples, "

@@ -32,6 +32,7 @@ class Sample:
     undecided: str | None  # why
     aggregate_score: float | None
     truncated: bool
+    thinking_tokens: int | None = None  # None: it was not counted
     logprobs: tuple[float | None, ...] | None = None  # of each step; None: the run asked for none
     confidences: tuple[StepConfidence | None, ...] | None = None  # likewise
 
@@ -64,6 +65,20 @@ class Recording:
         """The fewest that a problem has."""
         return min(len(recorded.samples) for recorded in self.problems)
 
+    @cached_property
+    def thinks(self) -> bool:
+        """Whether some sample holds thinking."""
+        return any(sample.thinking_tokens for recorded in self.problems for sample in recorded.samples)
+
+    @cached_property
+    def thinking_tokens(self) -> dict[tuple[str, tuple[int, ...]], int | None]:
+        """Of each sample, by its problem's id and its tokens."""
+        return {
+            (recorded.problem.id, sample.token_ids): sample.thinking_tokens
+            for recorded in self.problems
+            for sample in recorded.samples
+        }
+
     @property
     def has_logprobs(self) -> bool:
         return all(sample.logprobs is not None for recorded in self.problems for sample in recorded.samples)
@@ -92,7 +107,11 @@ class Recording:
 
 def read_recording(folder: Path) -> Recording:
     """The independent samples of a results folder: those of the strategy that drew most. Raises UserError."""
-    problems, candidates = read_results(folder)
+    return recording_of(folder, *read_results(folder))
+
+
+def recording_of(folder: Path, problems: pd.DataFrame, candidates: pd.DataFrame) -> Recording:
+    """As `read_recording`, of some rows of the folder: of one strategy and seed, say. Raises UserError."""
     largest = largest_sample(problems)
     if largest is None:
         raise UserError(
@@ -168,6 +187,7 @@ def _recorded(index: int, row: Mapping[str, Any], samples: pd.DataFrame) -> Reco
                 undecided=None if pd.isna(sample.undecided) else str(sample.undecided),
                 aggregate_score=None if pd.isna(sample.aggregate_score) else float(sample.aggregate_score),
                 truncated=sample.status == "truncated",
+                thinking_tokens=None if pd.isna(sample.thinking_tokens) else int(sample.thinking_tokens),
                 logprobs=None if _absent(sample.step_logprobs) else tuple(map(_number, sample.step_logprobs)),
                 confidences=_step_confidences(sample),
             )

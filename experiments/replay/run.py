@@ -14,6 +14,7 @@ from experiments.config import NamedStrategy, SearchesConfig, load_yaml, make_st
 from experiments.data.graders import answers_of
 from experiments.replay.engine import RecordedGrader, recorded_session
 from experiments.replay.recording import Recording, read_recording
+from experiments.replay.rows import ReplayedRows
 from orchestrator.core.errors import UserError
 from orchestrator.core.protocols import Strategy
 from orchestrator.results import CandidateRow, ProblemRow, RowKey
@@ -34,6 +35,7 @@ class ReplayPlan:
     config: ReplayConfig
     folder: Path
     resolved_yaml: str
+    source: str  # names the recording in the rows
     recording: Recording
     strategies: tuple[NamedStrategy, ...]
 
@@ -51,6 +53,7 @@ def plan_replay(recorded: Path, config_path: Path, overrides: Sequence[str]) -> 
         config=config,
         folder=Path(config.results_dir) / name,
         resolved_yaml=f"{resolved_yaml}recorded: {json.dumps(str(recorded))}\n",
+        source=recorded.resolve().name,
         recording=recording,
         strategies=tuple(make_strategies(config.strategies)),
     )
@@ -68,29 +71,38 @@ def jobs_of(recording: Recording, named: NamedStrategy, seeds: Sequence[int]) ->
     ]
 
 
+def info_of(recording: Recording, run_id: str) -> RunInfo:
+    """What rows say of the run: the recording's models."""
+    return RunInfo(
+        run_id=run_id,
+        policy_model=recording.policy_model,
+        verifier_model=recording.verifier_model,
+        version=importlib.metadata.version("headrace"),
+    )
+
+
 async def replay(
     recording: Recording,
     jobs: Sequence[Job],
     *,
     results: Results,
-    run_id: str,
+    info: RunInfo,
+    source: str,
+    in_order: bool = False,
     in_flight: int = 32,
     timeout_s: float = 600.0,
     on_row: OnRow = lambda row, candidates: None,
 ) -> None:
-    """Runs the jobs that have no row yet. Raises UserError where a strategy wants what was not recorded."""
+    """Runs the jobs that have no row yet. `source` names the recording in the rows. `in_order`: samples are drawn
+    as they were recorded. Raises UserError where a strategy
+    wants what was not recorded."""
     async with answers_of(recording.data) as answers:
         await run_jobs(
             jobs,
-            session_of=partial(recorded_session, recording, answers),
+            session_of=partial(recorded_session, recording, answers, in_order=in_order),
             grader=RecordedGrader(recording),
-            results=results,
-            info=RunInfo(
-                run_id=run_id,
-                policy_model=recording.policy_model,
-                verifier_model=recording.verifier_model,
-                version=importlib.metadata.version("headrace"),
-            ),
+            results=ReplayedRows(results, recording, source),
+            info=info,
             in_flight=in_flight,
             timeout_s=timeout_s,
             on_row=on_row,
@@ -117,7 +129,7 @@ def replay_rows(recording: Recording, name: str, strategy: Strategy, seeds: Sequ
     """The rows of one strategy, in memory. Raises UserError also where a single problem failed."""
     results = RowList()
     jobs = jobs_of(recording, NamedStrategy(name=name, strategy=strategy), seeds)
-    asyncio.run(replay(recording, jobs, results=results, run_id="replay"))
+    asyncio.run(replay(recording, jobs, results=results, info=info_of(recording, "replay"), source="recording"))
     for row in results.rows:
         if row.error is not None:
             raise UserError(f"replay: {name}: {row.problem_id}: {row.error}")

@@ -3,7 +3,6 @@
 import importlib.metadata
 import platform
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -11,9 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from experiments.analysis.metrics import sample_set
-from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_data, load_yaml, make_strategies, resolve_path
-from experiments.data.datasets import Dataset
+from experiments.config import FREE_KEYS, NamedStrategy, RunConfig, load_data, load_yaml, read_yaml
+from experiments.data.datasets import DataConfig, Dataset
 from experiments.data.graders import Grader, answers_of, grader_of
+from experiments.running.check import Parts, check_files, checked
+from experiments.running.models import Models, OpenModels, Wanted
 from experiments.running.trust import Trust, judge
 from orchestrator.cluster import connected
 from orchestrator.core.account import Account
@@ -22,22 +23,11 @@ from orchestrator.core.config import PolicyConfig, most_replicas
 from orchestrator.core.errors import ReplicaError, UserError
 from orchestrator.drivers.driver import DriverSetup
 from orchestrator.drivers.drivers import Drivers
-from orchestrator.policy.resolve import (
-    check_sampling,
-    check_strategies,
-    is_chat_api,
-    refuse_chat_api,
-    resolve_policy,
-)
-from orchestrator.pools.open import open_pools
 from orchestrator.pools.record import ray_of
-from orchestrator.pools.service import own_pool
-from orchestrator.pools.spec import PoolSpec
 from orchestrator.results import ResultsWriter, read_results
-from orchestrator.runner import Job, OnRow, RunInfo, SolveJob, check_distinct, hand_out, solve_job
+from orchestrator.runner import Job, OnRow, RunInfo, SolveJob, hand_out, solve_job
 from orchestrator.search import SearchRuntime
-from orchestrator.verifier.check import check_budgets, check_verifier
-from orchestrator.verifier.resolve import ResolvedVerifier, resolve
+from orchestrator.verifier.resolve import ResolvedVerifier
 from strategies.best_of_n import BestOfN
 
 ENGINE_COUNTERS = ("generated_tokens", "preemptions")
@@ -58,6 +48,33 @@ class Plan:
     @property
     def folder(self) -> Path:
         return Path(self.config.results_dir) / self.config.name
+
+    @property
+    def wanted(self) -> Wanted:
+        """The models that its searches run on."""
+        return Wanted(
+            policy=self.policy,
+            steps=self.config.steps,
+            verifier=self.verifier,
+            pool=self.config.pool,
+            shared=self.config.drivers > 1,
+        )
+
+    @property
+    def num_actors(self) -> int:
+        """How many replicas there may be at one time."""
+        return most_replicas(self.policy) + (self.verifier.num_actors(self.policy.model) if self.verifier else 0)
+
+    @property
+    def info(self) -> RunInfo:
+        """What every row of it says."""
+        config = self.config
+        return RunInfo(
+            run_id=config.name,
+            policy_model=config.policy.model,
+            verifier_model=config.verifier.model if config.verifier and self.verifier else None,
+            version=importlib.metadata.version("headrace"),
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -86,43 +103,26 @@ class Plan:
 
 def plan_run(config_path: Path, overrides: list[str]) -> Plan:
     """Reads and checks the configuration, the data and the checkpoints' outsides. Raises UserError."""
+    if "sweep" in read_yaml(config_path, overrides):
+        raise UserError(f"sweep: {config_path} is a sweep of several runs; wanted headrace sweep {config_path}")
     config, resolved_yaml = load_yaml(config_path, RunConfig, overrides)
-    strategies = make_strategies(config.strategies)
-    needy = [named.name for named in strategies if named.strategy.needs_verifier]
-    if needy and config.verifier is None:
-        raise UserError(f"verifier: {', '.join(dict.fromkeys(needy))} scores candidates, got verifier: null")
-    policy = resolve_policy(config.policy, resolve_path)
-    check_sampling(policy, config.sampling)
-    check_strategies(policy, {named.name: named.strategy for named in strategies})
-    verifier = None
-    if needy and config.verifier is not None:
-        verifier = resolve(config.verifier, resolve_path, answer=config.data.answer_rule)
-        check_verifier(verifier)
-        check_budgets(verifier, [config.budget, config.run_budget])
-        if is_chat_api(policy) and verifier.reads_tokens:
-            raise UserError(
-                f"verifier: {verifier.name} reads token ids, and servers without policy.tokenizer return none"
-            )
-        by_steps = [n.name for n in strategies if n.strategy.needs_step_scores]
-        if by_steps and not verifier.scores_steps:
-            raise UserError(
-                f"verifier: {', '.join(dict.fromkeys(by_steps))} wants a value for each step, "
-                f"got {verifier.name}, which judges whole solutions only"
-            )
-    if config.drivers > 1:
-        refuse_chat_api(policy, "more than one driver")
-    dataset = load_data(config.data)
-    plan = Plan(
+    return plan_of(config, resolved_yaml, checked(config))
+
+
+def plan_of(
+    config: RunConfig, resolved_yaml: str, parts: Parts, load: Callable[[DataConfig], Dataset] = load_data
+) -> Plan:
+    """The plan of a configuration, `parts` being what it names. Raises UserError as `plan_run` does."""
+    check_files(parts)
+    return Plan(
         config=config,
-        policy=policy,
-        verifier=verifier,
+        policy=parts.policy,
+        verifier=parts.verifier,
         resolved_yaml=resolved_yaml,
-        dataset=dataset,
-        strategies=tuple(strategies),
-        calibration=load_data(config.trust.data) if verifier is not None and config.trust is not None else None,
+        dataset=load(config.data),
+        strategies=parts.strategies,
+        calibration=load(config.trust.data) if parts.verifier is not None and config.trust is not None else None,
     )
-    check_distinct(plan.jobs)
-    return plan
 
 
 def open_results(plan: Plan, *, resume: bool, overwrite: bool) -> ResultsWriter:
@@ -147,55 +147,61 @@ async def execute(
     on_note: Callable[[str], None],
 ) -> None:
     """Runs what has no row yet. Leaves nothing running, also when cancelled."""
-    config = plan.config
-    replicas = most_replicas(plan.policy) + (plan.verifier.num_actors(plan.policy.model) if plan.verifier else 0)
-    with connected(ray_of(config.pool, config.ray), replicas):
-        async with AsyncExitStack() as stack:
-            on_stage("starting the policy" + (" and the verifier" if plan.verifier else ""))
-            pool = config.pool
-            if config.drivers > 1 and pool is None:
-                spec = PoolSpec(name=uuid.uuid4().hex, policy=plan.policy, steps=config.steps, verifier=plan.verifier)
-                await stack.enter_async_context(own_pool(spec))
-                pool = spec.name
-            policy, verifier = await open_pools(
-                stack, policy=plan.policy, steps=config.steps, verifier=plan.verifier, pool=pool
+    with connected(ray_of(plan.config.pool, plan.config.ray), plan.num_actors):
+        async with OpenModels() as models:
+            opened = await models.fit(plan.wanted, on_stage)
+            await run_on(opened, plan, results, plan.jobs, on_stage=on_stage, on_row=on_row, on_note=on_note)
+
+
+async def run_on(
+    models: Models,
+    plan: Plan,
+    results: ResultsWriter,
+    jobs: Sequence[Job],
+    *,
+    on_stage: Callable[[str], None],
+    on_row: OnRow,
+    on_note: Callable[[str], None],
+) -> None:
+    """Runs those of the plan's jobs that have no row yet, on open models. Leaves nothing of its own running."""
+    config, policy = plan.config, models.policy
+    async with AsyncExitStack() as stack:
+        answers = await stack.enter_async_context(answers_of(config.data))
+        runtime = SearchRuntime(
+            policy=policy,
+            verifier=models.verifier,
+            sampling=config.sampling,
+            budget=config.budget,
+            answers=answers,
+            speculation=config.speculation,
+            run_account=Account(config.run_budget),
+        )
+        if plan.calibration is not None:
+            on_stage("trying the verifier")
+            trust = await _calibrate(plan, plan.calibration, runtime, resume=bool(results.done_keys()))
+            (plan.folder / "trust.json").write_text(trust.to_json(), encoding="utf-8")
+            on_note(str(trust))
+            runtime = replace(runtime, selection=trust.selection)
+        if config.drivers > 1:
+            on_stage(f"starting {config.drivers} drivers")
+            solve = await _in_drivers(stack, plan, runtime, models.pool)
+        else:
+            solve = _in_this_process(
+                plan, runtime, grader_of(plan.dataset, answers), keep_tree=config.trees.max_bytes > 0
             )
-            answers = await stack.enter_async_context(answers_of(config.data))
-            runtime = SearchRuntime(
-                policy=policy,
-                verifier=verifier,
-                sampling=config.sampling,
-                budget=config.budget,
-                answers=answers,
-                speculation=config.speculation,
-                run_account=Account(config.run_budget),
+        on_stage("running")
+        began, before = time.monotonic(), await policy.stats()
+        await hand_out(jobs, solve, results=results, in_flight=config.problems_in_flight, on_row=on_row)
+        seconds = time.monotonic() - began
+        try:
+            on_note(_engine_note(before, await policy.stats(), seconds))
+        except ReplicaError as error:  # the run is whole all the same
+            on_note(f"engines: their counters could not be read: {error}")
+        if left_out := results.num_trees_left_out:
+            on_note(
+                f"trees: those of {left_out:,} searches had no room in trees.max_bytes={config.trees.max_bytes:,} "
+                "and are left out; their rows say so (tree: over_budget)"
             )
-            if plan.calibration is not None:
-                on_stage("trying the verifier")
-                trust = await _calibrate(plan, plan.calibration, runtime, resume=bool(results.done_keys()))
-                (plan.folder / "trust.json").write_text(trust.to_json(), encoding="utf-8")
-                on_note(str(trust))
-                runtime = replace(runtime, selection=trust.selection)
-            if config.drivers > 1:
-                on_stage(f"starting {config.drivers} drivers")
-                solve = await _in_drivers(stack, plan, runtime, pool)
-            else:
-                solve = _in_this_process(
-                    plan, runtime, grader_of(plan.dataset, answers), keep_tree=config.trees.max_bytes > 0
-                )
-            on_stage("running")
-            began, before = time.monotonic(), await policy.stats()
-            await hand_out(plan.jobs, solve, results=results, in_flight=config.problems_in_flight, on_row=on_row)
-            seconds = time.monotonic() - began
-            try:
-                on_note(_engine_note(before, await policy.stats(), seconds))
-            except ReplicaError as error:  # the run is whole all the same
-                on_note(f"engines: their counters could not be read: {error}")
-            if left_out := results.num_trees_left_out:
-                on_note(
-                    f"trees: those of {left_out:,} searches had no room in trees.max_bytes={config.trees.max_bytes:,} "
-                    "and are left out; their rows say so (tree: over_budget)"
-                )
 
 
 def _in_this_process(plan: Plan, runtime: SearchRuntime, grader: Grader, *, keep_tree: bool) -> SolveJob:
@@ -203,7 +209,7 @@ def _in_this_process(plan: Plan, runtime: SearchRuntime, grader: Grader, *, keep
         solve_job,
         session_of=runtime.session,
         grader=grader,
-        info=_info(plan),
+        info=plan.info,
         timeout_s=plan.config.problem_timeout_s,
         keep_tree=keep_tree,
     )
@@ -225,22 +231,12 @@ async def _in_drivers(stack: AsyncExitStack, plan: Plan, runtime: SearchRuntime,
         selection=runtime.selection,
         answers=(config.data.equality, config.data.answer_format),
         grader_of=partial(grader_of, plan.dataset),
-        info=_info(plan),
+        info=plan.info,
         timeout_s=config.problem_timeout_s,
         keep_trees=config.trees.max_bytes > 0,
     )
     drivers = await stack.enter_async_context(Drivers.open(setup, num=config.drivers, account=runtime.run_account))
     return drivers.solve
-
-
-def _info(plan: Plan) -> RunInfo:
-    config = plan.config
-    return RunInfo(
-        run_id=config.name,
-        policy_model=config.policy.model,
-        verifier_model=config.verifier.model if config.verifier and plan.verifier else None,
-        version=importlib.metadata.version("headrace"),
-    )
 
 
 async def _calibrate(plan: Plan, calibration: Dataset, runtime: SearchRuntime, *, resume: bool) -> Trust:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import NotHere, UserError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -22,7 +22,7 @@ def check_policy_checkpoint(model: str, what: str = "policy") -> None:
     `what` names the part of the system in messages."""
     if _is_hub_id(model):
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") and not _hub_folder(model).is_dir():
-            raise UserError(
+            raise NotHere(
                 f"{what}: no folder {model}, and as a hub id it is not in the local cache (HF_HUB_OFFLINE is set); "
                 "wanted a folder with a Hugging Face checkpoint"
             )
@@ -52,7 +52,7 @@ def read_checkpoint_config(path: str, what: str) -> dict[str, Any]:
     """The folder's config.json. `what` names the part of the system in messages."""
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"{what}: no folder {path}{_nearest(folder)}; wanted a folder with a Hugging Face checkpoint")
+        raise NotHere(f"{what}: no folder {path}{_nearest(folder)}; wanted a folder with a Hugging Face checkpoint")
     file = folder / "config.json"
     if not file.is_file():
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"

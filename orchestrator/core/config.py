@@ -89,6 +89,7 @@ class PolicyConfig:
     kv_cache_gib: float = 1.0  # CPU builds: size of the KV cache, of the blocks kept for forks included
     gpu_memory_utilization: float = 0.9  # CUDA builds
     tensor_parallel_size: int = 1  # GPUs of a replica
+    num_gpus: float | None = None  # share of a GPU that Ray sets aside for a replica; None: tensor_parallel_size
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     block_size: int | None = None  # None: 32 on CPU (short prefixes are cached too), vLLM's own on CUDA
     engine_args: dict[str, Any] = field(default_factory=dict)  # engine vllm: its other arguments, by vLLM's names
@@ -113,6 +114,11 @@ class PolicyConfig:
             _at_least("policy", name, getattr(self, name), 1)
         for name in ("max_restarts", "spare_seqs"):
             _at_least("policy", name, getattr(self, name), 0)
+        if self.num_gpus is not None and not (0 < self.num_gpus <= 1 and self.tensor_parallel_size == 1):
+            raise ValueError(
+                "policy: num_gpus must be above 0 and at most 1, with tensor_parallel_size 1, got "
+                f"{self.num_gpus:g} with tensor_parallel_size {self.tensor_parallel_size}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 HeadraceError
  ├─ UserError            the user's mistake (bad config, path, data): one message, exit code 2
+ │   └─ NotHere          a file, folder, download or key that this machine has not: another may
  ├─ ProblemError         one problem can't be searched: becomes a row with its error, the run goes on
  │   ├─ PromptTooLong
  │   └─ LateError        its time is over
@@ -16,6 +17,10 @@ class HeadraceError(Exception):
 
 class UserError(HeadraceError, ValueError):
     """A mistake in what the user gave. The message says what, what was got and what was wanted."""
+
+
+class NotHere(UserError):
+    """What a command needs is not on this machine. What it is meant to be may be right all the same."""
 
 
 class ProblemError(HeadraceError):

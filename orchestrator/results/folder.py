@@ -62,7 +62,7 @@ class ShardFolder:
         created, lock_fd = False, None
         try:
             created = _make_folder(path)
-            lock_fd = _lock(path)
+            lock_fd = lock_folder(path)
             _probe(path)
             folder = cls(path, lock_fd, rows, companions)
             folder._prepare(run_yaml, wanted, versions, resume, overwrite, free_keys, reports)
@@ -197,8 +197,9 @@ def _is_results(folder: Path) -> bool:
     return (folder / _RUN_YAML).exists() and (folder / _VERSIONS).exists()
 
 
-def _lock(folder: Path) -> int:
-    """An exclusive lock, which the kernel drops with the process. Removing its file would be a race."""
+def lock_folder(folder: Path) -> int:
+    """An exclusive lock, to be closed, which the kernel drops with the process. Removing its file would be a race.
+    Raises UserError where another process has it."""
     fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

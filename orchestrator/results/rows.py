@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import pyarrow as pa
 
+from orchestrator.core.values import numerous
+
 RowKey = tuple[str, str, str, int]  # problem_id, strategy, params, seed: at most one row each
 Small = Annotated[int, pa.int32()]
 Repeated = Annotated[str, pa.dictionary(pa.int32(), pa.string())]  # of few values in many rows
@@ -64,6 +66,7 @@ class ProblemRow(Costs):
     version: str
     detail: str  # what the strategy decided, as `to_json` writes it
     tree: str | None = None  # `kept` in `trees/`, or `over_budget`; None: nobody asked for it
+    replayed_from: str | None = None  # the recording whose samples answered it; None: it sampled
     started_at: datetime  # with its time zone
     finished_at: datetime  # with its time zone
 
@@ -111,6 +114,7 @@ class CandidateRow(Costs):
         return (self.problem_id, self.strategy, self.params, self.seed)
 
 
+@numerous
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
     """One node of a problem row's search tree: the question, which is the root, or a step that was written."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.search_events import AnswerChosen, Pruned, SearchEvent, StepScored, StepWritten
+from orchestrator.core.values import changed
 from orchestrator.results.rows import NodeRow
 
 _Place = tuple[tuple[int, ...], int]  # a path, and the index of a step in its trajectory
@@ -61,7 +62,7 @@ class TreeRecorder:
             chosen=bool(chosen),
             at_s=0.0,
         )
-        return [root, *(_row(node, keys, node.number in pruned, node.number in chosen) for node in nodes)]
+        return [root, *(_row(root, node, node.number in pruned, node.number in chosen) for node in nodes)]
 
     def _write(self, path: tuple[int, ...], index: int, written: StepWritten) -> None:
         if (node := self._nodes.get((path, index))) is not None:
@@ -100,10 +101,11 @@ def _pruned(nodes: Sequence[_Node]) -> set[int]:
     return {node.number for node in nodes} - kept
 
 
-def _row(node: _Node, keys: dict[str, Any], pruned: bool, chosen: bool) -> NodeRow:
+def _row(root: NodeRow, node: _Node, pruned: bool, chosen: bool) -> NodeRow:
+    """The keys are the root's."""
     written, scored = node.written, node.scored
-    return NodeRow(
-        **keys,
+    return changed(
+        root,
         node=node.number,
         parent=node.parent,
         path=written.path,

@@ -112,6 +112,13 @@ def read_results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return problems.astype({"n": "Int64", "correct": "boolean"}), candidates.astype({"correct": "boolean"})
 
 
+def read_problems(folder: Path) -> pd.DataFrame:
+    """The first of the two alone. A folder without rows, or that is not there, gives none. Raises UserError."""
+    tables = [read_parquet(path, PROBLEMS_SCHEMA) for path in shards(folder, "problems")]
+    found: pd.DataFrame = pa.concat_tables([PROBLEMS_SCHEMA.empty_table(), *tables]).to_pandas()
+    return found.astype({"n": "Int64", "correct": "boolean"})
+
+
 def _read_shard(problems_path: Path, candidates_path: Path) -> tuple[pa.Table, pa.Table]:
     """Raises UserError, also for candidates of a row that is not in the shard."""
     problems = read_parquet(problems_path, PROBLEMS_SCHEMA)

@@ -9,7 +9,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "verifiers/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-PROGRAMS = ("headrace", "make", "python", "source", "cp", "curl", "vllm", "serve", "lm_eval")
+PROGRAMS = ("headrace", "make", "python", "source", "cp", "curl", "vllm", "serve", "lm_eval", "hf")
 
 _FENCE = re.compile(r"^( *)(`{3,})(\w*) ?(.*)$")
 _TITLE = re.compile(r'title="([^"]+)"')

@@ -17,6 +17,7 @@ from experiments.judging.run import JudgeConfig
 from experiments.labelling.config import LabelConfig
 from experiments.replay.run import ReplayConfig
 from experiments.running.pool import PoolConfig
+from experiments.sweeping.cells import read_sweep
 from experiments.training.policy_plan import TrainPolicyConfig
 from experiments.training.prm_plan import TrainConfig
 from orchestrator.serving.config import ServeConfig
@@ -83,6 +84,9 @@ def check_headrace(arguments: list[str], block: Block, tmp_path: Path) -> None:
     if given in written(block):
         path = tmp_path / given
         path.write_text(written(block)[given])
+    if names[0] == "sweep":
+        assert read_sweep(path, overrides).cells
+        return
     schema = CONFIGS.get(names[0], RunConfig)
     config, _ = load_yaml(path, schema, overrides)
     if schema in (RunConfig, ReplayConfig):
@@ -135,6 +139,13 @@ def check_lm_eval(arguments: list[str], block: Block, tmp_path: Path) -> None:
     assert arguments[arguments.index("--model") + 1] in program and "tokenizer=" in program
 
 
+def check_hf(arguments: list[str], block: Block, tmp_path: Path) -> None:
+    """Puts a model where a configuration reads it."""
+    download, _, option, folder = arguments
+    assert (download, option) == ("download", "--local-dir")
+    assert any(f"model: {folder}" in path.read_text() for path in (ROOT / "configs").rglob("*.yaml")), folder
+
+
 CHECKS = {
     "headrace": check_headrace,
     "make": check_make,
@@ -145,12 +156,14 @@ CHECKS = {
     "vllm": check_vllm,
     "serve": check_serve,
     "lm_eval": check_lm_eval,
+    "hf": check_hf,
 }
 
 
 @pytest.mark.parametrize("block", all_blocks("bash"), ids=str)
 def test_every_command_exists_and_takes_what_it_is_given(block: Block, tmp_path: Path) -> None:
     for program, *arguments in commands(block):
+        assert Path(program).name in CHECKS, f"{program}: nothing here says how to check it"
         CHECKS[Path(program).name](arguments, block, tmp_path)
 
 

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from experiments import cli
+from experiments.running import models
 from experiments.running import run as running
 from orchestrator.results import read_results
 from tests.docs.pages import ROOT, Block, blocks
@@ -54,14 +54,15 @@ def check_runs(folder: Path) -> None:
 def test_the_tutorial_runs_with_scripted_engines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def opened(*_: object, verifier: object, **__: object) -> tuple[Any, Any]:
-        return Solver(), None if verifier is None else TableVerifier(lambda text: 0.5)
+    async def judging(*_: object, **__: object) -> TableVerifier:
+        return TableVerifier(lambda text: 0.5)
 
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(running, "connected", lambda *_: nullcontext())
-    monkeypatch.setattr(running, "open_pools", opened)
+    monkeypatch.setattr(models, "open_policy", lambda *_: nullcontext(Solver()))
+    monkeypatch.setattr(models, "open_verifier", judging)
 
     def do(block: Block) -> None:
         for words in commands(block):

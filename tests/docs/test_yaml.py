@@ -1,12 +1,14 @@
 """Every piece of YAML in the pages parses, and its keys are known where it would stand."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 from experiments.config import RunConfig, make_strategies, typed_config
+from experiments.sweeping.cells import read_sweep
 from orchestrator.core.errors import UserError
 from orchestrator.serving.config import ServeConfig
 from orchestrator.typed import typed
@@ -63,8 +65,12 @@ def check_verifier(verifier: dict[str, Any], page: str) -> None:
 
 
 @pytest.mark.parametrize("block", all_blocks("yaml"), ids=str)
-def test_every_key_is_known(block: Block) -> None:
+def test_every_key_is_known(block: Block, tmp_path: Path) -> None:
     for fragment in fragments(block.text):
+        if "sweep" in fragment:
+            (tmp_path / "sweep.yaml").write_text(block.text)
+            assert read_sweep(tmp_path / "sweep.yaml").cells
+            continue
         check(fragment)
         if fragment.get("verifier") is not None:
             check_verifier(fragment["verifier"], block.page.read_text(encoding="utf-8"))

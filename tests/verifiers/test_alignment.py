@@ -37,7 +37,7 @@ LAST = {"qwen_prm": "<extra_0>", "math_shepherd": "▁ки", "skywork_prm": "Ċ"
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(AWKWARD)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(name=st.sampled_from(sorted(LAST)), steps=st.lists(texts, min_size=1, max_size=5))
 def test_marks_are_placed_exactly_in_any_text(name: str, steps: list[str]) -> None:
     tokenizer = TOKENIZERS[name]()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verifiers.state_store import MissingStates, StateStore
@@ -93,7 +93,6 @@ def test_slots_that_do_not_fit_in_memory_are_refused_with_the_setting_to_lower()
         StateStore(num_slots=1 << 40, state_numel=1 << 20, host_slots=0, model_hash="m")
 
 
-@settings(deadline=None)
 @given(
     num_slots=st.integers(1, 4),
     host_slots=st.integers(0, 3),

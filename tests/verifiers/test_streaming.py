@@ -141,7 +141,6 @@ def test_an_empty_run_copies_the_state(prm: StreamingPRM) -> None:
     assert torch.equal(reader.store.get(["a"]), reader.store.get(["b"]))
 
 
-@settings(deadline=None)
 @given(lengths=st.lists(st.integers(0, 300), max_size=40), max_rows=st.integers(1, 8), max_tokens=st.integers(1, 600))
 def test_micro_batches_hold_every_row_once_within_bounds(lengths: list[int], max_rows: int, max_tokens: int) -> None:
     batches = pack(lengths, max_rows=max_rows, max_tokens=max_tokens, pass_tokens=64)
@@ -153,7 +152,7 @@ def test_micro_batches_hold_every_row_once_within_bounds(lengths: list[int], max
         assert padded - sum(lengths[i] for i in batch) <= max(64, 0.15 * padded)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32),
     slots=st.integers(1, 4),

@@ -257,7 +257,7 @@ def test_a_place_that_was_read_past_without_a_score_is_read_again(loaded) -> Non
     assert scores(answer) == pytest.approx(scores(fresh), abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32),
     kv_tokens=st.integers(0, 300),

@@ -91,11 +91,19 @@ class ScriptedEngine:
     async def complete(self, request: Request) -> Response:
         body = await request.json()
         await asyncio.sleep(self.late_s)
+        if body.get("prompt_logprobs") is not None:
+            return JSONResponse(_answer([self._read_back(body["prompt"])]))
         if not body.get("stream"):
             ids = self._language.tokenizer(body["prompt"])["input_ids"]
             choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
             return JSONResponse(_answer([{**choice, "prompt_token_ids": ids, "token_ids": [self._language.words[0]]}]))
         return StreamingResponse(self._stream(body), media_type="text/event-stream")
+
+    def _read_back(self, ids: list[int]) -> dict[str, Any]:
+        """An endpoint that starts asks for it: every token is as likely."""
+        told = [None, *({str(token_id): {"logprob": -1.0}} for token_id in ids[1:])]
+        choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
+        return {**choice, "token_ids": [self._language.words[0]], "prompt_logprobs": told}
 
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[bytes]:
         drops = self._drops

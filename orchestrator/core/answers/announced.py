@@ -2,11 +2,11 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from orchestrator.core.answers.found import Found, is_value
 from orchestrator.core.answers.normalise import normalise
-from orchestrator.core.answers.words import ANSWER, ANSWER_IS, IS_AT_END
+from orchestrator.core.answers.words import ANSWER, ANSWER_IS, IS_AT_END, first_announcement
 
 _WINDOW = 1000  # characters after an announcement that are looked at
 _MOST = 100  # announcements of a text that are looked at: the last ones, for the last one counts
@@ -48,12 +48,12 @@ _REMARKS_WORD = re.compile(r"[^\W\d_]{3}")
 
 def answer_line(text: str) -> Iterator[Found]:
     """`Answer: 18` in any case, markup and script, on the line or below it; `A: 18`; `<answer>18</answer>`."""
-    for match in deque(_LINE.finditer(text), _MOST):
+    for match in _announcing(_LINE, text):
         answer = match["answer"]
         if normalise(answer) is None or _NOTHING.fullmatch(answer):
             answer = _below(text, match.end())
         yield Found(match.start(), _to_stop(answer, _LINE_STOPS))
-    for match in deque(_HEADED.finditer(text), _MOST):
+    for match in _announcing(_HEADED, text):
         yield Found(match.start(), _to_stop(_below(text, match.end()), _LINE_STOPS))
     for match in _A.finditer(text):
         yield Found(match.start(), _to_stop(match["answer"], _LINE_STOPS))
@@ -61,6 +61,11 @@ def answer_line(text: str) -> Iterator[Found]:
         yield Found(match.start(), match["answer"])
     for match in _JSON.finditer(text):
         yield Found(match.start(), match["value"] or match["text"])
+
+
+def _announcing(pattern: re.Pattern[str], text: str) -> Iterable[re.Match[str]]:
+    begin = first_announcement(text)
+    return () if begin is None else deque(pattern.finditer(text, begin), _MOST)
 
 
 def _below(text: str, end: int) -> str:
@@ -74,7 +79,7 @@ def _below(text: str, end: int) -> str:
 
 def sentence(text: str) -> Iterator[Found]:
     """`The answer is 18, because ...`, `the correct option is (B).`"""
-    for match in deque(_IS.finditer(text), _MOST):
+    for match in _announcing(_IS, text):
         rest = text[match.end() : match.end() + _WINDOW].lstrip(" \t:*_}")
         for begin, close in (("$$", "$$"), ("\\[", "\\]"), ("$", "$"), ("\\(", "\\)")):
             stop = rest.find(close, len(begin))

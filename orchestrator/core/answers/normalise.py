@@ -2,6 +2,7 @@ r"""An answer without its decoration: `**\(\text{ 18 }\)**.` is `18`. What it me
 percent signs and brackets stay, since only an equality (`verifiers.equality`) can tell what they mean."""
 
 import re
+from functools import lru_cache
 
 from orchestrator.core.answers.clean import cleaned
 
@@ -45,6 +46,7 @@ _MAX_PEELS = 12
 _LONGEST = 4000  # characters: what is longer is no value with a decoration
 
 
+@lru_cache(maxsize=256)  # rules ask several times about one answer, and searches find it again
 def normalise(answer: str) -> str | None:
     """The answer without surrounding space, punctuation and markup; None when nothing is left."""
     answer = cleaned(answer).strip()

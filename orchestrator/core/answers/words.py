@@ -56,6 +56,24 @@ ANSWER_IS = (
     r"[\s*_]*[:=]?[\s*_]*"
 )
 
+_STEMS = (
+    *("ans", "final", "option", "choice", "答", "답", "ответ", "відповідь", "odpowiedź", "απάντηση", "תשובה"),
+    *("respuesta", "réponse", "resposta", "risposta", "antwort", "endergebnis", "lösung", "antwoord", "svar"),
+    *("đáp", "trả", "cevap", "yanıt", "yanit", "jawaban", "جابة", "جواب", "پاسخ", "उत्तर", "উত্তর", "คำตอบ"),
+)
+_LONGEST_BEFORE = 60  # characters of an announcement before its stem: "the final numerical answer"
+
+
+def first_announcement(text: str) -> int | None:
+    """No announcement begins before there; None where there is none in the text. Much faster than looking for one:
+    every `ANSWER` and `ANSWER_IS` holds one of a few stems."""
+    lower = text.lower()
+    first = min((at for stem in _STEMS if (at := lower.find(stem)) >= 0), default=None)
+    if first is None or len(lower) != len(text):  # a letter that is two in lower case
+        return None if first is None else 0
+    return max(0, first - _LONGEST_BEFORE)
+
+
 IS_AT_END = r"です|である|だ|となります|になります|입니다|이다|이에요|예요|है"
 """Verbs that end a sentence after its answer."""
 

@@ -7,41 +7,32 @@ serves, and whether its tokens are those of the tokenizer here.
 
 import asyncio
 import logging
-import math
-import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from heapq import nlargest
 from typing import Any
 
-import httpx
 import openai
 from tokenizers import Tokenizer
 
 from orchestrator.core.confidence import token_confidence
 from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import ProblemError, ReplicaError, UserError
-from orchestrator.core.fingerprint import tokenizer_fingerprint
-from orchestrator.core.flops import ModelShape, llama_shape
 from orchestrator.core.nouns import Message
 from orchestrator.core.protocols import Finish, Generation
 from orchestrator.core.seeds import derive_seed
 from orchestrator.core.tools import CallingReply, Reply, Tools
 from orchestrator.policy.engines.chat_template import render
-from orchestrator.policy.engines.clients import CONNECT_S, api_key, as_response_format, one_line, open_client
+from orchestrator.policy.engines.clients import ServerFailed, api_key, as_response_format, one_line, open_client, post
 from orchestrator.policy.engines.contract import Delta, PolicyInfo
-from orchestrator.policy.thinking import thinking_markers
-from orchestrator.policy.tool_calls import read_calls, tool_parser
+from orchestrator.policy.engines.server_info import examined, writes
+from orchestrator.policy.tool_calls import read_calls
 
 log = logging.getLogger(__name__)
 
 _MOST_RESUMED = 3  # times that a stream which was cut off goes on
-_PROBE = "1 + 1 = 2, und überall ist 12.345\n\n{x^2}"  # digits, spaces, newlines, letters beyond ASCII
 _INTERVAL = 4  # tokens in a chunk, where no step is waited for
-_CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
-_CACHE_SIZES = (re.compile(r'\bblock_size="(\d+)"'), re.compile(r'\bnum_gpu_blocks="(\d+)"'))
 
 
 class _CutOff(Exception):
@@ -78,7 +69,7 @@ class ServerEngine:
         client = open_client(url, key, config.request_timeout_s)
         engine = cls(config, url, client, tokenizer)
         try:
-            engine._info = await engine._examined(url)
+            engine._info = await examined(config, url, client, tokenizer)
         except BaseException:
             await client.close()
             raise
@@ -271,17 +262,14 @@ class ServerEngine:
         }
 
     async def _post(self, body: Mapping[str, Any], *, stream: bool) -> Any:
-        """Raises ProblemError and UserError for what the server refuses, ReplicaError where it has no answer."""
-        create: Any = self._client.completions.create
-        options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+        """As `post`. A request on which a server fails that answers others is the problem's own error: it would end one
+        replica after another."""
         try:
-            return await create(**body, **options)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            raise ProblemError(f"{self._who} refuses a request: {one_line(error)}") from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise UserError(f"{self._who} refuses model {self._config.model}: {one_line(error)}") from error
-        except openai.OpenAIError as error:
-            raise ReplicaError(f"{self._who}: {one_line(error)}") from error
+            return await post(self._client, self._who, body, stream=stream)
+        except ServerFailed as error:
+            if await writes(self._client, self._who, self._config.model):
+                raise ProblemError(f"{error}; and it answers other requests") from error
+            raise
 
     def _checked_ids(self, token_ids: Any) -> list[int]:
         """Raises ReplicaError for what can't be tokens of the tokenizer here."""
@@ -295,84 +283,6 @@ class ServerEngine:
                 f"got {str(token_ids)[:100]}"
             )
         return token_ids
-
-    # what the server is
-
-    async def _examined(self, url: str) -> PolicyInfo:
-        """What it serves. Raises UserError where that is not this policy, or gives no token ids."""
-        try:
-            served = {model.id: model async for model in self._client.models.list()}
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise UserError(f"{self._who} refuses the key: {one_line(error)}") from error
-        except openai.OpenAIError as error:
-            raise ReplicaError(f"{self._who} does not answer: {one_line(error)}") from error
-        if self._config.model not in served:
-            names = ", ".join(sorted(served)) or "none"
-            raise UserError(f"policy.model: {url} serves {names}, got {self._config.model}")
-        context = self._config.max_model_len or (served[self._config.model].model_extra or {}).get("max_model_len")
-        if not isinstance(context, int):
-            raise UserError(f"policy.max_model_len: {url} does not tell how long its context is; wanted it here")
-        await self._check_tokens(url)
-        return PolicyInfo(
-            context_length=context,
-            shape=self._shape(),
-            fingerprint=tokenizer_fingerprint(self._transformers_tokenizer.get_vocab()),
-            kv_capacity_tokens=await self._capacity(url) or context * self._config.max_num_seqs,
-            max_num_seqs=self._config.max_num_seqs,
-            thinking=thinking_markers(self._config.thinking, self._transformers_tokenizer),
-            tool_parser=tool_parser(self._config.tool_parser, self._transformers_tokenizer),
-        )
-
-    async def _check_tokens(self, url: str) -> None:
-        """Whether it takes and gives token ids, and reads a text as the tokenizer here does."""
-        body = {"model": self._config.model, "prompt": _PROBE, "max_tokens": 1, "temperature": 0.0}
-        try:
-            reply = await self._post({**body, "extra_body": {"return_token_ids": True}}, stream=False)
-        except ProblemError as error:
-            raise UserError(f"{error}; wanted a server whose completions return token ids") from error
-        extra = (reply.choices[0].model_extra or {}) if reply.choices else {}
-        theirs = extra.get("prompt_token_ids")
-        if not isinstance(theirs, list) or not isinstance(extra.get("token_ids"), list):
-            raise UserError(
-                f"policy: {url} returns no token ids, without which steps can't be told apart; wanted a server that "
-                "knows return_token_ids, such as vLLM's"
-            )
-        ours = self._transformers_tokenizer(_PROBE)["input_ids"]
-        if theirs != ours:
-            raise UserError(
-                f"policy.tokenizer: {self._config.tokenizer} is not the tokenizer of {self._config.model} at {url}: "
-                f"a text of {len(_PROBE)} characters has the tokens {theirs[:8]}... there and {ours[:8]}... here"
-            )
-
-    def _shape(self) -> ModelShape:
-        """Of the tokenizer's folder, where that is a whole checkpoint; else as if a token cost nothing."""
-        from transformers import AutoConfig
-
-        if self._config.flops_per_token is not None:
-            weights = round(self._config.flops_per_token / 2)
-            return ModelShape(weights_per_token=weights, head_weights=0, num_layers=0, attention_width=0)
-        try:
-            return llama_shape(AutoConfig.from_pretrained(self._config.tokenizer).get_text_config().to_dict())
-        except (OSError, ValueError, KeyError):
-            log.warning(
-                "%s: FLOPs of %s are not known and not counted; wanted policy.flops_per_token, or config.json beside "
-                "the tokenizer",
-                self._who,
-                self._config.model,
-            )
-            return ModelShape(weights_per_token=0, head_weights=0, num_layers=0, attention_width=0)
-
-    async def _capacity(self, url: str) -> int | None:
-        """Tokens that the server's KV cache holds, where it tells that as vLLM does."""
-        with suppress(httpx.HTTPError):
-            root = re.sub(r"/v1/?$", "", url)
-            async with httpx.AsyncClient(timeout=CONNECT_S) as client:
-                metrics = await client.get(f"{root}/metrics")
-            cache = _CACHE.search(metrics.text) if metrics.is_success else None
-            sizes = [size.search(cache[1]) for size in _CACHE_SIZES] if cache is not None else []
-            if sizes and all(sizes):
-                return math.prod(int(size[1]) for size in sizes if size is not None)
-        return None
 
 
 async def _read_on(stream: Any) -> AsyncGenerator[Any, None]:

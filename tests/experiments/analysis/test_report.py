@@ -7,12 +7,13 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from experiments.analysis.figure import draw
-from experiments.analysis.metrics import pass_at_k, wilson_interval
+from experiments.analysis.intervals import wilson_interval
+from experiments.analysis.metrics import pass_at_k
 from experiments.analysis.report import _unjudged_notes, curves, report, sample_curves
 from experiments.analysis.tables import si
 from orchestrator.core.errors import UserError
 from orchestrator.results import ResultsWriter, read_results
-from tests.experiments.synthetic import NUM_PROBLEMS, write_error, write_run
+from tests.experiments.synthetic import NUM_PROBLEMS, problem_row, write_error, write_run
 
 
 def run_report(folder: Path) -> str:
@@ -104,6 +105,13 @@ def test_seeds_are_averaged_and_do_not_narrow_the_interval(tmp_path: Path) -> No
     assert three.loc[[greedy], column].values.tolist() == one.loc[[greedy], column].values.tolist()
     run_report(tmp_path / "three")
     assert "| greedy | 3 | 50.0 [25, 75] |" in (tmp_path / "three" / "report.md").read_text()
+
+
+def test_the_seconds_of_a_replay_are_not_shown(tmp_path: Path) -> None:
+    with ResultsWriter.open(tmp_path, run_yaml="name: x\n", versions={}) as results:
+        results.add(problem_row("p1", "best_of_n", 8, 0, correct=True, replayed_from="run"), [])
+    run_report(tmp_path)
+    assert "880 M | - | - |" in (tmp_path / "report.md").read_text()
 
 
 def test_curves_take_frames_as_pandas_reads_them(tmp_path: Path) -> None:

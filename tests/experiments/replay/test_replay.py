@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from experiments.config import NamedStrategy
 from experiments.data.sets.gsm8k import Gsm8k
-from experiments.replay.recording import read_recording
-from experiments.replay.run import jobs_of, plan_replay, replay, replay_rows
+from experiments.replay.recording import read_recording, recording_of
+from experiments.replay.run import info_of, jobs_of, plan_replay, replay, replay_rows
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import SearchResult, Status
 from orchestrator.results import ResultsWriter, read_results
@@ -193,6 +194,43 @@ def test_samples_of_several_seeds_are_one_pool(tmp_path):
     assert all(row.num_candidates == 16 for row in replay_rows(recording, "best_of_n", BestOfN(n=16), [0]))
 
 
+async def test_in_order_a_smaller_n_gets_the_first_samples_of_a_seed_and_says_where_they_are_from(tmp_path):
+    write_run(tmp_path / "run", seeds=(0, 1))
+    problems, candidates = read_results(tmp_path / "run")
+    sampled = candidates[candidates.strategy == "best_of_n"]
+    for seed in (0, 1):
+        recording = recording_of(tmp_path / "run", problems[problems.seed == seed], candidates[candidates.seed == seed])
+        jobs = jobs_of(recording, NamedStrategy(name="best_of_n", strategy=BestOfN(n=3)), [seed])
+        with ResultsWriter.open(tmp_path / f"few{seed}", run_yaml="name: few\n", versions={}) as results:
+            await replay(
+                recording,
+                jobs,
+                results=results,
+                info=info_of(recording, "few"),
+                source="run: best_of_n n=8",
+                in_order=True,
+            )
+        few_problems, few = read_results(tmp_path / f"few{seed}")
+        recorded = sampled[(sampled.seed == seed) & (sampled.candidate < 3)]
+        columns = ["problem_id", "candidate", "answer", "correct", "aggregate_score"]
+        expected = recorded[columns].sort_values(["problem_id", "candidate"]).reset_index(drop=True)
+        found = few[columns].sort_values(["problem_id", "candidate"]).reset_index(drop=True)
+        assert found.equals(expected)
+        assert [tuple(ids) for ids in few.token_ids] == [(seed, i // 2, i) for i in few.candidate]
+        assert (few_problems.replayed_from == "run: best_of_n n=8").all()
+
+
+async def test_a_replay_counts_the_thinking_that_was_recorded(recording, tmp_path):
+    thought = [replace(sample, thinking_tokens=2) for sample in recording.problems[0].samples]
+    recording = replace(recording, problems=(replace(recording.problems[0], samples=tuple(thought)),))
+    jobs = jobs_of(recording, NamedStrategy(name="best_of_n", strategy=BestOfN(n=3)), [0])
+    with ResultsWriter.open(tmp_path / "again", run_yaml="name: again\n", versions={}) as results:
+        await replay(recording, jobs, results=results, info=info_of(recording, "again"), source="run")
+    problems, candidates = read_results(tmp_path / "again")
+    assert problems.thinking_tokens.tolist() == [6]
+    assert candidates.thinking_tokens.tolist() == [2, 2, 2]
+
+
 def test_samples_without_scores_serve_strategies_that_need_none(tmp_path):
     write_run(tmp_path / "run", judged=False)
     recording = read_recording(tmp_path / "run")
@@ -210,7 +248,9 @@ def test_a_run_without_samples_is_refused(tmp_path):
 async def test_a_replay_can_be_written_like_a_run(recording, tmp_path):
     with ResultsWriter.open(tmp_path / "again", run_yaml="name: again\n", versions={}) as results:
         [named] = plan(tmp_path, "strategies: [{name: best_of_n, n: 8}]").strategies
-        await replay(recording, jobs_of(recording, named, [0]), results=results, run_id="again")
+        await replay(
+            recording, jobs_of(recording, named, [0]), results=results, info=info_of(recording, "again"), source="run"
+        )
     problems, candidates = read_results(tmp_path / "again")
     assert len(problems) == NUM_PROBLEMS and len(candidates) == NUM_PROBLEMS * NUM_SAMPLES
     assert problems.policy_model.unique().tolist() == ["models/tiny-policy"]

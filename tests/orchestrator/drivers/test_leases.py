@@ -137,7 +137,7 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(step, max_size=40))
 def test_no_order_of_events_exceeds_the_cap_or_loses_a_token(steps: Sequence[tuple[int, str, int]]) -> None:
     async def play() -> None:

@@ -117,7 +117,5 @@ class Schedule(RuleBasedStateMachine):
             self.run.check()
 
 
-Schedule.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Schedule.TestCase.settings = settings(max_examples=60, stateful_step_count=12, suppress_health_check=list(HealthCheck))
 TestSchedules = Schedule.TestCase

@@ -153,7 +153,5 @@ class Schedule(RuleBasedStateMachine):
             self.world.check()
 
 
-Schedule.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Schedule.TestCase.settings = settings(max_examples=80, stateful_step_count=20, suppress_health_check=list(HealthCheck))
 TestSchedules = Schedule.TestCase

@@ -1,7 +1,13 @@
 """Facts about what start-up does so that no request waits for it."""
 
+from collections.abc import Sequence
+
+import pytest
+
+from orchestrator.core.errors import ProblemError
+from orchestrator.core.protocols import Generation
 from orchestrator.serving.warming import warm
-from tests.fakes import ANSWERS, ScriptedPolicy, TableVerifier
+from tests.fakes import ANSWERS, ScriptedPolicy, ScriptedStream, TableVerifier
 
 
 async def test_every_way_to_draw_is_tried_and_nothing_is_held_afterwards() -> None:
@@ -24,3 +30,15 @@ async def test_a_policy_that_may_tell_no_log_probabilities_is_not_asked_for_them
     policy = ScriptedPolicy({"ready?": ["yes"]})
     await warm(policy, None, ANSWERS, logprobs=False)
     assert {request.logprobs for request in policy.requests} == {None}
+
+
+class WithoutLogprobs(ScriptedPolicy):
+    def generate(self, requests: Sequence[Generation]) -> ScriptedStream:
+        if any(request.logprobs is not None or request.reads is not None for request in requests):
+            raise ProblemError("policy: it tells no logprobs")
+        return super().generate(requests)
+
+
+async def test_a_policy_that_turns_out_to_tell_none_is_served_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    await warm(WithoutLogprobs({"ready?": ["yes"]}), None, ANSWERS)
+    assert "requests for logprobs will fail: policy: it tells no logprobs" in caplog.text

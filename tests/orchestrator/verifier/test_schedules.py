@@ -176,7 +176,5 @@ class Schedule(RuleBasedStateMachine):
             self.world.check()
 
 
-Schedule.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Schedule.TestCase.settings = settings(max_examples=60, stateful_step_count=20, suppress_health_check=list(HealthCheck))
 TestSchedules = Schedule.TestCase

@@ -309,3 +309,11 @@ def test_of_a_runaway_text_little_is_read_closely(part, monkeypatch):
 def test_any_text_has_an_answer_or_none_and_it_is_plain(text):
     answer = AUTO.extract(text)
     assert answer is None or (answer == answer.strip() and answer)
+
+
+@pytest.mark.parametrize(
+    "announced", ["ANSWER: 7", "my so short\n\nanswer: 7", "YANIT: 7", "**Ответ:** 7", "答案是 7", "Der Endergebnis: 7"]
+)
+@pytest.mark.parametrize("before", ["", "and so on " * 50, "İ" * 70])
+def test_an_announcement_is_found_after_any_text(before: str, announced: str) -> None:
+    assert AnswerFormat.parse(None).extract(f"{before}\n{announced}") == "7"

@@ -24,6 +24,7 @@ class ScriptedServer:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.refusals: list[Response] = []  # answers to the next streamed requests
+        self.fails = False  # at every request to write
         self.cuts: list[int] = []  # tokens after which the next streams end
         self.chunks: list[bytes] = []  # what comes in place of the next chunks
         self.stalls_after: int | None = None  # tokens of a stream
@@ -44,6 +45,8 @@ class ScriptedServer:
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()
+        if self.fails:
+            return refusal(500)
         if not body.get("stream"):
             return JSONResponse(self._whole(body))
         self.asked.append(body)

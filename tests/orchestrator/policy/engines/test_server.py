@@ -180,10 +180,27 @@ async def test_what_a_busy_server_refuses_is_asked_again(
     assert len(server.asked) == 3
 
 
-async def test_a_server_that_goes_on_refusing_is_lost(server: ScriptedServer, config: PolicyConfig) -> None:
-    server.refusals = [refusal(500)] * 9
+async def test_a_server_that_fails_at_every_request_is_lost(server: ScriptedServer, config: PolicyConfig) -> None:
     async with loaded(config) as made:
+        server.fails = True
         with pytest.raises(ReplicaError, match="refused with 500"):
+            await sampled(made)
+
+
+async def test_a_request_at_which_alone_a_server_fails_is_the_problems_error(
+    server: ScriptedServer, config: PolicyConfig
+) -> None:
+    server.refusals = [refusal(500)] * 4  # as often as the client asks
+    async with loaded(config) as made:
+        with pytest.raises(ProblemError, match="refused with 500; and it answers other requests"):
+            await sampled(made)
+        assert tokens_of(await sampled(made)) == TOKENS, "the next one is answered"
+
+
+async def test_a_gateway_without_a_server_behind_it_is_lost(server: ScriptedServer, config: PolicyConfig) -> None:
+    server.refusals = [refusal(502)] * 4
+    async with loaded(config) as made:
+        with pytest.raises(ReplicaError, match="refused with 502"):
             await sampled(made)
 
 
@@ -316,7 +333,7 @@ async def test_the_key_is_sent_and_never_said(
     server: ScriptedServer, config: PolicyConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("POLICY_KEY", "secret")
-    server.refusals = [Response(status_code=401), *[refusal(500)] * 9]
+    server.refusals = [Response(status_code=401), *[refusal(503)] * 9]
     async with loaded(replace(config, api_key_env="POLICY_KEY")) as made:
         for kind in (UserError, ReplicaError):
             with pytest.raises(kind) as raised:

@@ -1,0 +1,1 @@
+"""One YAML to many runs: the cells of a sweep, on models that stay open."""
