@@ -1,6 +1,6 @@
 # Every command that a developer needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-smollm2 test test-page engines soak test-clients check train-tiny verifiers readme clean
+.PHONY: help install demo demo-smollm2 test test-page engines soak test-clients check train-tiny verifiers readme docs cli-page clean
 
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -102,5 +102,17 @@ readme: install  ## run configs/tinymath.yaml and renew the tables of docs/bench
 	$(BIN)/headrace run configs/tinymath.yaml --overwrite
 	$(BIN)/python -m experiments.readme results/tinymath
 
+docs: .docs/.installed  ## build the pages of docs/ into build/docs, to be read without a server or a network
+	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build
+
+# An environment of its own: the builder reads our sources and imports none of them, so it needs neither torch nor vLLM.
+.docs/.installed: docs/requirements.txt
+	test -x .docs/bin/python || $(PYTHON) -m venv .docs
+	.docs/bin/python -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
+cli-page: install  ## write docs/reference/cli.md again, from the commands
+	$(BIN)/python -m experiments.cli_page
+
 clean:  ## remove the environment and everything generated
-	rm -rf .venv .clients results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .clients .docs results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from orchestrator import api
 from orchestrator.cluster import connected
 from orchestrator.core.config import PolicyConfig, RayConfig, StepConfig
 from orchestrator.policy import PolicyPool
+from orchestrator.verifier.open import open_verifier
+from orchestrator.verifier.resolve import ResolvedVerifier
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,6 +43,22 @@ async def policy_pool(local_ray: Path) -> AsyncIterator[PolicyPool]:
     )
     async with PolicyPool.open(config, StepConfig()) as pool:
         yield pool
+
+
+@pytest.fixture
+def shared_policy(policy_pool: PolicyPool, monkeypatch: pytest.MonkeyPatch) -> list[PolicyConfig]:
+    """The policies that `open_headrace` was asked for; it gives the one that all tests share."""
+    asked = []
+
+    async def open_pools(
+        stack: AsyncExitStack, *, policy: PolicyConfig, steps: StepConfig, verifier: ResolvedVerifier | None
+    ) -> tuple[PolicyPool, Any]:
+        asked.append(policy)
+        judges = None if verifier is None else await open_verifier(stack, verifier, policy=policy_pool)
+        return policy_pool, judges
+
+    monkeypatch.setattr(api, "open_pools", open_pools)
+    return asked
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,4 +98,5 @@ def _resource(module: str) -> str:
         or "several_nodes" in text
     ):
         return "a Ray of its own"
-    return "the pools" if "policy_pool" in text or "local_ray" in text or "orchestrator/verifier" in module else module
+    shared = ("policy_pool", "shared_policy", "local_ray")
+    return "the pools" if any(name in text for name in shared) or "orchestrator/verifier" in module else module

@@ -1,7 +1,6 @@
 """Searches from Python: what the README shows, on the real engines that all tests share."""
 
 import re
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +8,12 @@ import pytest
 
 from experiments.doctor import TINY_POLICY
 from orchestrator import api
-from orchestrator.core.config import PolicyConfig, StepConfig
+from orchestrator.core.config import PolicyConfig
 from orchestrator.core.errors import UserError
-from orchestrator.policy.pool import PolicyPool
-from orchestrator.verifier.open import open_verifier
-from orchestrator.verifier.resolve import ResolvedVerifier
 from strategies.beam_search import BeamSearch
 from strategies.greedy import Greedy
 
 README = Path(__file__).parents[2] / "README.md"
-
-
-@pytest.fixture
-def shared_policy(policy_pool: PolicyPool, monkeypatch: pytest.MonkeyPatch) -> list[PolicyConfig]:
-    """The policies that were asked for; the one that all tests share is given."""
-    asked = []
-
-    async def open_pools(
-        stack: AsyncExitStack, *, policy: PolicyConfig, steps: StepConfig, verifier: ResolvedVerifier | None
-    ) -> tuple[PolicyPool, Any]:
-        asked.append(policy)
-        judges = None if verifier is None else await open_verifier(stack, verifier, policy=policy_pool)
-        return policy_pool, judges
-
-    monkeypatch.setattr(api, "open_pools", open_pools)
-    return asked
 
 
 async def test_the_readmes_search_runs(shared_policy: list[PolicyConfig], capsys: pytest.CaptureFixture[str]) -> None:
