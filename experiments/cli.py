@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from experiments.analysis.difficulty import Difficulty
 from experiments.bench.cli import app as bench_commands
 from experiments.progress import (
     answer_watcher,
@@ -160,6 +161,22 @@ def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show
     from experiments.analysis.report import report as write_report
 
     write_report(folder, console)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A results folder.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="The one to hold against it.", show_default=False)],
+    difficulty: Annotated[
+        Difficulty,
+        typer.Option(help="What quintiles are by: pass@1, the verifier's mean score, or the data set's grades."),
+    ] = Difficulty.oracle,
+) -> None:
+    """Compare two runs on the same problems: paired differences by strategy and by difficulty."""
+    from experiments.analysis.compare import compare as compare_runs
+    from experiments.analysis.compare_table import show_comparison
+
+    show_comparison(compare_runs(first, second, difficulty), console)
 
 
 @app.command()

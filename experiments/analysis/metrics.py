@@ -1,26 +1,17 @@
 """Metrics of repeated sampling, per problem and over problems. Pure: numbers in, numbers out.
 
 `pass@k` (= coverage = oracle@k) and `prm@k` are exact expectations over all subsets of k of a problem's samples;
-`maj@k` and `weighted@k` average over seeded random subsets. The problem is the unit of all intervals.
+`maj@k` and `weighted@k` average over seeded random subsets, of the same expectation. `experiments.analysis.intervals`
+has the intervals of their means.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-
-Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """An estimate with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,16 +66,6 @@ def powers_of_two(largest: int) -> list[int]:
     return [1 << exponent for exponent in range(largest.bit_length())]
 
 
-def wilson_interval(successes: float, total: int) -> Interval:
-    """A proportion with Wilson's score interval. `successes` may be fractional (means over seeds)."""
-    if total < 1 or not 0 <= successes <= total:
-        raise ValueError(f"wilson_interval: wanted 0 <= successes <= total and total >= 1, got {successes} of {total}")
-    rate, z2 = successes / total, Z_95**2
-    centre = (rate + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z_95 / (1 + z2 / total) * math.sqrt(rate * (1 - rate) / total + z2 / (4 * total**2))
-    return Interval(value=rate, low=min(rate, max(0.0, centre - half)), high=max(rate, min(1.0, centre + half)))
-
-
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Chance that k of the samples hold a correct one: the unbiased estimator of Chen et al. (arXiv 2107.03374)."""
     _check_k(k, num_samples)
@@ -98,6 +79,11 @@ def prm_at_k(pool: SampleSet, k: int) -> float:
     share their ranks. Ranks are those of `strategies.selection.best_scored`: samples without an answer come after all
     that have one, samples without a score after those with one.
     """
+    return min(1.0, float(best_of_k_chances(pool, k) @ np.asarray(pool.correct, float)))
+
+
+def best_of_k_chances(pool: SampleSet, k: int) -> npt.NDArray[np.float64]:
+    """Of each sample, the chance that it is the best-scored of k: (N,), with the sum 1. As `prm_at_k`."""
     _check_k(k, len(pool))
     ranks = [
         (group is None, math.inf if score is None else -score)
@@ -105,10 +91,11 @@ def prm_at_k(pool: SampleSet, k: int) -> float:
     ]
     order = sorted(range(len(pool)), key=lambda index: ranks[index])
     ties = np.cumsum([index > 0 and ranks[order[index]] != ranks[order[index - 1]] for index in range(len(pool))])
-    shares = np.bincount(ties, weights=np.asarray(pool.correct, float)[order]) / np.bincount(ties)
     size, total = len(pool), math.comb(len(pool), k)
-    chances = np.array([math.comb(size - 1 - rank, k - 1) / total for rank in range(size)])
-    return min(1.0, float(chances @ shares[ties]))
+    by_rank = np.array([math.comb(size - 1 - rank, k - 1) / total for rank in range(size)])
+    chances = np.empty(size)
+    chances[order] = (np.bincount(ties, weights=by_rank) / np.bincount(ties))[ties]
+    return chances
 
 
 def vote_at_k(
@@ -156,23 +143,18 @@ def vote_at_k(
     return chances
 
 
-def bootstrap_mean(values: Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Interval:
-    """The mean over problems, with the percentile interval of resampling problems."""
-    if not values:
-        raise ValueError("bootstrap_mean: wanted at least one value, got none")
-    array = np.asarray(values, float)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(array), np.full(len(array), 1 / len(array)), size=num_resamples)
-    low, high = np.quantile(counts @ array / len(array), [0.025, 0.975])
-    return Interval(value=float(array.mean()), low=float(low), high=float(high))
-
-
-def paired_difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Interval:
-    """Mean of `ours - theirs` over the problems (keys) that both have, with its bootstrap interval."""
-    shared = sorted(ours.keys() & theirs.keys())
-    if not shared:
-        raise ValueError("paired_difference: the two have no problem in common")
-    return bootstrap_mean([ours[problem] - theirs[problem] for problem in shared])
+def metrics_at_k(pool: SampleSet, ks: Sequence[int], *, seed: int = 0) -> dict[str, dict[int, float]]:
+    """All metrics of one problem: name -> k -> chance. Those of a verifier are there where it judged. A problem with
+    fewer samples than k counts with those that it has."""
+    fits = {k: min(k, len(pool)) for k in ks}
+    at: dict[str, dict[int, float]] = {
+        "pass@k": {size: pass_at_k(len(pool), sum(pool.correct), size) for size in fits.values()},
+        "maj@k": vote_at_k(pool, list(fits.values()), weighted=False, seed=seed),
+    }
+    if pool.scored:
+        at["prm@k"] = {size: prm_at_k(pool, size) for size in fits.values()}
+        at["weighted@k"] = vote_at_k(pool, list(fits.values()), weighted=True, seed=seed)
+    return {metric: {k: by_size[size] for k, size in fits.items()} for metric, by_size in at.items()}
 
 
 def _check_k(k: int, num_samples: int) -> None:

@@ -16,19 +16,11 @@ from rich.console import Console
 
 from experiments.analysis.answer_shares import SHOWN, Shares, shares_of
 from experiments.analysis.figure import draw
+from experiments.analysis.frames import accuracies, graded
+from experiments.analysis.intervals import Interval, Over, bootstrap_mean, wilson_interval
 from experiments.analysis.largest import SAMPLED_STRATEGIES, largest_sample
-from experiments.analysis.metrics import (
-    Interval,
-    SampleSet,
-    bootstrap_mean,
-    paired_difference,
-    pass_at_k,
-    powers_of_two,
-    prm_at_k,
-    sample_set,
-    vote_at_k,
-    wilson_interval,
-)
+from experiments.analysis.metrics import metrics_at_k, powers_of_two, sample_set
+from experiments.analysis.paired import paired_difference
 from experiments.analysis.step_notes import single_step_notes
 from experiments.analysis.tables import Cells, percent, si
 from orchestrator.core.errors import UserError
@@ -103,7 +95,7 @@ def _tidy(problems: pd.DataFrame, pool: SampleCurves | None) -> pd.DataFrame:
                 cost["verifier_flops"] = 0.0
             interval = bootstrap_mean(list(by_problem.values()))
             rows.append(_point("curve", metric, pool.label, k, len(by_problem), interval, cost))
-    for (strategy, _, label), group in _graded(problems).groupby(_GROUP, sort=False):
+    for (strategy, _, label), group in graded(problems).groupby(_GROUP, sort=False):
         if strategy not in SAMPLED_STRATEGIES or pool is None:
             cost = {name: group[name].mean() for name in ("generated_tokens", "policy_flops", "verifier_flops")}
             n = group["n"].iloc[0]
@@ -121,8 +113,8 @@ def sample_curves(problems: pd.DataFrame, candidates: pd.DataFrame) -> SampleCur
     if largest is None:
         return None
     strategy, params = largest
-    graded = _graded(problems)
-    rows = graded[(graded["strategy"] == strategy) & (graded["params"] == params) & (graded["num_candidates"] > 0)]
+    counted = graded(problems)
+    rows = counted[(counted["strategy"] == strategy) & (counted["params"] == params) & (counted["num_candidates"] > 0)]
     samples = candidates[(candidates["strategy"] == strategy) & (candidates["params"] == params)]
     found = {key: sample_set(group) for key, group in samples.groupby(["problem_id", "seed"])}
     pools = {key: pool for key, pool in found.items() if pool is not None}
@@ -136,7 +128,7 @@ def sample_curves(problems: pd.DataFrame, candidates: pd.DataFrame) -> SampleCur
     for row in rows.itertuples():
         if (pool := pools.get((row.problem_id, row.seed))) is None:
             continue
-        for metric, by_k in _metrics(pool, ks, seed=zlib.crc32(row.problem_id.encode())).items():
+        for metric, by_k in metrics_at_k(pool, ks, seed=zlib.crc32(row.problem_id.encode())).items():
             for k, value in by_k.items():
                 values.setdefault(metric, {}).setdefault(k, {}).setdefault(row.problem_id, []).append(value)
         for k in ks:
@@ -156,32 +148,9 @@ def sample_curves(problems: pd.DataFrame, candidates: pd.DataFrame) -> SampleCur
     )
 
 
-def _metrics(pool: SampleSet, ks: Sequence[int], seed: int) -> dict[str, dict[int, float]]:
-    """The metrics of one problem, at the pool's size where it is smaller than k."""
-    fits = {k: min(k, len(pool)) for k in ks}
-    at: dict[str, dict[int, float]] = {
-        "pass@k": {size: pass_at_k(len(pool), sum(pool.correct), size) for size in fits.values()},
-        "maj@k": vote_at_k(pool, list(fits.values()), weighted=False, seed=seed),
-    }
-    if pool.scored:
-        at["prm@k"] = {size: prm_at_k(pool, size) for size in fits.values()}
-        at["weighted@k"] = vote_at_k(pool, list(fits.values()), weighted=True, seed=seed)
-    return {metric: {k: by_size[size] for k, size in fits.items()} for metric, by_size in at.items()}
-
-
-def _graded(problems: pd.DataFrame) -> pd.DataFrame:
-    return problems[(problems["status"] == "ok") & problems["correct"].notna()]
-
-
-def _by_problem(group: pd.DataFrame) -> dict[str, float]:
-    """Accuracy of each problem over its seeds."""
-    rates = group["correct"].astype(float).groupby(group["problem_id"]).mean()
-    return {str(problem): float(rate) for problem, rate in rates.items()}
-
-
 def _accuracy(group: pd.DataFrame) -> tuple[int, Interval]:
     """Problems, and accuracy with Wilson's interval. Seeds are averaged first: problems are what is independent."""
-    by_problem = _by_problem(group)
+    by_problem = accuracies(group)
     total = len(by_problem)
     return total, wilson_interval(min(total, sum(by_problem.values())), total)
 
@@ -225,8 +194,8 @@ def _summary_table(problems: pd.DataFrame, candidates: pd.DataFrame) -> Cells:
     said = [name for name in Shares().shown() if any(found[name] > SHOWN for found in shares.values())]
     rows = []
     for label, group in groups:
-        finished, graded = group[group["status"] == "ok"], _graded(group)
-        accuracy = percent(_accuracy(graded)[1]) if len(graded) else "-"
+        finished, counted = group[group["status"] == "ok"], graded(group)
+        accuracy = percent(_accuracy(counted)[1]) if len(counted) else "-"
         flops = finished["policy_flops"] + finished["verifier_flops"]
         rows.append(
             [
@@ -248,7 +217,7 @@ def _summary_table(problems: pd.DataFrame, candidates: pd.DataFrame) -> Cells:
     problem_counts = ("problems",) if len(counts) > 1 else ()
     size = "" if len(counts) > 1 else f", {max(counts):,} problems"
     return Cells(
-        title=f"Accuracy and mean cost per problem (Wilson 95% interval{size})",
+        title=f"Accuracy and mean cost per problem (Wilson 95% interval over {Over.BOTH}{size})",
         headers=("strategy", *problem_counts, *seeds, "accuracy %", *said, *costs, *errors),
         rows=rows,
         wide=_WIDE,
@@ -268,11 +237,12 @@ def _speed(rows: pd.DataFrame) -> str:
 def _pool_table(pool: SampleCurves, tidy: pd.DataFrame) -> Cells:
     curve = tidy[tidy["kind"] == "curve"].set_index(["series", "k"])
     intervals = {
-        key: Interval(value=row["accuracy"], low=row["low"], high=row["high"]) for key, row in curve.iterrows()
+        key: Interval(value=row["accuracy"], low=row["low"], high=row["high"], over=Over.BOTH)
+        for key, row in curve.iterrows()
     }
     return Cells(
         title=f"k of the samples of {pool.label}, {len(pool.values['pass@k'][1])} problems "
-        "(%, bootstrap 95% interval over problems)",
+        f"(%, bootstrap 95% interval over {Over.BOTH})",
         headers=("k", "tokens", *pool.values),
         rows=[
             [str(k), f"{costs['generated_tokens']:,.0f}", *(percent(intervals[metric, k]) for metric in pool.values)]
@@ -288,10 +258,10 @@ def _comparisons(problems: pd.DataFrame, pool: SampleCurves) -> list[str]:
     k = max(pool.costs)
     ours = pool.values["prm@k"][k]
     others = {f"maj@{k}": pool.values["maj@k"][k]}
-    greedy = _graded(problems)
+    greedy = graded(problems)
     greedy = greedy[greedy["strategy"] == "greedy"]
     if set(greedy["problem_id"]) & set(ours):
-        others["greedy"] = _by_problem(greedy)
+        others["greedy"] = accuracies(greedy)
     lines = []
     for name, theirs in others.items():
         gap = paired_difference(ours, theirs)
@@ -337,7 +307,7 @@ def _subtitle(problems: pd.DataFrame, pool: SampleCurves | None) -> str:
     judges = problems["verifier_model"].dropna()
     names = [Path(name).name for name in (problems["policy_model"].iloc[0], *judges.head(1))]
     ks = f", k = 1 ... {max(pool.costs)} samples" if pool is not None else ""
-    return f"{' + '.join(names)}, {_graded(problems)['problem_id'].nunique()} problems{ks}, 95% intervals"
+    return f"{' + '.join(names)}, {graded(problems)['problem_id'].nunique()} problems{ks}, 95% intervals"
 
 
 def _markdown(name: str, tables: Sequence[Cells], notes: Sequence[str], has_figure: bool) -> str:

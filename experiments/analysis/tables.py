@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from experiments.analysis.metrics import Interval
+from experiments.analysis.intervals import Interval
 
 NARROW = 100  # characters: a console of fewer gets the columns that matter most
 
@@ -20,10 +20,11 @@ class Cells:
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     wide: Sequence[str] = ()  # headers of the columns that a narrow console does without
+    narrow: int = NARROW  # a console of fewer characters is narrow
 
     def rich(self, width: int) -> Table:
         """For a console of so many characters."""
-        left_out = {self.headers.index(name) for name in self.wide if width < NARROW and name in self.headers}
+        left_out = {self.headers.index(name) for name in self.wide if width < self.narrow and name in self.headers}
         table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         text, *numbers = (header for i, header in enumerate(self.headers) if i not in left_out)
         table.add_column(text, overflow="fold")  # where the table is too wide, the text folds and numbers stay whole

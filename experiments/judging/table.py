@@ -5,11 +5,14 @@ It is made of Parquet alone.
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from experiments.analysis.metrics import Interval, SampleSet, bootstrap_mean, prm_at_k, sample_set, vote_at_k
+from experiments.analysis.intervals import Interval, bootstrap_mean, bootstrap_problems
+from experiments.analysis.metrics import SampleSet, prm_at_k, sample_set, vote_at_k
 from experiments.analysis.tables import Cells, percent, si
 from experiments.judging.rows import read_judgements
 from experiments.judging.run import JudgePlan
@@ -98,18 +101,10 @@ def _rows(group: pd.DataFrame, column: str) -> list[list[float]]:
 def _auroc(by_problem: Sequence[tuple[list[list[float]], list[list[float]]]]) -> Interval | None:
     """Over all steps of all solutions, with an interval by a bootstrap over problems; None where no step, or each, is
     right."""
+
+    def over(steps: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> float | None:
+        truths = np.concatenate([right for _, right in steps])
+        return None if truths.all() or not truths.any() else auroc(np.concatenate([s for s, _ in steps]), truths)
+
     steps = [labelled_steps(scores, labels) for scores, labels in by_problem]
-    rng = np.random.default_rng(0)
-
-    def over(indices: Sequence[int]) -> float | None:
-        truths = np.concatenate([steps[i][1] for i in indices])
-        if truths.all() or not truths.any():
-            return None
-        return auroc(np.concatenate([steps[i][0] for i in indices]), truths)
-
-    value = over(range(len(steps)))
-    if value is None:
-        return None
-    drawn = (over(rng.integers(len(steps), size=len(steps)).tolist()) for _ in range(_NUM_RESAMPLES))
-    low, high = np.quantile([found for found in drawn if found is not None] or [value], (0.025, 0.975))
-    return Interval(value=value, low=float(low), high=float(high))
+    return bootstrap_problems(steps, over, num_resamples=_NUM_RESAMPLES)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.analysis.metrics import Interval
+from experiments.analysis.intervals import Interval, Over
 from verifiers.training.labelled import LabelledSolution
 
 _RIGHT = 0.5  # a label of at least this says that the step is right
@@ -97,7 +97,7 @@ def agreement(ours: Iterable[LabelledSolution], theirs: Iterable[LabelledSolutio
         with np.errstate(invalid="ignore", divide="ignore"):
             resampled = [statistic(weights.astype(float)) for weights in draws]
             low, high = np.nanquantile(resampled, [0.025, 0.975]) if not np.isnan(resampled).all() else (np.nan, np.nan)
-            return Interval(value=statistic(np.ones(len(problems))), low=float(low), high=float(high))
+            return Interval(value=statistic(np.ones(len(problems))), low=float(low), high=float(high), over=Over.BOTH)
 
     (both_wrong, only_theirs), (only_ours, both_right) = cells.sum(0).astype(int).tolist()
     return Agreement(

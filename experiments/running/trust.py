@@ -8,9 +8,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
-from experiments.analysis.metrics import Interval, SampleSet, bootstrap_mean, paired_difference, prm_at_k, vote_at_k
+from experiments.analysis.diagnostics import within_problem_auroc
+from experiments.analysis.intervals import Interval, Over, bootstrap_mean
+from experiments.analysis.metrics import SampleSet, prm_at_k, vote_at_k
+from experiments.analysis.paired import paired_difference
 from orchestrator.core.errors import UserError
 from orchestrator.core.nouns import Selection
 
@@ -43,8 +44,8 @@ def judge(pools: Sequence[SampleSet]) -> Trust:
     if not pools:
         raise UserError("trust: not one sample of trust.data could be graded, so the verifier can't be tried on it")
     n = min(len(pool) for pool in pools)
-    by_problem = [value for pool in pools if (value := _auroc(pool)) is not None]
-    unsure = Interval(value=0.5, low=0.0, high=1.0)
+    by_problem = [value for pool in pools if (value := within_problem_auroc(pool)) is not None]
+    unsure = Interval(value=0.5, low=0.0, high=1.0, over=Over.BOTH)
     auroc = bootstrap_mean(by_problem) if by_problem else unsure
     by_score = {str(i): prm_at_k(pool, n) for i, pool in enumerate(pools)}
     by_majority = {str(i): vote_at_k(pool, [n], weighted=False)[n] for i, pool in enumerate(pools)}
@@ -56,18 +57,6 @@ def judge(pools: Sequence[SampleSet]) -> Trust:
     else:
         selection = Selection.SCORE
     return Trust(selection=selection, auroc=auroc, over_majority=over_majority, num_problems=len(pools), n=n)
-
-
-def _auroc(pool: SampleSet) -> float | None:
-    """Among the samples with an answer, for no verifier is needed to rank the others last; None where these are all
-    right, all wrong or not scored."""
-    answered = [index for index, group in enumerate(pool.groups) if group is not None]
-    scores = np.array([-np.inf if pool.scores[i] is None else pool.scores[i] for i in answered])
-    correct = np.array([pool.correct[i] for i in answered], bool)
-    if not pool.scored or correct.all() or not correct.any():
-        return None
-    differences = scores[correct][:, None] - scores[~correct][None, :]
-    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
 
 
 def _shown(interval: Interval, scale: float) -> str:

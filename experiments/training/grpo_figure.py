@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.analysis.metrics import bootstrap_mean
+from experiments.analysis.intervals import bootstrap_mean
 from experiments.training.held_out import pass_rates
 
 _INK, _FAINT, _BLUE, _RED = "#222222", "#6E6E6E", "#0072B2", "#D55E00"

@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from experiments.analysis.metrics import Interval, bootstrap_mean, paired_difference
+from experiments.analysis.intervals import Interval, bootstrap_mean
+from experiments.analysis.paired import paired_difference
 from experiments.training.rewards import Codec, Judge
 from orchestrator.core.protocols import Sampling
 

@@ -26,8 +26,8 @@ def check_same_run(folder: Path, config_path: Path, wanted: dict[str, Any], free
         text = config_path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"results: {config_path} is not UTF-8: {error}") from error
-    found_flat = dict(_flat(parse_config(text, str(config_path))))
-    wanted_flat = dict(_flat(wanted))
+    found_flat = dict(flat(parse_config(text, str(config_path))))
+    wanted_flat = dict(flat(wanted))
     differing = [
         f"{key} (there {found_flat.get(key, 'unset')!r}, now {wanted_flat.get(key, 'unset')!r})"
         for key in dict.fromkeys([*found_flat, *wanted_flat])
@@ -45,13 +45,13 @@ def check_same_run(folder: Path, config_path: Path, wanted: dict[str, Any], free
 _UNSET = object()
 
 
-def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of nested dicts and lists as (`a.b[0].c`, value)."""
     if isinstance(config, dict) and config:
         for key, value in config.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(config, list) and config:
         for index, value in enumerate(config):
-            yield from _flat(value, f"{prefix}[{index}]")
+            yield from flat(value, f"{prefix}[{index}]")
     else:
         yield prefix, config

@@ -31,12 +31,14 @@ def write_run(
         for seed in seeds:
             for index in range(NUM_PROBLEMS):
                 if sampled:
-                    samples = _samples(f"p{index}", min(index, NUM_SAMPLES), seed, judged, confident)
+                    samples = sample_rows(f"p{index}", min(index, NUM_SAMPLES), seed, judged, confident)
                     won = index > 0 if judged else index > 4
-                    row = _row(f"p{index}", "best_of_n", NUM_SAMPLES, seed, correct=won, num_candidates=NUM_SAMPLES)
+                    row = problem_row(
+                        f"p{index}", "best_of_n", NUM_SAMPLES, seed, correct=won, num_candidates=NUM_SAMPLES
+                    )
                     results.add(row if judged else _unjudged(row), samples)
-                results.add(_row(f"p{index}", "greedy", None, seed, correct=index >= 6), [])
-                results.add(_row(f"p{index}", "beam_search", 4, seed, correct=index >= 3), [])
+                results.add(problem_row(f"p{index}", "greedy", None, seed, correct=index >= 6), [])
+                results.add(problem_row(f"p{index}", "beam_search", 4, seed, correct=index >= 3), [])
         results.add(_error(seeds[0]), [])
 
 
@@ -48,12 +50,13 @@ def write_error(folder: Path) -> None:
 
 def _error(seed: int) -> ProblemRow:
     changes = {"status": "error", "error": "the prompt leaves no room", "answer": None, "score": None}
-    return _row("broken", "greedy", None, seed, correct=None, **changes)
+    return problem_row("broken", "greedy", None, seed, correct=None, **changes)
 
 
-def _row(
+def problem_row(
     problem_id: str, strategy: str, n: int | None, seed: int, *, correct: bool | None, **changes: Any
 ) -> ProblemRow:
+    """`n` samples, or one, at 50 tokens each; `changes` replace fields."""
     tokens = 50 * (n or 1)
     fields: dict[str, Any] = {
         "run_id": "run",
@@ -99,14 +102,15 @@ def _row(
 
 
 def _unjudged(row: ProblemRow) -> ProblemRow:
-    return _row(
+    return problem_row(
         row.problem_id, "self_consistency", row.n, row.seed, correct=row.correct, num_candidates=NUM_SAMPLES,
         verifier_tokens=0, verifier_flops=0.0, verifier_model=None, score=None,
     )  # fmt: skip
 
 
-def _samples(problem_id: str, num_correct: int, seed: int, judged: bool, confident: bool) -> list[CandidateRow]:
-    row = _row(problem_id, "best_of_n" if judged else "self_consistency", NUM_SAMPLES, seed, correct=None)
+def sample_rows(problem_id: str, num_correct: int, seed: int, judged: bool, confident: bool) -> list[CandidateRow]:
+    """The samples of a problem, of which `num_correct` are right, in random order."""
+    row = problem_row(problem_id, "best_of_n" if judged else "self_consistency", NUM_SAMPLES, seed, correct=None)
     grades = [index < num_correct for index in range(NUM_SAMPLES)]
     random.Random(f"{problem_id}/{seed}").shuffle(grades)
     return [

@@ -214,3 +214,13 @@ def test_a_new_key_is_shown_once_and_its_line_is_what_the_endpoint_reads(headrac
     [record] = read_keys(line, "standard output", ["trial"])
     assert (record.name, record.key_class) == ("alice", "trial")
     assert refused(headrace("key", "new", "a:b"), "name: wanted", "'a:b'")
+
+
+def test_compare_prints_two_runs_and_refuses_what_cannot_be_paired(headrace, tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", judged=False)
+    code, out, _ = headrace("compare", tmp_path / "a", tmp_path / "b", "--difficulty", "oracle")
+    assert code == 0 and "By strategy" in out and "By quintile of difficulty" in out
+    assert "only in the first: best_of_n n=8" in out and "only in the second: self_consistency n=8" in out
+    assert refused(headrace("compare", tmp_path / "a", tmp_path / "lacking"), "lacking", "is not a folder")
+    assert refused(headrace("compare", tmp_path / "a", tmp_path / "b", "--difficulty", "predicted"), "which not both")

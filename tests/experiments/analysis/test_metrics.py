@@ -2,19 +2,19 @@ import itertools
 import random
 from statistics import fmean
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.analysis.metrics import (
     SampleSet,
-    bootstrap_mean,
-    paired_difference,
+    best_of_k_chances,
+    metrics_at_k,
     pass_at_k,
     powers_of_two,
     prm_at_k,
     sample_set,
     vote_at_k,
-    wilson_interval,
 )
 from strategies.voting import majority_vote
 
@@ -25,22 +25,6 @@ def random_pool(seed: int, size: int) -> SampleSet:
     groups = rng.choices([None, 1, 2, 3], k=size)
     scores = rng.choices([None, 0.0, 0.1, 0.2, 0.3, 0.9], k=size)
     return SampleSet(groups=groups, correct=[group == 2 for group in groups], scores=scores)
-
-
-@pytest.mark.parametrize(
-    ("successes", "total", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (15, 148, 0.0624, 0.1605)],
-)
-def test_wilson_has_its_published_values(successes: int, total: int, low: float, high: float) -> None:
-    interval = wilson_interval(successes, total)  # 81/263 and 15/148: Newcombe (1998), table I
-    assert interval.value == successes / total
-    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
-
-
-@pytest.mark.parametrize(("successes", "total"), [(1, 0), (3, 2), (-1, 2)])
-def test_wilson_refuses_impossible_counts(successes: int, total: int) -> None:
-    with pytest.raises(ValueError, match="wilson_interval"):
-        wilson_interval(successes, total)
 
 
 def test_pass_at_k_has_its_known_values() -> None:
@@ -156,30 +140,6 @@ def test_all_metrics_agree_for_one_sample_and_coverage_bounds_them() -> None:
 def test_estimates_are_the_same_every_time() -> None:
     pool = random_pool(3, 16)
     assert vote_at_k(pool, [4], weighted=True) == vote_at_k(pool, [4], weighted=True)
-    assert bootstrap_mean([0.0, 1.0, 1.0]) == bootstrap_mean([0.0, 1.0, 1.0])
-
-
-def test_bootstrap_interval_is_that_of_the_mean() -> None:
-    values = [0.0, 1.0] * 200
-    interval = bootstrap_mean(values)
-    assert interval.value == 0.5
-    assert (interval.low, interval.high) == pytest.approx((0.5 - 0.049, 0.5 + 0.049), abs=0.005)  # 1.96 x 0.5 / 20
-    assert bootstrap_mean([0.3] * 10).high == pytest.approx(0.3)
-
-
-def test_pairing_finds_a_difference_that_problems_hide() -> None:
-    base = {f"p{i}": float(i % 2) for i in range(100)}
-    better = base | {f"p{i}": 1.0 for i in range(0, 20, 2)}  # ten more problems, the rest equal
-    interval = paired_difference(better, base)
-    assert interval.value == pytest.approx(0.1)
-    assert interval.low > 0
-    assert wilson_interval(60, 100).low < wilson_interval(50, 100).high  # unpaired intervals overlap
-
-
-def test_pairing_uses_shared_problems_only() -> None:
-    assert paired_difference({"a": 1.0, "b": 1.0}, {"b": 0.0, "c": 1.0}).value == 1.0
-    with pytest.raises(ValueError, match="no problem in common"):
-        paired_difference({"a": 1.0}, {"b": 1.0})
 
 
 def test_powers_of_two_stop_at_the_largest() -> None:
@@ -193,3 +153,22 @@ def test_a_pool_is_never_ragged_or_empty() -> None:
         SampleSet(groups=[1], correct=[True, False], scores=[None])
     with pytest.raises(ValueError, match="at least one"):
         SampleSet(groups=[], correct=[], scores=[])
+
+
+def test_the_best_of_k_is_some_sample_and_every_sample_at_k_1() -> None:
+    for seed in range(5):
+        pool = random_pool(seed, 9)
+        for k in (1, 4, 9):
+            assert best_of_k_chances(pool, k).sum() == pytest.approx(1)
+        assert best_of_k_chances(pool, 1) == pytest.approx(np.full(9, 1 / 9))
+    ordered = SampleSet(groups=[0, 0, 0], correct=[True] * 3, scores=[0.1, 0.9, 0.5])
+    assert best_of_k_chances(ordered, 2) == pytest.approx([0, 2 / 3, 1 / 3])
+
+
+def test_a_problem_with_fewer_samples_counts_with_those_it_has() -> None:
+    pool = random_pool(1, 4)
+    found = metrics_at_k(pool, [4, 8], seed=3)
+    assert set(found) == {"pass@k", "maj@k", "prm@k", "weighted@k"}
+    assert all(by_k[4] == by_k[8] for by_k in found.values())
+    unscored = SampleSet(groups=[0], correct=[True], scores=[None])
+    assert metrics_at_k(unscored, [1]) == {"pass@k": {1: 1.0}, "maj@k": {1: 1.0}}

@@ -7,7 +7,8 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from experiments.analysis.figure import draw
-from experiments.analysis.metrics import pass_at_k, wilson_interval
+from experiments.analysis.intervals import wilson_interval
+from experiments.analysis.metrics import pass_at_k
 from experiments.analysis.report import _unjudged_notes, curves, report, sample_curves
 from experiments.analysis.tables import si
 from orchestrator.core.errors import UserError
