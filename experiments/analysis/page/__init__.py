@@ -19,7 +19,7 @@ from markupsafe import Markup
 from experiments.analysis.compare import ComparedStrategy, compare
 from experiments.analysis.compare_table import comparison_tables, points
 from experiments.analysis.contest import ALPHA, contest_table
-from experiments.analysis.detectable import smallest_detectable
+from experiments.analysis.detectable import POWER, smallest_detectable
 from experiments.analysis.findings import INTERVALS
 from experiments.analysis.page.view import RunView
 from experiments.analysis.tables import Cells
@@ -74,14 +74,7 @@ def _comparison(first: RunView, second: RunView) -> dict[str, Any]:
         found = compare(first.folder, second.folder)
     except UserError as error:
         return {**names, "refused": str(error), "tables": [], "differences": [], "notes": [], "lines": []}
-    shown = [row for row in found.strategies if row.adjusted_p < ALPHA]
-    lines = [
-        f"{row.label}: {second.name} is {'more' if row.comparison.difference.value > 0 else 'less'} accurate than "
-        f"{first.name}, {points(row.comparison.difference)} points on {row.comparison.num_problems:,} problems."
-        for row in shown
-    ]
-    if len(shown) < len(found.strategies):
-        lines.append(_not_shown([row for row in found.strategies if row not in shown], len(found.strategies)))
+    lines = [_line(row, first.name, second.name, len(found.strategies)) for row in found.strategies]
     return {
         **names,
         "refused": None,
@@ -92,13 +85,17 @@ def _comparison(first: RunView, second: RunView) -> dict[str, Any]:
     }
 
 
-def _not_shown(rows: Sequence[ComparedStrategy], num_compared: int) -> str:
-    smallest = [smallest_detectable(row.comparison, num_comparisons=num_compared) for row in rows]
-    told = [
-        f"{row.label} ({'no difference would be' if least is None else f'{100 * least:.1f} points would be'})"
-        for row, least in zip(rows, smallest, strict=True)
-    ]
-    return f"No significant difference between the two runs is shown for {', '.join(told)}."
+def _line(row: ComparedStrategy, first: str, second: str, num_compared: int) -> str:
+    found = row.comparison
+    told = f"{points(found.difference)} points on the same {found.num_problems:,} problems"
+    if row.adjusted_p < ALPHA:
+        which = "more" if found.difference.value > 0 else "less"
+        return f"{row.label}: {second} is significantly {which} accurate than {first}, {told}."
+    least = smallest_detectable(found, num_comparisons=num_compared)
+    would = (
+        "on so few none could be shown" if least is None else f"{POWER:.0%} of such runs would show {100 * least:.1f}"
+    )
+    return f"{row.label}: no significant difference is shown, {told}; {would}."
 
 
 def _table(cells: Cells) -> dict[str, Any]:

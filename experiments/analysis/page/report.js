@@ -127,12 +127,17 @@
 
     sample(series) {
       const picture = draw("svg", { viewBox: "0 0 26 12", "aria-hidden": "true", class: `s${series.colour}` });
-      picture.append(draw("path", { d: "M0 6H26", class: "curve", "stroke-dasharray": this.dash(series) }), mark(series.shape, 13, 6, { class: "dot" }));
+      picture.append(draw("path", { d: "M0 6H26", class: "curve", "stroke-dasharray": this.dash(series) }), mark(series.shape, 13, 6, { class: this.look(series) }));
       return picture;
     }
 
     dash(series) {
       return series.series === "pass@k" ? "2 3" : DASHES[series.run % DASHES.length];
+    }
+
+    // Every other run has hollow marks.
+    look(series) {
+      return series.run % 2 ? "dot hollow" : "dot";
     }
 
     draw() {
@@ -182,7 +187,7 @@
           if (!series.curve) group.append(draw("line", { class: "bar", x1: across, x2: across, y1: y(point.low), y2: y(point.high) }));
           const words = `${series.curve ? point.name : series.name === series.series ? point.name : series.name.replace(series.series, point.name)}: ${percent(point.y)} [${percent(point.low)}, ${percent(point.high)}] of ${point.problems} problems, ${short(point.x.tokens)} tokens${point.x.flops ? `, ${short(point.x.flops)} FLOPs` : ""} per problem`;
           const told = series.curve && series.name.includes(": ") ? `${series.name.split(": ")[0]}, ${words}` : words;
-          const dot = mark(series.shape, across, y(point.y), { class: "dot", role: "img", tabindex: -1, "aria-label": told });
+          const dot = mark(series.shape, across, y(point.y), { class: this.look(series), role: "img", tabindex: -1, "aria-label": told });
           group.append(dot);
           dots.push({ dot, told, across });
         }

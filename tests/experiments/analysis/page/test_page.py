@@ -121,10 +121,22 @@ def test_several_runs_are_held_against_the_first_and_drawn_together(tmp_path: Pa
     assert {"a", "b"} < set(headings(html))
     together = charts_in(html)[0]
     assert {"a: prm@k", "b: maj@k", "b: greedy"} < {series["name"] for series in together}
-    assert "No significant difference between the two runs is shown for greedy (" in html
+    assert "greedy: no significant difference is shown, +0.0 [" in html and "of such runs would show" in html
     assert "only in the first: best_of_n n=8" in html
     quintile = re.findall(r'<th scope="row">(.*?)</th><td class="number" data-sort="([1-5]).0">', html)
     assert ("greedy", "5") in quintile and ("", "5") not in quintile  # sorted, each row needs its name
+
+
+def test_a_run_that_is_significantly_worse_is_said_to_be(tmp_path: Path) -> None:
+    for name, least in (("a", 10), ("b", 30)):
+        with ResultsWriter.open(tmp_path / name, run_yaml=RUN_YAML, versions={}) as results:
+            for index in range(60):
+                results.add(problem_row(f"p{index}", "greedy", None, 0, correct=index >= least), [])
+    html = page(tmp_path / "a", tmp_path / "b")
+    assert (
+        "greedy: b is significantly less accurate than a, -33.3 [" in html
+        and "no significant difference is" not in html
+    )
 
 
 def test_runs_that_can_not_be_paired_each_have_their_part_and_the_reason(tmp_path: Path) -> None:
