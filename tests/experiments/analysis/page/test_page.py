@@ -15,6 +15,7 @@ from tests.experiments.synthetic import RUN_YAML, problem_row, sample_rows, writ
 from tests.orchestrator.results.test_results import BEFORE
 from tests.orchestrator.results.test_trees import BEAM, rows_of
 
+DEMO = Path(__file__).parents[1] / "demo_results"
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
 
@@ -104,6 +105,14 @@ def test_a_run_of_errors_alone_says_so_and_has_no_curve(tmp_path: Path) -> None:
 def test_a_run_of_an_older_version_has_a_page_that_says_that_it_kept_no_trees() -> None:
     html = page(BEFORE)
     assert "No tree was kept." in html and "The question is not in the results of a run without trees." in html
+
+
+def test_the_demo_is_told_with_its_trees_and_what_it_shows() -> None:
+    html = page(DEMO)
+    assert "Nothing: no difference between two strategies of this run is significant." in html  # on 40 problems
+    assert "best_of_n n=16 and greedy: +15.0 [+0.2, +28.4] points, better on 7 and worse on 1 of the same 40" in html
+    assert html.count('<details class="tree">') == 3 * 10 and 'class="step chosen"' in html  # ten problems, three trees
+    assert "No tree was kept" not in html
 
 
 def test_flops_that_are_not_known_are_no_axis(tmp_path: Path) -> None:
