@@ -65,7 +65,7 @@ soak: install  ## a minute of clients that leave the endpoint in parallel, then 
 test-page: install  ## the page in a real headless Chromium, which the machine must have (Debian: apt-get install chromium)
 	@$(AS_PIP); set -x; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r tests/clients/page.txt
-	$(BIN)/python -m pytest tests/orchestrator/serving/page -p no:xdist -s
+	$(BIN)/python -m pytest tests/orchestrator/serving/page tests/experiments/analysis/page/test_browser.py -p no:xdist -s
 
 test-clients: install  ## real clients against `headrace serve`, each in an environment of its own under .clients (CLIENTS="litellm ...")
 	@$(AS_PIP); set -x; PYTHONPATH=. $(BIN)/python tests/clients/run.py $(CLIENTS)

@@ -192,11 +192,23 @@ def label(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A results folder.", show_default=False)]) -> None:
-    """Tables and the compute-accuracy figure of a results folder."""
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results folders.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The HTML file; without it, report.html in RUN, or together.html in the first of several."),
+    ] = None,
+) -> None:
+    """Report on runs: findings, curves, tables and examples as one HTML page; tables and figure as files beside it."""
     from experiments.analysis.report import report as write_report
+    from experiments.analysis.report import report_together
 
-    write_report(folder, console)
+    if len(folders) == 1:
+        write_report(folders[0], console, page=out)
+        return
+    for folder in folders:
+        write_report(folder, console)
+    report_together(folders, console, out or folders[0] / "together.html")
 
 
 @app.command()

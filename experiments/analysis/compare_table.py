@@ -29,16 +29,23 @@ def show_comparison(found: RunComparison, console: Console) -> None:
     else:
         say("Their settings are equal.")
     say("")
+    for table in comparison_tables(found):
+        console.print(table.rich(console.width))
+    for note in found.notes:
+        say(note)
+
+
+def comparison_tables(found: RunComparison) -> list[Cells]:
+    """By strategy and, where there are quintiles, by them."""
     over = found.strategies[0].comparison.difference.over
     counts = {row.comparison.num_problems for row in found.strategies}
     size = f", {max(counts):,} problems" if len(counts) == 1 else ""
     title = f"By strategy{size} (difference: second - first in points, paired; 95% intervals over {over}; p after Holm)"
-    console.print(_table(title, found.strategies).rich(console.width))
+    tables = [_table(title, found.strategies)]
     if found.quintiles:
         title = f"By quintile of difficulty, 1 is easiest ({found.difficulty}; intervals and p as above)"
-        console.print(_table(title, found.quintiles).rich(console.width))
-    for note in found.notes:
-        say(note)
+        tables.append(_table(title, found.quintiles))
+    return tables
 
 
 def _table(title: str, rows: Sequence[ComparedStrategy]) -> Cells:

@@ -37,7 +37,7 @@ _FONT_SIZE = 12.0
 
 
 def draw(tidy: pd.DataFrame, *, title: str, subtitle: str) -> Figure:
-    """The figure of a tidy frame from `experiments.analysis.report.curves`, which must not be empty."""
+    """The figure of a tidy frame from `experiments.analysis.curves.curves`, which must not be empty."""
     crowded = tidy[tidy["kind"] == "point"]["series"].nunique() > _MOST_NAMED
     figure = Figure(figsize=(10, 6.3 if crowded else 5.4), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)

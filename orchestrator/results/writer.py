@@ -1,6 +1,6 @@
 """The results folder of a run: its writer and its reader. `orchestrator.results.folder` says what a shard survives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -32,7 +32,7 @@ class ResultsWriter(ShardWriter):
     """
 
     rows, companions = "problems", ("candidates", "trees")
-    reports = ("report.md", "compute_accuracy.png", "compute_accuracy.svg")
+    reports = ("report.md", "report.html", "together.html", "compute_accuracy.png", "compute_accuracy.svg")
 
     def __init__(
         self,
@@ -128,16 +128,17 @@ def _read_shard(problems_path: Path, candidates_path: Path) -> tuple[pa.Table, p
     return problems, candidates
 
 
-def read_trees(folder: Path, *, problem_id: str | None = None) -> pd.DataFrame:
-    """The nodes of all committed search trees, or of one problem's. A folder that has none gives no rows. Also while a
-    run is writing. Raises UserError."""
+def read_trees(folder: Path, *, problem_id: str | Collection[str] | None = None) -> pd.DataFrame:
+    """The nodes of all committed search trees, or of one problem or several. A folder that has none gives no rows.
+    Also while a run is writing. Raises UserError."""
     check_results_folder(folder)
     tables = [TREES_SCHEMA.empty_table()]
+    wanted = pa.array([problem_id] if isinstance(problem_id, str) else list(problem_id or ()), pa.string())
     for rows in shards(folder, "problems"):
         path = folder / "trees" / rows.name
         if path.exists():  # an older version wrote none
             table = read_parquet(path, TREES_SCHEMA)
-            tables.append(table if problem_id is None else table.filter(pc.equal(table["problem_id"], problem_id)))
+            tables.append(table if problem_id is None else table.filter(pc.is_in(table["problem_id"], wanted)))
     found: pd.DataFrame = pa.concat_tables(tables).unify_dictionaries().to_pandas()
     return found.astype({"parent": "Int32", "step": "Int32"})
 

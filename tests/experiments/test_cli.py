@@ -216,6 +216,19 @@ def test_a_new_key_is_shown_once_and_its_line_is_what_the_endpoint_reads(headrac
     assert refused(headrace("key", "new", "a:b"), "name: wanted", "'a:b'")
 
 
+def test_report_writes_a_page_of_one_run_and_one_of_several(headrace, tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / name)
+    code, out, message = headrace("report", tmp_path / "a", "--out", tmp_path / "elsewhere.html")
+    assert code == 0 and "elsewhere.html" in out, message
+    assert (tmp_path / "elsewhere.html").exists() and not (tmp_path / "a" / "report.html").exists()
+    code, out, message = headrace("report", tmp_path / "a", tmp_path / "b")
+    assert code == 0 and "together.html" in out, message
+    assert all((tmp_path / name / "report.html").exists() for name in ("a", "b"))
+    assert "2 runs compared" in (tmp_path / "a" / "together.html").read_text()
+    assert refused(headrace("report", tmp_path / "a", "--out", tmp_path), "can't write to")
+
+
 def test_compare_prints_two_runs_and_refuses_what_cannot_be_paired(headrace, tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", judged=False)

@@ -49,7 +49,7 @@ def standalone(trace: Mapping[str, Any], *, title: str) -> str:
     told = json.dumps(trace, ensure_ascii=False, allow_nan=False).replace(
         "<", "\\u003c"
     )  # nothing in it ends the element
-    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:"
+    policy = file_policy(script, style)
     return (
         _text("index.html")
         .replace("<head>", f'<head>\n  <meta http-equiv="Content-Security-Policy" content="{policy}">', 1)
@@ -61,6 +61,11 @@ def standalone(trace: Mapping[str, Any], *, title: str) -> str:
             f'<script type="application/json" id="trace">{told}</script>\n  <script type="module">{script}</script>',
         )
     )
+
+
+def file_policy(script: str, style: str) -> str:
+    """The Content-Security-Policy of a page that is one file: its own script and style, and nothing else."""
+    return f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:"
 
 
 def _script() -> str:

@@ -6,10 +6,12 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
+from experiments.analysis.curves import curves, sample_curves
 from experiments.analysis.figure import draw
 from experiments.analysis.intervals import wilson_interval
 from experiments.analysis.metrics import pass_at_k
-from experiments.analysis.report import _unjudged_notes, curves, report, sample_curves
+from experiments.analysis.report import report
+from experiments.analysis.summary import unjudged_notes
 from experiments.analysis.tables import si
 from orchestrator.core.errors import UserError
 from orchestrator.results import ResultsWriter, read_results
@@ -49,7 +51,7 @@ def test_the_tables_hold_the_known_numbers(reported: tuple[Path, str]) -> None:
 def test_the_terminal_shows_both_tables_and_the_files(reported: tuple[Path, str]) -> None:
     assert "Accuracy and mean cost per problem" in reported[1]
     assert "k of the samples of best_of_n n=8, 12 problems" in reported[1]
-    assert "report.md, compute_accuracy.png, compute_accuracy.svg" in reported[1]
+    assert "report.md, compute_accuracy.png, compute_accuracy.svg, report.html" in reported[1]
 
 
 def test_errors_are_told_and_count_in_no_accuracy(reported: tuple[Path, str]) -> None:
@@ -59,8 +61,8 @@ def test_errors_are_told_and_count_in_no_accuracy(reported: tuple[Path, str]) ->
 
 def test_candidates_that_were_not_judged_are_told() -> None:
     candidates = pd.DataFrame({"unjudged": [None, "a riddle", "no verdict"]})
-    assert _unjudged_notes(candidates) == ["2 of 3 candidates could not be judged and rank last; the first: a riddle"]
-    assert _unjudged_notes(candidates[:1]) == []
+    assert unjudged_notes(candidates) == ["2 of 3 candidates could not be judged and rank last; the first: a riddle"]
+    assert unjudged_notes(candidates[:1]) == []
 
 
 def test_curves_have_the_known_values(tmp_path: Path) -> None:

@@ -103,6 +103,9 @@ def test_trees_are_read_back_as_they_were_written_all_of_them_or_one_problems(tm
     frame = read_trees(tmp_path)
     assert len(frame) == 2 * len(rows_of(BEAM)) and list(frame.columns) == TREES_SCHEMA.names
     one = read_trees(tmp_path, problem_id="p1")
+    assert (
+        len(read_trees(tmp_path, problem_id={"p0", "p1"})) == len(frame) and read_trees(tmp_path, problem_id=()).empty
+    )
     for name in TREES_SCHEMA.names:
         wanted = [getattr(row, name) for row in rows_of(BEAM, problem_id="p1")]
         found = [
