@@ -13,6 +13,7 @@ from rich.console import Console
 
 from experiments.analysis.answer_shares import Watch
 from experiments.analysis.report import report
+from experiments.running import models
 from experiments.running import run as running
 from experiments.running.run import execute, open_results, plan_run
 from orchestrator.results import CandidateRow, read_results
@@ -73,7 +74,7 @@ def run(
         return policy, None
 
     monkeypatch.setattr(running, "connected", lambda *_: nullcontext())
-    monkeypatch.setattr(running, "open_pools", opened)
+    monkeypatch.setattr(models, "open_pools", opened)
     plan, watch, warnings = plan_run(config, list(overrides)), Watch(), []
 
     def on_row(row: object, candidates: Sequence[CandidateRow]) -> None:

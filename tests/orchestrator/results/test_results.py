@@ -443,14 +443,14 @@ def test_two_writers_cannot_share_a_folder(tmp_path: Path) -> None:
 
 def test_the_loser_of_a_race_for_a_new_folder_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, winner = tmp_path / "run", list[ResultsWriter]()
-    real_lock = folder_module._lock
+    real_lock = folder_module.lock_folder
 
     def lose(path: Path) -> int:
-        monkeypatch.setattr(folder_module, "_lock", real_lock)
+        monkeypatch.setattr(folder_module, "lock_folder", real_lock)
         winner.append(open_writer(path))
         return real_lock(path)
 
-    monkeypatch.setattr(folder_module, "_lock", lose)
+    monkeypatch.setattr(folder_module, "lock_folder", lose)
     with pytest.raises(UserError, match="another run is writing to"):
         open_writer(folder)
     winner[0].add(problem_row("p0"), candidate_rows("p0"))
