@@ -70,11 +70,8 @@ def run(
     )
     policy = Solver({question: [text] for (question, _), text in zip(made, texts, strict=True)})
 
-    async def opened(*_: object, **__: object) -> tuple[Solver, None]:
-        return policy, None
-
     monkeypatch.setattr(running, "connected", lambda *_: nullcontext())
-    monkeypatch.setattr(models, "open_pools", opened)
+    monkeypatch.setattr(models, "open_policy", lambda *_: nullcontext(policy))
     plan, watch, warnings = plan_run(config, list(overrides)), Watch(), []
 
     def on_row(row: object, candidates: Sequence[CandidateRow]) -> None:
