@@ -9,13 +9,13 @@ import pandas as pd
 
 from experiments.analysis.answer_shares import shares_of
 from experiments.analysis.compare_table import p_value, points
-from experiments.analysis.contest import ALPHA, ComparedPair, Contestant
 from experiments.analysis.curves import SampleCurves
 from experiments.analysis.detectable import POWER
 from experiments.analysis.diagnostics import over_optimisation, within_problem_auroc
 from experiments.analysis.frames import largest_sample_sets
 from experiments.analysis.intervals import Interval, Over, bootstrap_mean
 from experiments.analysis.metrics import powers_of_two
+from experiments.analysis.pairwise import ALPHA, ComparedPair, Method
 from experiments.analysis.tables import percent
 
 _MOST_PAIRS = 6  # sentences of one kind; the table has all
@@ -43,7 +43,7 @@ def findings(
     problems: pd.DataFrame,
     candidates: pd.DataFrame,
     pool: SampleCurves | None,
-    found: Sequence[Contestant],
+    found: Sequence[Method],
     tested: Sequence[ComparedPair],
 ) -> list[Finding]:
     """Of one run. Each kind has at least one sentence, except `MEASURED`, which may have nothing to say."""
@@ -55,7 +55,7 @@ def findings(
     ]
 
 
-def _significant(tested: Sequence[ComparedPair], found: Sequence[Contestant]) -> list[Finding]:
+def _significant(tested: Sequence[ComparedPair], found: Sequence[Method]) -> list[Finding]:
     shown = [pair for pair in tested if pair.significant]
     lines = [
         f"{pair.better.name} is more accurate than {pair.other.name}: {_difference(pair)}{_price(pair)}."
@@ -112,7 +112,7 @@ def _seen(pair: ComparedPair) -> str:
 
 
 def _measured(
-    problems: pd.DataFrame, candidates: pd.DataFrame, pool: SampleCurves | None, found: Sequence[Contestant]
+    problems: pd.DataFrame, candidates: pd.DataFrame, pool: SampleCurves | None, found: Sequence[Method]
 ) -> list[Finding]:
     lines = []
     if found:

@@ -94,8 +94,7 @@ async def replay(
     on_row: OnRow = lambda row, candidates: None,
 ) -> None:
     """Runs the jobs that have no row yet. `source` names the recording in the rows. `in_order`: samples are drawn
-    as they were recorded. Raises UserError where a strategy
-    wants what was not recorded."""
+    as they were recorded. Raises UserError where a strategy wants what was not recorded."""
     async with answers_of(recording.data) as answers:
         await run_jobs(
             jobs,

@@ -18,10 +18,10 @@ from markupsafe import Markup
 
 from experiments.analysis.compare import ComparedStrategy, compare
 from experiments.analysis.compare_table import comparison_tables, points
-from experiments.analysis.contest import ALPHA, contest_table
 from experiments.analysis.detectable import POWER, smallest_detectable
 from experiments.analysis.findings import INTERVALS
 from experiments.analysis.page.view import RunView
+from experiments.analysis.pairwise import ALPHA, pairs_table
 from experiments.analysis.tables import Cells
 from orchestrator.core.errors import UserError
 from orchestrator.serving.page import file_policy
@@ -56,7 +56,7 @@ def sort_value(cell: str) -> float | None:
 
 
 def _run(number: int, run: RunView) -> dict[str, Any]:
-    tables = [*run.summary.tables, *([contest_table(run.tested)] if run.tested else [])]
+    tables = [*run.summary.tables, *([pairs_table(run.tested)] if run.tested else [])]
     return {
         "id": f"run-{number}",
         "view": run,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.analysis.contest import ComparedPair, compare_all, contestants
 from experiments.analysis.curves import SampleCurves, sample_curves, tidy
 from experiments.analysis.examples import Example, worst_and_best
 from experiments.analysis.findings import Finding, findings
+from experiments.analysis.pairwise import ComparedPair, compare_all, methods_of
 from experiments.analysis.run_settings import read_settings
 from experiments.analysis.summary import Summary, summary
 from orchestrator.core.errors import UserError
@@ -45,7 +45,7 @@ def read_view(folder: Path) -> RunView:
     problems, candidates = read_results(folder)
     pool = sample_curves(problems, candidates)
     points = tidy(problems, pool)
-    found = contestants(problems, pool)
+    found = methods_of(problems, pool)
     tested = compare_all(found)
     worst, best = worst_and_best(folder, problems, candidates)
     return RunView(

@@ -106,8 +106,9 @@ def asked_tools(
             raise invalid(f"tools[{index}]: {own!r} is the name of an earlier one, too", param=f"tools[{index}]")
     if name is not None and name not in names:
         raise invalid(f"tool_choice: got {name[:100]!r}, wanted one of {', '.join(names)[:1000]}", param="tool_choice")
-    strict = {index: function for index, function in enumerate(functions) if function.strict}
-    for index, function in strict.items() if choice is ToolChoice.AUTO else ():
+    unheld = choice is ToolChoice.AUTO  # a call that is forced fits its parameters as it is written
+    strict = {index: function for index, function in enumerate(functions) if function.strict and unheld}
+    for index, function in strict.items():
         try:
             check_parameters(function.parameters or {})
         except ValueError as error:
@@ -120,7 +121,7 @@ def asked_tools(
         choice=choice,
         name=name,
         parallel=parallel is not False,
-        strict=frozenset(function.name for function in strict.values()) if choice is ToolChoice.AUTO else frozenset(),
+        strict=frozenset(function.name for function in strict.values()),
     )
 
 
@@ -153,13 +154,18 @@ def told_tools(tools: Tools | None) -> dict[str, Any]:
     if tools is None:
         return {"parallel_tool_calls": False, "tool_choice": "auto", "tools": []}
     named = {"type": "function", "name": tools.name}
-    strict = tools.strict if tools.parsed else {tool["function"]["name"] for tool in tools.given}
+    forced = tools.json_schema is not None
     empty = {"description": None, "parameters": None}
     return {
         "parallel_tool_calls": tools.parallel,
         "tool_choice": named if tools.choice is ToolChoice.NAMED else tools.choice.value,
         "tools": [
-            {"type": "function", **empty, **tool["function"], "strict": tool["function"]["name"] in strict}
+            {
+                "type": "function",
+                **empty,
+                **tool["function"],
+                "strict": forced or tool["function"]["name"] in tools.strict,
+            }
             for tool in tools.given
         ],
     }

@@ -1,25 +1,25 @@
-"""Contestants of a run, their pairs, and the sentences that are said of them."""
+"""The methods of a run, their pairs, and the sentences that are said of them."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from experiments.analysis.contest import ComparedPair, Contestant, compare_all, contest_table, contestants
 from experiments.analysis.curves import sample_curves
 from experiments.analysis.findings import Finding, Kind, findings
+from experiments.analysis.pairwise import ComparedPair, Method, compare_all, methods_of, pairs_table
 from orchestrator.results import ResultsWriter, read_results
 from tests.experiments.synthetic import RUN_YAML, problem_row, sample_rows, write_error, write_run
 
 
-def contestant(name: str, right: range, num_problems: int = 60, tokens: float = 50) -> Contestant:
-    return Contestant(name=name, accuracies={f"p{i}": float(i in right) for i in range(num_problems)}, tokens=tokens)
+def method(name: str, right: range, num_problems: int = 60, tokens: float = 50) -> Method:
+    return Method(name=name, accuracies={f"p{i}": float(i in right) for i in range(num_problems)}, tokens=tokens)
 
 
 def said(folder: Path) -> dict[Kind, list[str]]:
     problems, candidates = read_results(folder)
     pool = sample_curves(problems, candidates)
-    found = contestants(problems, pool)
+    found = methods_of(problems, pool)
     return by_kind(findings(problems, candidates, pool, found, compare_all(found)))
 
 
@@ -27,7 +27,7 @@ def by_kind(told: list[Finding]) -> dict[Kind, list[str]]:
     return {kind: [one.text for one in told if one.kind is kind] for kind in Kind}
 
 
-def of_pairs(tested: list[ComparedPair], found: list[Contestant], tmp_path: Path) -> dict[Kind, list[str]]:
+def of_pairs(tested: list[ComparedPair], found: list[Method], tmp_path: Path) -> dict[Kind, list[str]]:
     """With the rows of a run that has only an error."""
     write_error(tmp_path)
     return by_kind(findings(*read_results(tmp_path), None, found, tested))
@@ -39,14 +39,14 @@ def test_votes_over_the_samples_compete_but_not_what_the_strategy_does_itself(tm
     names = {}
     for run in ("judged", "votes"):
         problems, candidates = read_results(tmp_path / run)
-        names[run] = {one.name for one in contestants(problems, sample_curves(problems, candidates))}
+        names[run] = {one.name for one in methods_of(problems, sample_curves(problems, candidates))}
     own = {"greedy", "beam_search n=4"}
     assert names["judged"] == own | {"best_of_n n=8", "maj@8 of best_of_n n=8", "weighted@8 of best_of_n n=8"}
     assert names["votes"] == own | {"self_consistency n=8"}
 
 
 def test_a_pair_is_told_with_the_more_accurate_first_and_p_after_holm() -> None:
-    found = [contestant("low", range(20)), contestant("high", range(40)), contestant("same", range(21))]
+    found = [method("low", range(20)), method("high", range(40)), method("same", range(21))]
     tested = compare_all(found)
     assert [(pair.better.name, pair.other.name) for pair in tested] == [
         ("high", "low"), ("high", "same"), ("same", "low"),
@@ -56,7 +56,7 @@ def test_a_pair_is_told_with_the_more_accurate_first_and_p_after_holm() -> None:
 
 
 def test_what_is_significant_is_said_with_its_interval_its_problems_and_its_price(tmp_path: Path) -> None:
-    found = [contestant("low", range(20)), contestant("high", range(40), tokens=400)]
+    found = [method("low", range(20)), method("high", range(40), tokens=400)]
     told = of_pairs(compare_all(found), found, tmp_path)
     [line] = told[Kind.SHOWN]
     assert line.startswith("high is more accurate than low: +33.3 [") and line.endswith("for 8 times its tokens.")
@@ -65,7 +65,7 @@ def test_what_is_significant_is_said_with_its_interval_its_problems_and_its_pric
 
 
 def test_where_nothing_is_significant_that_is_said_with_what_would_have_been(tmp_path: Path) -> None:
-    found = [contestant("low", range(20)), contestant("same", range(21))]
+    found = [method("low", range(20)), method("same", range(21))]
     tested = compare_all(found)
     told = of_pairs(tested, found, tmp_path)
     assert told[Kind.SHOWN] == ["Nothing: no difference between two strategies of this run is significant."]
@@ -75,13 +75,13 @@ def test_where_nothing_is_significant_that_is_said_with_what_would_have_been(tmp
 
 
 def test_on_five_problems_it_is_said_that_nothing_could_be_shown(tmp_path: Path) -> None:
-    found = [contestant("low", range(0), 5), contestant("high", range(5), 5)]
+    found = [method("low", range(0), 5), method("high", range(5), 5)]
     assert "on so few problems none could be shown" in of_pairs(compare_all(found), found, tmp_path)[Kind.OPEN][1]
 
 
 def test_an_unadjusted_p_below_005_is_no_finding_after_holm(tmp_path: Path) -> None:
     """Problem by problem, 6 won and none lost: p = 0.031, and 0.094 among three pairs."""
-    found = [contestant("a", range(20)), contestant("b", range(26)), contestant("c", range(23))]
+    found = [method("a", range(20)), method("b", range(26)), method("c", range(23))]
     tested = compare_all(found)
     assert tested[0].comparison.p_value < 0.05 < tested[0].adjusted_p
     assert of_pairs(tested, found, tmp_path)[Kind.SHOWN] == [
@@ -90,7 +90,7 @@ def test_an_unadjusted_p_below_005_is_no_finding_after_holm(tmp_path: Path) -> N
 
 
 def test_one_strategy_alone_and_no_graded_row_are_said_as_that(tmp_path: Path) -> None:
-    found = [contestant("only", range(20))]
+    found = [method("only", range(20))]
     told = of_pairs([], found, tmp_path)
     assert told[Kind.SHOWN] == ["There is nothing to compare: only is the only strategy on its problems."]
     write_error(tmp_path / "errors")
@@ -166,7 +166,7 @@ def test_where_nothing_was_lost_that_is_said(tmp_path: Path) -> None:
 
 
 def test_the_table_of_pairs_holds_them_all(tmp_path: Path) -> None:
-    found = [contestant(f"s{i}", range(20 + i)) for i in range(6)]
+    found = [method(f"s{i}", range(20 + i)) for i in range(6)]
     tested = compare_all(found)
-    assert len(contest_table(tested).rows) == 15
+    assert len(pairs_table(tested).rows) == 15
     assert of_pairs(tested, found, tmp_path)[Kind.OPEN][-1] == "9 more such pairs are in the table of pairs."

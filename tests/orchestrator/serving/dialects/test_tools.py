@@ -15,6 +15,7 @@ from orchestrator.core.tools import Call, CallingReply, Reply, ToolChoice, Tools
 from orchestrator.serving.catalog import Catalog
 from orchestrator.serving.dialects.chat import Chat
 from orchestrator.serving.dialects.responses import Responses
+from orchestrator.serving.dialects.tools import told_tools
 from orchestrator.serving.errors import ApiError
 from orchestrator.serving.orders import Order
 from strategies.greedy import Greedy
@@ -100,6 +101,15 @@ def test_a_call_that_is_forced_is_held_to_its_json_schema() -> None:
     flat = {"tool_choice": {"type": "function", "name": "weather"}}
     [same] = parsed(Responses(), json.dumps({**RESPONSES, **flat}).encode()).problems
     assert same.tools == order(tool_choice=named).problems[0].tools
+
+
+@pytest.mark.parametrize(
+    ("choice", "strict"), [(ToolChoice.NONE, False), (ToolChoice.AUTO, True), (ToolChoice.REQUIRED, True)]
+)
+def test_a_response_says_of_each_tool_whether_its_calls_fit_its_parameters(choice: ToolChoice, strict: bool) -> None:
+    held = frozenset({"weather"}) if choice is ToolChoice.AUTO else frozenset[str]()
+    weather, time = told_tools(Tools(given=(WEATHER, TIME), choice=choice, strict=held))["tools"]
+    assert (weather["strict"], time["strict"]) == (strict, choice is ToolChoice.REQUIRED)
 
 
 def test_definitions_in_parameters_stand_at_the_top_of_the_schema_of_calls() -> None:

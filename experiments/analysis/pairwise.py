@@ -1,4 +1,4 @@
-"""Every strategy of a run against every other on the same problems, with Holm's correction over all of them."""
+"""Every method of a run against every other on the same problems, with Holm's correction over all of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _SELECTION = {"prm@k": "score", "weighted@k": "weighted", "maj@k": "majority"}  
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contestant:
+class Method:
     """A strategy as it ran, or another way to choose from the samples of one. `accuracies`: by problem, in 0..1, means
     over seeds; `tokens`: sampled per problem."""
 
@@ -35,11 +35,11 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedPair:
-    """Two contestants, of which `better` has the higher accuracy or an equal one. `smallest`: the difference that 80%
+    """Two methods, of which `better` has the higher accuracy or an equal one. `smallest`: the difference that 80%
     of such runs would show, None where none could be shown."""
 
-    better: Contestant
-    other: Contestant
+    better: Method
+    other: Method
     comparison: PairedComparison  # ours: better
     adjusted_p: float
     smallest: float | None
@@ -49,20 +49,20 @@ class ComparedPair:
         return self.adjusted_p < ALPHA
 
 
-def contestants(problems: pd.DataFrame, pool: SampleCurves | None) -> list[Contestant]:
+def methods_of(problems: pd.DataFrame, pool: SampleCurves | None) -> list[Method]:
     """The strategies that have a graded row, and votes and the best score over the largest set of samples where that
     strategy chooses otherwise. Coverage is none: nothing chooses so."""
     found, own = [], set[str]()
     for (strategy, _, label), rows in graded(problems).groupby(["strategy", "params", "label"], sort=False):
         found.append(
-            Contestant(name=str(label), accuracies=accuracies(rows), tokens=float(rows["generated_tokens"].mean()))
+            Method(name=str(label), accuracies=accuracies(rows), tokens=float(rows["generated_tokens"].mean()))
         )
         if pool is not None and label == pool.label:
             own |= set(rows["selection"].dropna()) or {"majority" if strategy == "self_consistency" else "score"}
     if pool is not None:
         k = max(pool.costs)
         found += [
-            Contestant(
+            Method(
                 name=f"{metric.removesuffix('@k')}@{k} of {pool.label}",
                 accuracies=pool.values[metric][k],
                 tokens=pool.costs[k]["generated_tokens"],
@@ -73,7 +73,7 @@ def contestants(problems: pd.DataFrame, pool: SampleCurves | None) -> list[Conte
     return found
 
 
-def compare_all(found: Sequence[Contestant]) -> list[ComparedPair]:
+def compare_all(found: Sequence[Method]) -> list[ComparedPair]:
     """Each pair that shares a problem, the largest difference first."""
     pairs = [pair for pair in combinations(found, 2) if pair[0].accuracies.keys() & pair[1].accuracies.keys()]
     compared = []
@@ -97,7 +97,7 @@ def compare_all(found: Sequence[Contestant]) -> list[ComparedPair]:
     return sorted(tested, key=lambda pair: -pair.comparison.difference.value)
 
 
-def contest_table(tested: Sequence[ComparedPair]) -> Cells:
+def pairs_table(tested: Sequence[ComparedPair]) -> Cells:
     """All pairs, for a reader who wants them all."""
     return Cells(
         title=f"Every pair on the same problems (in points; 95% intervals over {Over.BOTH}; Holm: {len(tested)} pairs)",
