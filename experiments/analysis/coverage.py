@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import least_squares
 
 from experiments.analysis.intervals import Interval, Over
 
 Array = npt.NDArray[Any]
 
 _FEWEST = 3  # points: two parameters fit any two
-_MAX_STEPS = 200
 _CONVERGED = 1e-12
 
 
@@ -173,32 +173,15 @@ def _solve_line(ks: Array, values: Array) -> tuple[float, float]:
 
 
 def _solve_power_law(ks: Array, values: Array) -> tuple[float, float]:
-    """Levenberg and Marquardt in (ln -a, b), from the line that ln(-ln coverage) has in ln k."""
-    inner = (values > 0) & (values < 1)
-    start = np.polyfit(np.log(ks[inner]), np.log(-np.log(values[inner])), 1)
-    theta, damping = np.array([start[1], start[0]]), 1e-3  # (ln -a, b)
-    logs = np.log(ks)
+    """In (ln -a, b), from the line that ln(-ln coverage) has in ln k."""
+    inner, logs = (values > 0) & (values < 1), np.log(ks)
+    slope, intercept = np.polyfit(logs[inner], np.log(-np.log(values[inner])), 1)
 
-    def residuals(theta: Array) -> Array:
-        return np.asarray(np.exp(-np.exp(np.clip(theta[0] + theta[1] * logs, -700, 700))) - values)
+    def curve(theta: Array) -> Array:
+        return np.asarray(np.exp(-np.exp(np.clip(theta[0] + theta[1] * logs, -700, 700))))
 
-    errors = residuals(theta)
-    for _ in range(_MAX_STEPS):
-        inner_power = np.exp(np.clip(theta[0] + theta[1] * logs, -700, 700))  # -a k^b
-        slopes = -(errors + values) * inner_power  # of the curve by ln -a; times ln k by b
-        jacobian = np.stack([slopes, slopes * logs], axis=1)
-        normal = jacobian.T @ jacobian
-        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -jacobian.T @ errors)
-        tried = residuals(theta + step)
-        if (tried**2).sum() <= (errors**2).sum():
-            theta, errors, damping = theta + step, tried, damping / 3
-            if np.abs(step).max() < _CONVERGED:
-                break
-        else:
-            damping *= 4
-            if damping > 1e12:
-                break
-    return -math.exp(theta[0]), float(theta[1])
+    fitted = least_squares(lambda theta: curve(theta) - values, (intercept, slope), method="lm", xtol=_CONVERGED).x
+    return -math.exp(fitted[0]), float(fitted[1])
 
 
 FORMS: Mapping[str, _Form] = {

@@ -74,15 +74,15 @@ def _compare(console: Console, sweep: Sweep, found: Cells) -> None:
 
 
 def _work(planned: PlannedCell, probe: int | None) -> Work:
-    own = planned.own_jobs(probe)
-    jobs = planned.plan.jobs if probe is None else own
+    jobs = planned.plan.jobs if probe is None else planned.own_jobs(probe)
+    left = left_of(planned, jobs)
     strategies = planned.plan.strategies
     return Work(
         name=planned.cell.name,
         shown=shown(planned.cell),
         total=len(jobs),
-        done=len(jobs) - len(left_of(planned, jobs)),
-        left=Counter((job.strategy_name, job.params) for job in left_of(planned, own)),
+        done=len(jobs) - len(left),
+        left=Counter(key for job in left if (key := (job.strategy_name, job.params)) not in planned.sources),
         sizes={key_of(one): most for one in strategies if (most := one.strategy.most_candidates) is not None},
         budget=planned.cell.config.run_budget,
     )

@@ -3,8 +3,11 @@ samples what needs no own ones. A cell that fails does not end the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+
+import pandas as pd
 
 from experiments.config import NamedStrategy, load_data
 from experiments.data.datasets import DataConfig, Dataset
@@ -211,11 +214,13 @@ async def _run_cell(run: _Run, planned: PlannedCell, models: OpenModels, probe: 
 async def _answer_cell(run: _Run, planned: PlannedCell) -> None:
     run.watch.begin(planned.cell.name, replaying=True)
     error, folders = None, {one.cell.name: one.cell.folder for one in run.plan.cells}
+    read = cache(read_results)  # n=4 and n=8 are answered from the same rows
     try:
         with open_cell(planned.cell, versions()) as results:
             for named in planned.plan.strategies:
                 if source := planned.sources.get(key_of(named)):
-                    await _answer(planned, named, source, folders[source.cell], results, run.watch)
+                    folder = folders[source.cell]
+                    await _answer(planned, named, source, folder, read(folder), results, run.watch)
             if missing := len(planned.plan.jobs) - len(results.done_keys()):
                 run.watch.note(f"{missing} searches have no row: the samples for them failed; --resume tries again")
     except HeadraceError as failed:
@@ -224,10 +229,16 @@ async def _answer_cell(run: _Run, planned: PlannedCell) -> None:
 
 
 async def _answer(
-    planned: PlannedCell, named: NamedStrategy, source: Search, folder: Path, results: ResultsWriter, watch: Watch
+    planned: PlannedCell,
+    named: NamedStrategy,
+    source: Search,
+    folder: Path,
+    recorded_rows: tuple[pd.DataFrame, pd.DataFrame],
+    results: ResultsWriter,
+    watch: Watch,
 ) -> None:
     """From the samples of the same seed, in their order. Where a problem's samples failed, it gets no row."""
-    problems, candidates = read_results(folder)
+    problems, candidates = recorded_rows
     for seed in planned.plan.config.seeds:
         rows, samples = (
             frame[(frame["strategy"] == source.strategy) & (frame["params"] == source.params) & (frame["seed"] == seed)]
