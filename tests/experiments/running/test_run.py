@@ -1,19 +1,15 @@
 """The main job end to end: real processes, a real vLLM engine with the tiny policy, the tiny PRM, a real Ray."""
 
-import os
 import signal
-import subprocess
-import sys
-import uuid
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from experiments.doctor import TINY_POLICY, TINY_PRM
 from orchestrator.results import read_results
+from tests.experiments.commands import commands
 from tests.waiting import wait_until
 
 RUN = """
@@ -38,42 +34,10 @@ DEADLINE_S = 400
 
 @pytest.fixture
 def driver(tmp_path):
-    """Starts `headrace run` in a process of its own; whatever it leaves behind carries the tag."""
-    tag = uuid.uuid4().hex
     path = tmp_path / "e2e.yaml"
     path.write_text(RUN.format(policy=TINY_POLICY, prm=TINY_PRM, results=tmp_path))
-    started: list[subprocess.Popen] = []
-
-    def start(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from experiments.cli import main; main()", "run", str(path), *arguments],
-            env={**os.environ, "HEADRACE_TEST_TAG": tag, "COLUMNS": "200"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    start.tag = tag
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=10)
-    for survivor in tagged(tag):
-        survivor.kill()
-
-
-def tagged(tag: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("HEADRACE_TEST_TAG") == tag and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return found
+    with commands("run", path, columns=200) as start:
+        yield start
 
 
 def num_rows(folder: Path) -> int:
@@ -105,7 +69,7 @@ def test_a_run_survives_ctrl_c_and_sigkill_and_is_finished_on_a_cluster_of_two_n
     assert "--resume" in output and "Traceback" not in output
     after_ctrl_c = num_rows(folder)
     assert 0 < after_ctrl_c < NUM_SEARCHES
-    wait_until(lambda: not tagged(driver.tag), "nothing is left running", within_s=30)
+    wait_until(lambda: not driver.alive(), "nothing is left running", within_s=30)
 
     # SIGKILL in the middle
     process = driver("--resume")
@@ -118,7 +82,7 @@ def test_a_run_survives_ctrl_c_and_sigkill_and_is_finished_on_a_cluster_of_two_n
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert num_rows(folder) < NUM_SEARCHES
-    wait_until(lambda: not tagged(driver.tag), "nothing is left running", within_s=60)
+    wait_until(lambda: not driver.alive(), "nothing is left running", within_s=60)
 
     # the rest, on a cluster: same file, one more key
     address = request.getfixturevalue("two_nodes")

@@ -1,18 +1,15 @@
 """A sweep end to end: real processes, a real engine with the tiny pair, killed in the middle, resumed, and grown."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import uuid
 from pathlib import Path
 
 import pytest
 
 from experiments.doctor import TINY_POLICY, TINY_PRM
 from orchestrator.results import read_results
-from tests.experiments.running.test_run import num_rows, tagged
+from tests.experiments.commands import commands
+from tests.experiments.running.test_run import num_rows
 from tests.waiting import wait_until
 
 SWEEP = """
@@ -34,31 +31,10 @@ DEADLINE_S = 400
 
 @pytest.fixture
 def headrace(tmp_path):
-    """Starts `headrace sweep` in a process of its own; whatever it leaves behind carries the tag."""
-    tag = uuid.uuid4().hex
     path = tmp_path / "grid.yaml"
     path.write_text(SWEEP.format(policy=TINY_POLICY, prm=TINY_PRM, results=tmp_path))
-    started: list[subprocess.Popen] = []
-
-    def start(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from experiments.cli import main; main()", "sweep", str(path), *arguments],
-            env={**os.environ, "HEADRACE_TEST_TAG": tag, "COLUMNS": "140"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    start.tag = tag
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=10)
-    for survivor in tagged(tag):
-        survivor.kill()
+    with commands("sweep", path, columns=140) as start:
+        yield start
 
 
 def manifest(folder: Path) -> dict[str, dict]:
@@ -76,7 +52,7 @@ def test_a_killed_sweep_is_resumed_and_an_added_cell_is_all_that_runs(headrace, 
     process.kill()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL, output
-    wait_until(lambda: not tagged(headrace.tag), "nothing is left running", within_s=60)
+    wait_until(lambda: not headrace.alive(), "nothing is left running", within_s=60)
     killed = {cell: num_rows(folder / cell) for cell in manifest(folder)}
     assert 0 < sum(killed.values()) < 4 * 12
     before = read_results(many)[0]
