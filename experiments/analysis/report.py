@@ -18,6 +18,7 @@ from experiments.analysis.page import page_of
 from experiments.analysis.page.view import read_view
 from experiments.analysis.summary import Summary
 from orchestrator.core.errors import UserError
+from orchestrator.results.files import write_output
 
 
 def report(folder: Path, console: Console, *, page: Path | None = None) -> None:
@@ -56,7 +57,7 @@ def report_together(folders: Sequence[Path], console: Console, page: Path) -> No
 def _write(files: Mapping[Path, bytes]) -> None:
     for path, data in files.items():
         try:
-            path.write_bytes(data)
+            write_output(path, data)
         except OSError as error:
             raise UserError(f"report: can't write to {path}: {error.strerror or error}") from error
 

@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from orchestrator.core.errors import UserError
 from orchestrator.results import read_results, read_trees
+from orchestrator.results.files import write_output
 from orchestrator.serving.page import standalone
 from orchestrator.serving.traces import VERSION
 
@@ -74,7 +75,7 @@ def write_page(searches: list[KeptSearch], title: str, path: Path) -> None:
     """Raises UserError where nothing can be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page_of(searches, title), encoding="utf-8")
+        write_output(path, page_of(searches, title).encode())
     except OSError as error:
         raise UserError(f"show: can't write {path}: {error.strerror}") from None
 

@@ -16,7 +16,7 @@ from experiments.sweeping.run import PlannedCell, SweepPlan, in_order, left_of, 
 from experiments.sweeping.sharing import key_of
 from experiments.sweeping.table import markdown, results_notes, results_table
 from experiments.sweeping.view import SweepView, Work
-from orchestrator.results.files import unwritable
+from orchestrator.results.files import unwritable, write_output
 
 
 def show_outlook(console: Console, sweep: Sweep, likes: Sequence[Path], *, fresh: bool) -> None:
@@ -62,7 +62,7 @@ def _compare(console: Console, sweep: Sweep, found: Cells) -> None:
     for remark in remarks:
         console.print(remark, highlight=False, markup=False)
     try:
-        (sweep.folder / "sweep.md").write_text(markdown(sweep, found, remarks), encoding="utf-8")
+        write_output(sweep.folder / "sweep.md", markdown(sweep, found, remarks).encode())
     except OSError as error:
         raise unwritable(sweep.folder, error) from error
     console.print(

@@ -94,6 +94,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.close(folder_fd)
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """Where a user wants it: the whole file or nothing. What is no file, such as /dev/null, is written to as it is.
+    Raises OSError."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        write_bytes(path.resolve(), data)  # a link stays one
+
+
 def write_synced(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
