@@ -1,5 +1,6 @@
 """Calls of tools in trajectories that have ended: they are the answer, and equal where their JSON is."""
 
+import asyncio
 from collections.abc import Sequence
 
 from orchestrator.core.nouns import Status, Trajectory
@@ -24,7 +25,8 @@ async def know_calls(tracks: Sequence[Track], policy: Policy) -> None:
     else:
         found = [forced_calls(tools, reply.text) for reply in replies]
     for track, calling in zip(ended, found, strict=True):
-        if calling is not None and _fits(calling, tools):
+        # in a thread, where it holds up no other search
+        if calling is not None and (not tools.strict or await asyncio.to_thread(_fits, calling, tools)):
             track.calling, track.answer = calling, calling.answer
 
 

@@ -16,6 +16,13 @@ _REFUSED = ("pattern", "patternProperties", "$dynamicRef")  # checking these may
 _BY_NAME = ("properties", "$defs", "definitions", "dependentSchemas")
 _DATA = ("const", "enum", "default", "examples")
 _MOST_REFERENCES = 2000  # that are followed for one call
+_MOST_CHECKS = 100_000  # keywords times values: less than a second
+MOST_KEYWORDS = 2000  # of all functions of a request: to check one takes up to half a millisecond
+
+
+def num_keywords(parameters: Mapping[str, Any]) -> int:
+    """How large they are."""
+    return sum(1 for _ in _keywords(parameters))
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -29,7 +36,14 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
 
 
 def fit(parameters: Mapping[str, Any], arguments: str) -> bool:
-    """Whether they do. `arguments` is what a model wrote as JSON, `parameters` were checked before."""
+    """Whether they do. `arguments` is what a model wrote as JSON, `parameters` were checked before. What would take
+    long to check does not."""
+    try:
+        given = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        return False
+    if num_keywords(parameters) * _num_values(given) > _MOST_CHECKS:
+        return False
     followed = count()
 
     def reference(validator: Any, where: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
@@ -39,9 +53,19 @@ def fit(parameters: Mapping[str, Any], arguments: str) -> bool:
 
     bounded = extend(Draft202012Validator, {"$ref": reference})
     try:
-        return bool(bounded(parameters, registry=Registry()).is_valid(json.loads(arguments or "{}")))
-    except (ValueError, RecursionError, Unresolvable):
+        return bool(bounded(parameters, registry=Registry()).is_valid(given))
+    except (RecursionError, Unresolvable):
         return False
+
+
+def _num_values(given: Any) -> int:
+    left, number = [given], 0
+    while left:
+        one = left.pop()
+        number += 1
+        if isinstance(one, dict | list):
+            left += one.values() if isinstance(one, dict) else one
+    return number
 
 
 def _keywords(schema: Any) -> Iterator[str]:

@@ -87,3 +87,10 @@ def test_references_that_lead_nowhere_or_to_too_much_fit_nothing_soon(parameters
     began = time.process_time()
     assert not fit(parameters, "{}")
     assert time.process_time() - began < 10
+
+
+def test_what_would_take_long_to_check_does_not_fit() -> None:
+    many = {"items": {"allOf": [{"type": "integer"}] * 900}}
+    check_parameters(many)
+    assert fit(many, "[1, 2, 3]")
+    assert not fit(many, str([1] * 4000)), "though each value fits"

@@ -9,7 +9,7 @@ from orchestrator.core.tools import Call, ToolChoice, Tools
 from orchestrator.serving.dialects.contract import Stamp
 from orchestrator.serving.errors import invalid
 from orchestrator.serving.orders import Choice
-from orchestrator.session.tool_arguments import check_parameters
+from orchestrator.session.tool_arguments import MOST_KEYWORDS, check_parameters, num_keywords
 
 _WORDS = ("none", "auto", "required")
 Asked = tuple[ToolChoice, str | None]
@@ -108,6 +108,12 @@ def asked_tools(
         raise invalid(f"tool_choice: got {name[:100]!r}, wanted one of {', '.join(names)[:1000]}", param="tool_choice")
     unheld = choice is ToolChoice.AUTO  # a call that is forced fits its parameters as it is written
     strict = {index: function for index, function in enumerate(functions) if function.strict and unheld}
+    size = sum(num_keywords(function.parameters or {}) for function in strict.values())
+    if size > MOST_KEYWORDS:
+        raise invalid(
+            f"tools: parameters of strict functions have {size:,} keywords, wanted at most {MOST_KEYWORDS:,}",
+            param="tools",
+        )
     for index, function in strict.items():
         try:
             check_parameters(function.parameters or {})

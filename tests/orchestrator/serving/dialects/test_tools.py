@@ -157,6 +157,23 @@ def test_calls_and_what_they_returned_are_a_conversation_in_responses_too() -> N
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name", "pattern"),
         ({"tools": [TIME, TIME]}, "tools[1]", "'time' is the name of an earlier one"),
         (
+            {
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {
+                            "name": f"f{i}",
+                            "strict": True,
+                            "parameters": {"anyOf": [{"type": "null"}] * 900},
+                        },
+                    }
+                    for i in range(3)
+                ]
+            },
+            "tools",
+            "have 2,703 keywords, wanted at most 2,000",
+        ),
+        (
             {"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "no"}}}]},
             "tools[0].function.strict",
             "no JSON schema: 'no' is not valid",
