@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-_TAG = "HEADRACE_TEST_TAG"
+TAG = "HEADRACE_TEST_TAG"
 
 
 class Started:
@@ -20,7 +20,7 @@ class Started:
         """Use `commands`."""
         self._command = [sys.executable, "-c", "from experiments.cli import main; main()", name, str(path)]
         self._tag = uuid.uuid4().hex
-        self._environment = {**os.environ, _TAG: self._tag, "COLUMNS": str(columns)}
+        self._environment = {**os.environ, TAG: self._tag, "COLUMNS": str(columns)}
         self.processes: list[subprocess.Popen[str]] = []
 
     def __call__(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -37,14 +37,19 @@ class Started:
 
     def alive(self) -> list[psutil.Process]:
         """What still runs of all that it started, in whatever process group."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(_TAG) == self._tag and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-        return found
+        return tagged(self._tag)
+
+
+def tagged(tag: str) -> list[psutil.Process]:
+    """What runs with this value of TAG in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(TAG) == tag and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
 
 
 @contextmanager

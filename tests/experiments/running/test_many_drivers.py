@@ -15,7 +15,8 @@ import pytest
 
 from experiments.doctor import TINY_POLICY, TINY_PRM
 from orchestrator.results import read_results
-from tests.experiments.running.test_run import num_rows, tagged
+from tests.experiments.commands import TAG, tagged
+from tests.experiments.running.test_run import num_rows
 from tests.waiting import wait_until
 
 RUN = """
@@ -58,7 +59,7 @@ class Commands:
         text = RUN.format(name=name, problems=NUM_PROBLEMS, policy=TINY_POLICY, prm=TINY_PRM, results=self.folder)
         (self.folder / f"{name}.yaml").write_text(text)
         arguments = arguments if any("pool=" in each for each in arguments) else (*arguments, "pool=many")
-        return self.start("run", str(self.folder / f"{name}.yaml"), *arguments, HEADRACE_TEST_TAG=self.tag)
+        return self.start("run", str(self.folder / f"{name}.yaml"), *arguments, **{TAG: self.tag})
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         own = {"COLUMNS": "200", "XDG_STATE_HOME": str(self.folder)}
